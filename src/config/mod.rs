@@ -1,0 +1,63 @@
+//! The configuration: plain structs, one default each. The doc comments are the user's documentation
+//! (`configs/reference.toml` is generated from them), so each says meaning, unit and range.
+
+mod data;
+mod forms;
+mod model;
+mod optimizer;
+mod train;
+
+pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
+pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
+pub use optimizer::{
+    AdamConfig, AdamwConfig, ClippedAdamConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleKind, SgdConfig,
+};
+pub use train::{
+    BatchType, CheckpointConfig, DecodeConfig, Every, LengthPenalty, Metric, Precision, TrainConfig, ValidationConfig,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything a run needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// Seed of every random choice: initial weights, order of batches, dropout. Any whole number.
+    pub seed: u64,
+    /// Folder of the run. Empty: `runs/` and the name of the config file without its ending.
+    pub run_dir: String,
+    /// Where to compute: "cpu", "cuda", "cuda:N" or "auto" (CUDA if this program was built with it and a GPU is there).
+    pub device: String,
+    /// Threads for computation; 0 = number of physical cores.
+    pub threads: usize,
+    pub data: DataConfig,
+    pub tokenizer: TokenizerConfig,
+    pub model: ModelConfig,
+    pub train: TrainConfig,
+    pub optimizer: OptimizerConfig,
+    pub schedule: ScheduleConfig,
+    pub validation: ValidationConfig,
+    pub decode: DecodeConfig,
+    pub checkpoint: CheckpointConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            seed: 1,
+            run_dir: String::new(),
+            device: "auto".to_string(),
+            threads: 0,
+            data: DataConfig::default(),
+            tokenizer: TokenizerConfig::default(),
+            model: ModelConfig::default(),
+            train: TrainConfig::default(),
+            optimizer: OptimizerConfig::default(),
+            schedule: ScheduleConfig::default(),
+            validation: ValidationConfig::default(),
+            decode: DecodeConfig::default(),
+            checkpoint: CheckpointConfig::default(),
+        }
+    }
+}

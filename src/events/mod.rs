@@ -1,0 +1,144 @@
+//! What happens in a run, as values. `train` emits events and never prints; sinks print, write and plot.
+
+use std::path::PathBuf;
+
+/// Receives every event of a run, in order.
+pub trait Sink: Send {
+    /// Handles one event. An error ends up as a warning on the other sinks; it never stops training.
+    ///
+    /// # Errors
+    /// When the sink can not write.
+    fn emit(&mut self, event: &Event) -> std::io::Result<()>;
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Before the first step: the pre-flight table.
+    Start(Start),
+    /// After every update: for the live line only.
+    Progress(Progress),
+    /// Every `train.log_freq` updates: averages since the last one.
+    Train(TrainPoint),
+    /// Long work between updates: "validating", 0.3.
+    Phase { name: &'static str, done: f64 },
+    /// After a validation.
+    Valid(ValidPoint),
+    /// A checkpoint is on disk.
+    Checkpoint { step: u64, path: PathBuf, seconds_save: f64 },
+    /// Something the user should know, once, with advice.
+    Warning { step: u64, message: String },
+    /// A lasting line without alarm.
+    Note(String),
+    /// The last screen.
+    End(End),
+}
+
+/// The pre-flight table.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// `(section, rows of (label, value))`, as printed.
+    pub table: Vec<(String, Vec<(String, String)>)>,
+    /// Facts for metrics.jsonl.
+    pub facts: serde_json::Map<String, serde_json::Value>,
+    /// The update this process starts from (0, or the checkpoint's).
+    pub step: u64,
+}
+
+/// State of the live line.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub step: u64,
+    pub max_updates: u64,
+    pub epoch: u64,
+    /// Smoothed training loss a token.
+    pub loss: f64,
+    pub lr: f64,
+    pub grad_norm: f64,
+    /// Target tokens a second over the last few seconds.
+    pub tokens_per_second: f64,
+    /// Seconds to the end, validation included; `None` when no limit is set.
+    pub eta: Option<f64>,
+}
+
+/// A row `event = "train"` of metrics.jsonl.
+#[derive(Clone, Debug, Default)]
+pub struct TrainPoint {
+    pub step: u64,
+    pub epoch: u64,
+    /// Target tokens so far.
+    pub tokens: u64,
+    /// Training seconds so far, over all processes of the run; validation and saving not counted.
+    pub seconds: f64,
+    /// Training loss (with label smoothing) a target token, mean since the last point.
+    pub loss: f64,
+    /// The same without label smoothing.
+    pub nll: f64,
+    pub lr: f64,
+    /// Mean norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Share of updates whose gradient was clipped.
+    pub clipped: f64,
+    pub skipped_updates: u64,
+    pub tokens_per_second: f64,
+    pub source_tokens_per_second: f64,
+    pub peak_memory_bytes: u64,
+    /// Health of the optimizer; names without the `optimizer.` prefix.
+    pub optimizer: Vec<(String, f64)>,
+}
+
+/// A row `event = "valid"` of metrics.jsonl.
+#[derive(Clone, Debug, Default)]
+pub struct ValidPoint {
+    pub step: u64,
+    pub epoch: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    /// Seconds of this validation.
+    pub seconds_valid: f64,
+    pub nll: Option<f64>,
+    pub ppl: Option<f64>,
+    pub bleu: Option<f64>,
+    pub chrf: Option<f64>,
+    /// Whether early_stopping_metric is the best so far.
+    pub is_best: bool,
+    /// Change of early_stopping_metric against the best before, signed so that positive is better.
+    pub improvement: Option<f64>,
+    pub early_stopping_metric: &'static str,
+    pub samples: Vec<Sample>,
+}
+
+/// One validation sentence, shown.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    pub source: String,
+    pub reference: String,
+    pub hypothesis: String,
+}
+
+/// The last screen, and `--final-json`.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    pub run: PathBuf,
+    pub step: u64,
+    pub stop_reason: String,
+    pub best_step: Option<u64>,
+    pub best_nll: Option<f64>,
+    pub best_bleu: Option<f64>,
+    pub test_bleu: Option<f64>,
+    pub test_bleu_signature: String,
+    pub test_chrf: Option<f64>,
+    pub test_chrf_signature: String,
+    pub seconds: f64,
+    pub seconds_valid: f64,
+    pub seconds_save: f64,
+    pub tokens: u64,
+    pub tokens_per_second: f64,
+    pub peak_memory_bytes: u64,
+    /// Set when the run can be continued.
+    pub resume_command: Option<String>,
+    /// Commands worth typing next.
+    pub next_commands: Vec<String>,
+    /// Files worth opening.
+    pub files: Vec<(String, PathBuf)>,
+}

@@ -1,0 +1,32 @@
+//! nmt-train: trains neural machine translation from a config file and a folder of text.
+//!
+//! Layers; a file may use only lower ones, and `tests/suite/layers.rs` checks it:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 5 | `cli` (and `main`) |
+//! | 4 | `train`, the sinks of `events` |
+//! | 3 | `objective` `decode` `checkpoint` |
+//! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other) |
+//! | 1 | `ops` `config` `params` `batch` `events` |
+//! | 0 | `rng` `fsio` `units` `exit` |
+
+pub mod batch;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod decode;
+pub mod events;
+pub mod exit;
+pub mod fsio;
+pub mod metrics;
+pub mod model;
+pub mod objective;
+pub mod ops;
+pub mod optim;
+pub mod params;
+pub mod rng;
+pub mod tokenizer;
+pub mod train;
+pub mod units;

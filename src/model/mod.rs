@@ -1,0 +1,129 @@
+//! Encoder-decoders. A model is a set of named parameters and the computation of decoder states from packed batches;
+//! losses are in `objective`, search is in `decode`.
+
+use candle_core::{DType, Device, Result, Tensor};
+use std::cell::Cell;
+
+use crate::batch::Sequences;
+use crate::config::ModelConfig;
+use crate::ops::Dropout;
+use crate::params::ParamSet;
+use crate::rng::MaskKey;
+
+/// Vocabulary facts that a model needs; ids are dense, `<pad>` is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    pub source_size: usize,
+    pub target_size: usize,
+    /// Last id of the source vocabulary.
+    pub source_pad: u32,
+    /// Last id of the target vocabulary; also what the decoder starts from.
+    pub target_pad: u32,
+}
+
+/// Training or evaluation, and where dropout masks come from. One value for one forward pass.
+#[derive(Debug)]
+pub struct Forward {
+    /// `(seed, micro-batch since the start of training)`; `None` = evaluation, no dropout.
+    training: Option<(u64, u64)>,
+    /// Next dropout site; sites are numbered in the order of the program.
+    site: Cell<u64>,
+}
+
+impl Forward {
+    /// Dropout on, masks named by seed and micro-batch.
+    pub fn train(seed: u64, micro_batch: u64) -> Self {
+        Forward { training: Some((seed, micro_batch)), site: Cell::new(0) }
+    }
+
+    /// Dropout off.
+    pub fn eval() -> Self {
+        Forward { training: None, site: Cell::new(0) }
+    }
+
+    /// The next mask for a share `p`; `None` when nothing is to be dropped.
+    pub fn dropout(&self, p: f64) -> Option<Dropout> {
+        let (seed, micro_batch) = self.training?;
+        let site = self.site.get();
+        self.site.set(site + 1);
+        (p > 0.0).then(|| Dropout { p, key: MaskKey::new(seed, micro_batch, site) })
+    }
+}
+
+/// The output projection: logits = states · tableᵀ + bias.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `[V, d]`.
+    pub table: Tensor,
+    /// `[V]`, trained (RNN) or absent (Transformer).
+    pub bias: Option<Tensor>,
+    /// Id that is never predicted: `<pad>`; its logit is masked in loss and search.
+    pub masked: u32,
+}
+
+/// The encoder's result for a packed batch of sources.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// `[source tokens, d]`.
+    pub states: Tensor,
+    /// Borders of the sentences in `states`.
+    pub offsets: std::sync::Arc<Vec<usize>>,
+}
+
+/// An encoder-decoder over packed batches.
+pub trait Model: Send + Sync {
+    fn params(&self) -> &ParamSet;
+
+    fn output(&self) -> Output;
+
+    /// Encoder states of the sources.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn encode(&self, source: &Sequences, forward: &Forward) -> Result<Memory>;
+
+    /// Decoder states `[target tokens, d]` for all positions at once, `input` being the labels shifted right.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor>;
+
+    /// Begins step-by-step decoding: one row a sentence of `memory`.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>>;
+}
+
+/// Cached decoder state of several hypotheses, one a row. Holds what it needs of the model (cheap tensor handles).
+pub trait StepState: Send {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+
+    /// Advances every row by its last token; returns decoder states `[rows, d]`.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn step(&mut self, last: &[u32]) -> Result<Tensor>;
+
+    /// Keeps rows `rows[0], rows[1], …` in this order (repeats allowed: beams; missing: finished ones leave).
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn select(&mut self, rows: &[usize]) -> Result<()>;
+}
+
+/// Builds the model of `config` with freshly drawn weights.
+///
+/// # Errors
+/// Shape or memory errors of candle.
+pub fn build(
+    config: &ModelConfig,
+    vocabulary: Vocabulary,
+    seed: u64,
+    dtype: DType,
+    device: &Device,
+) -> Result<Box<dyn Model>> {
+    let _ = (config, vocabulary, seed, dtype, device);
+    candle_core::bail!("not built yet")
+}

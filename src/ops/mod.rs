@@ -1,0 +1,14 @@
+//! The differentiable operations that models are made of, over packed `[tokens, d]` activations.
+//! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
+//! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
+
+use crate::rng::MaskKey;
+
+/// One dropout mask: element `i` (row-major in the tensor it is applied to) is kept when its bits say so and scaled
+/// by 1/(1−p). Masks are recomputed from the key in backward, never stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Share of elements set to zero, in (0, 1).
+    pub p: f64,
+    pub key: MaskKey,
+}
