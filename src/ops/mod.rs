@@ -10,15 +10,19 @@ mod dropout;
 mod embed;
 mod gemm;
 mod linear;
+mod memory;
 mod norm;
 mod real;
 mod rows;
+mod step_attention;
 
 pub use attention::attention;
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
+pub use memory::keep_freed_memory;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
+pub use step_attention::{attend_history, attend_memory, Step};
 
 use crate::rng::MaskKey;
 
