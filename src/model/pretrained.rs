@@ -193,6 +193,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stdout, reason = "says that it was skipped")]
     fn files_from_the_wild_load() {
         let shared = std::env::var("NMT_SHARED").unwrap_or_else(|_| "../shared".to_string());
         let folder = Path::new(&shared).join("artefacts");
