@@ -250,7 +250,8 @@ simd! {
         }
         match activation {
             Activation::Identity => {}
-            Activation::Relu => y.iter_mut().for_each(|y| *y = if *y > T::zero() { *y } else { T::zero() }),
+            // written so that NaN stays NaN
+            Activation::Relu => y.iter_mut().for_each(|y| *y = if *y < T::zero() { T::zero() } else { *y }),
             Activation::Gelu => y.iter_mut().for_each(|y| *y *= normal_cdf(*y)),
             Activation::Swish => y.iter_mut().for_each(|y| *y *= y.sigmoid()),
             Activation::Tanh => y.iter_mut().for_each(|y| *y = y.tanh()),
