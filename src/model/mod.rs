@@ -3,6 +3,8 @@
 
 mod layers;
 pub mod pretrained;
+mod rnn;
+mod rnn_step;
 mod transformer;
 mod transformer_step;
 
@@ -139,6 +141,6 @@ pub fn build(
 ) -> Result<Box<dyn Model>> {
     match config.kind {
         ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, seed, dtype, device)?)),
-        ModelKind::Rnn => candle_core::bail!("not built yet"),
+        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, seed, dtype, device)?)),
     }
 }
