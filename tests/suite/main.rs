@@ -2,3 +2,4 @@
 
 mod checkpoint;
 mod optimizers;
+mod run_lock;
