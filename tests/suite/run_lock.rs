@@ -1,7 +1,7 @@
 //! The lock of a run folder between processes.
 
 use nmt_train::fsio::{Error, RunLock};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 fn child_holds_the_lock() {
     let Some(dir) = std::env::var_os("NMT_TRAIN_TEST_DIR") else { return };
     let _lock = RunLock::acquire(Path::new(&dir)).unwrap();
-    println!("\nheld");
+    writeln!(std::io::stdout(), "\nheld").unwrap();
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
 
