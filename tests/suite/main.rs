@@ -2,3 +2,6 @@
 
 mod rnn;
 mod transformer;
+mod checkpoint;
+mod optimizers;
+mod run_lock;
