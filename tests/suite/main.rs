@@ -1,6 +1,7 @@
 //! All integration tests in one binary: one link instead of many.
 
 mod rnn;
+mod decoding;
 mod transformer;
 mod checkpoint;
 mod optimizers;

@@ -1,0 +1,151 @@
+//! Next-token distributions from decoder states, `<pad>` excluded, and the mean of the probabilities of several models.
+
+use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::model::Output;
+use crate::ops::{self, Targets};
+
+/// Log-probabilities held at a time, in numbers: 64 MiB.
+const CHUNK: usize = 16 << 20;
+
+/// A continuation: token id and log-probability.
+pub(super) type Candidate = (u32, f64);
+
+/// The `k` most probable next tokens of each row, best first, equal ones by id; fewer when the vocabulary is smaller.
+///
+/// `states`: decoder states `[rows, d]` of each model, `outputs`: their output projections. Tokens of probability zero,
+/// and of a distribution that is not finite, are left out.
+pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Result<Vec<Vec<Candidate>>> {
+    let (rows, vocabulary) = (states[0].dim(0)?, outputs[0].table.dim(0)?);
+    let step = (CHUNK / vocabulary / states.len()).max(1);
+    let mut best = Vec::with_capacity(rows);
+    for start in (0..rows).step_by(step) {
+        let length = step.min(rows - start);
+        let chunk: Result<Vec<Vec<f32>>> = outputs
+            .iter()
+            .zip(states)
+            .map(|(output, states)| log_probabilities(output, &states.narrow(0, start, length)?))
+            .collect();
+        let chunk = chunk?;
+        best.par_extend((0..length).into_par_iter().map(|row| {
+            let row: Vec<&[f32]> = chunk.iter().map(|l| &l[row * vocabulary..(row + 1) * vocabulary]).collect();
+            best_of_row(&row, k)
+        }));
+    }
+    Ok(best)
+}
+
+/// The log-probability of token `labels[i]` in row `i`; arguments as for [`best_tokens`].
+///
+/// # Errors
+/// A label outside the vocabulary, or `<pad>`.
+pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]) -> Result<Vec<f64>> {
+    let of_model = |(output, states): (&Output, &Tensor)| {
+        let targets = Targets { labels, masked: Some(output.masked) };
+        ops::token_nll(states, &output.table, output.bias.as_ref(), targets)
+    };
+    let nll = outputs.iter().zip(states).map(of_model).collect::<Result<Vec<_>>>()?;
+    Ok((0..labels.len()).map(|i| log_mean_exp(&nll.iter().map(|nll| -nll[i]).collect::<Vec<_>>())).collect())
+}
+
+/// `[rows, V]` on the host, −∞ for the masked token.
+fn log_probabilities(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
+    ops::log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.masked))?
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1()
+}
+
+fn best_of_row(models: &[&[f32]], k: usize) -> Vec<Candidate> {
+    if let [log_p] = models {
+        return top(log_p.iter().copied(), k).into_iter().map(|(id, log_p)| (id, f64::from(log_p))).collect();
+    }
+    let mut mean = vec![0.0f32; models[0].len()];
+    for log_p in models {
+        mean.iter_mut().zip(*log_p).for_each(|(mean, log_p)| *mean += log_p.exp());
+    }
+    let count = models.len() as f64;
+    let best = top(mean.into_iter(), k).into_iter().map(|(id, sum)| (id, (f64::from(sum) / count).ln()));
+    best.filter(|(_, log_p)| log_p.is_finite()).collect()
+}
+
+/// The `k` largest values with their positions, largest first, equal ones in order of position.
+fn top(values: impl Iterator<Item = f32>, k: usize) -> Vec<(u32, f32)> {
+    let mut best: Vec<(u32, f32)> = Vec::with_capacity(k + 1);
+    let mut least = f32::NEG_INFINITY;
+    for (id, value) in (0u32..).zip(values) {
+        if value > least {
+            let place = best.partition_point(|&(_, other)| other >= value);
+            best.insert(place, (id, value));
+            if best.len() > k {
+                best.pop();
+            }
+            if best.len() == k {
+                least = best[k - 1].1;
+            }
+        }
+    }
+    best
+}
+
+/// log of the mean of eˣ.
+fn log_mean_exp(values: &[f64]) -> f64 {
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if values.len() == 1 || !max.is_finite() {
+        return max;
+    }
+    max + (values.iter().map(|x| (x - max).exp()).sum::<f64>() / values.len() as f64).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn output(masked: u32) -> Result<Output> {
+        let table = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]], &Device::Cpu)?;
+        Ok(Output { table, bias: Some(Tensor::new(&[0f32, 0.0, 0.0, 9.0], &Device::Cpu)?), masked })
+    }
+
+    #[test]
+    fn equal_values_come_in_order_of_id() {
+        assert_eq!(top([1.0, 3.0, 3.0, 2.0, 3.0].into_iter(), 3), [(1, 3.0), (2, 3.0), (4, 3.0)]);
+        assert_eq!(top([1.0, 2.0].into_iter(), 5), [(1, 2.0), (0, 1.0)]);
+    }
+
+    #[test]
+    fn the_masked_token_has_no_probability_and_the_others_sum_to_one() -> Result<()> {
+        let states = Tensor::new(&[[1f32, 2.0], [-1.0, 0.0]], &Device::Cpu)?;
+        let best = best_tokens(&[output(3)?], std::slice::from_ref(&states), 9)?;
+        assert_eq!(best[0].iter().map(|c| c.0).collect::<Vec<_>>(), [2, 1, 0]);
+        for row in &best {
+            assert!((row.iter().map(|c| c.1.exp()).sum::<f64>() - 1.0).abs() < 1e-6);
+        }
+        let scores = token_scores(&[output(3)?], std::slice::from_ref(&states), &[1, 0])?;
+        assert!((scores[0] - best[0][1].1).abs() < 1e-6);
+        assert!(token_scores(&[output(3)?], &[states], &[1, 3]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn ensembles_average_probabilities() -> Result<()> {
+        let states = [Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?, Tensor::new(&[[3f32, -1.0]], &Device::Cpu)?];
+        let outputs = [output(3)?, output(3)?];
+        let alone = |i: usize| token_scores(&outputs[i..=i], &states[i..=i], &[2]);
+        let mean = (alone(0)?[0].exp() + alone(1)?[0].exp()) / 2.0;
+        let together = token_scores(&outputs, &states, &[2])?[0];
+        assert!((together.exp() - mean).abs() < 1e-6);
+        let best = best_tokens(&outputs, &states, 3)?;
+        let found = best[0].iter().find(|c| c.0 == 2).map(|c| c.1);
+        assert!(found.is_some_and(|score| (score - together).abs() < 1e-6), "{best:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_distribution_that_is_not_finite_offers_nothing() -> Result<()> {
+        let states = Tensor::new(&[[f32::NAN, 2.0]], &Device::Cpu)?;
+        assert!(best_tokens(&[output(3)?], &[states], 2)?[0].is_empty());
+        Ok(())
+    }
+}
