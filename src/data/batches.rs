@@ -152,6 +152,26 @@ fn by_length(data: &impl Lengths, items: &[u32]) -> Vec<u32> {
     keys.into_par_iter().map(|key| items[key as u32 as usize]).collect()
 }
 
+/// Batches of sentence pairs held in memory (validation), in order of length and without randomness: indices into
+/// `lengths`, which are source and target tokens.
+pub fn batches_by_length(lengths: &[(usize, usize)], batching: Batching) -> Vec<Vec<usize>> {
+    struct Plain<'a>(&'a [(usize, usize)]);
+    impl Lengths for Plain<'_> {
+        fn lengths(&self, i: usize) -> (usize, usize) {
+            self.0[i]
+        }
+
+        fn spans(&self) -> &[Span] {
+            &[]
+        }
+    }
+    let data = Plain(lengths);
+    let all: Vec<u32> = (0..lengths.len() as u32).collect();
+    let items = by_length(&data, &all);
+    let indices = |batch: Range<u32>| items[batch.start as usize..batch.end as usize].iter().map(|&i| i as usize).collect();
+    cut(&data, &items, batching).0.into_iter().map(indices).collect()
+}
+
 /// Cuts sorted pairs into batches; also returns the one with the most work.
 fn cut(data: &impl Lengths, items: &[u32], batching: Batching) -> (Vec<Range<u32>>, Range<u32>) {
     let (mut batches, mut heaviest) = (Vec::new(), ((0, 0), 0..0));
@@ -289,6 +309,14 @@ mod tests {
         let batches: Vec<&[u32]> = (0..epoch.len()).map(|i| epoch.pairs(i)).collect();
         assert!(batches.contains(&&[1][..]) && batches.contains(&&[2][..]), "{batches:?}");
         assert_eq!(times(&epoch, 4), [1; 4]);
+    }
+
+    #[test]
+    fn validation_batches_hold_every_pair_once_in_order_of_length() {
+        let lengths = [(4, 9), (3, 2), (5, 5), (900, 900), (4, 2)];
+        let wanted = [vec![1, 4, 2], vec![0], vec![3]];
+        assert_eq!(batches_by_length(&lengths, tokens(10)), wanted);
+        assert!(batches_by_length(&[], tokens(10)).is_empty());
     }
 
     #[test]

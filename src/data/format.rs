@@ -143,6 +143,8 @@ pub(super) struct Writer {
     offsets: BufWriter<File>,
     lines: BufWriter<File>,
     layout: Layout,
+    /// Tokens of one pair as they are written.
+    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -151,7 +153,12 @@ impl Writer {
         let at = |source| Error::Write { path: path.to_path_buf(), source };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(at)?;
-        let main = tempfile::Builder::new().prefix(".encoding-").tempfile_in(folder).map_err(at)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".encoding-");
+        // The folder may be shared, so the usual permissions instead of a private temporary file's.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let main = builder.tempfile_in(folder).map_err(at)?;
         let mut body = HashWriter { inner: BufWriter::with_capacity(1 << 20, main), hash: Xxh3::new() };
         body.inner.write_all(&[0; HEADER]).map_err(at)?;
         let side_file = || tempfile::tempfile_in(folder).map(|file| BufWriter::with_capacity(1 << 18, file));
@@ -164,6 +171,7 @@ impl Writer {
             offsets,
             lines,
             layout: Layout { width, pairs: 0, tokens: 0, description: 0 },
+            bytes: Vec::new(),
         })
     }
 
@@ -173,13 +181,15 @@ impl Writer {
     }
 
     fn try_push(&mut self, source: &[u32], target: &[u32], line: u64) -> io::Result<()> {
+        self.bytes.clear();
         for side in [source, target] {
             for id in side {
-                self.body.write_all(&id.to_le_bytes()[..self.layout.width])?;
+                self.bytes.extend_from_slice(&id.to_le_bytes()[..self.layout.width]);
             }
             self.layout.tokens += side.len();
             self.offsets.write_all(&(self.layout.tokens as u64).to_le_bytes())?;
         }
+        self.body.write_all(&self.bytes)?;
         self.layout.pairs += 1;
         let line = u32::try_from(line).unwrap_or(u32::MAX);
         self.lines.write_all(&line.to_le_bytes())

@@ -1,7 +1,7 @@
 //! Lines of one text file, plain or gzip, checked for UTF-8 and counted.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -89,10 +89,9 @@ impl Lines {
 
     fn read_error(&self, source: io::Error) -> Error {
         let source = match source.kind() {
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if self.name.ends_with(".gz") => {
+            ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
                 io::Error::new(source.kind(), format!("not a whole gzip file ({source})"))
             }
-            io::ErrorKind::UnexpectedEof => io::Error::new(source.kind(), "the gzip file ends too early"),
             _ => source,
         };
         Error::Read { file: self.name.clone(), line: self.line + 1, source }

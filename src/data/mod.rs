@@ -13,7 +13,7 @@ mod lines;
 mod prepare;
 mod source;
 
-pub use batches::{Batching, Epoch, Lengths, Span, SOURCE_SHARE};
+pub use batches::{batches_by_length, Batching, Epoch, Lengths, Span, SOURCE_SHARE};
 pub use cache::{Dataset, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};

@@ -158,7 +158,7 @@ fn errors_of_text_name_file_line_and_cure() {
     assert!(fake.starts_with("fake.en.gz:1: can not read: not a whole gzip file"), "{fake}");
     let whole = gz(&"some words of text\n".repeat(50_000));
     let cut = say(&[&f.file("cut.en.gz", &whole[..whole.len() / 2]), &f.file("many.de", "x\n".repeat(50_000))]);
-    assert!(cut.starts_with("cut.en.gz:") && cut.ends_with("the gzip file ends too early"), "{cut}");
+    assert!(cut.starts_with("cut.en.gz:") && cut.contains(" can not read: not a whole gzip file"), "{cut}");
 
     assert!(say(&[&plain]).starts_with("two.de: unsupported ending; a single file must be .tsv or .jsonl"));
     assert!(say(&[&plain, &f.file("t.parquet", "")]).starts_with("t.parquet: unsupported ending; "));
@@ -274,6 +274,17 @@ fn damaged_cache_files_are_found_out_and_made_again() {
         assert_eq!((set.damaged, set.reused, set.len()), (Some(what), false, 300));
         assert_eq!(std::fs::read(the_cache_file(&cache)).unwrap(), good);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn cache_files_are_as_readable_as_other_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let f = Folder::new();
+    let text = f.file("a.tsv", "a\tb\n");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    run(&config(vec![corpus(&[&text])]), &f.path().join("cache")).unwrap();
+    assert_eq!(mode(&the_cache_file(&f.path().join("cache"))), mode(Path::new(&text)));
 }
 
 #[test]
