@@ -168,7 +168,8 @@ pub fn batches_by_length(lengths: &[(usize, usize)], batching: Batching) -> Vec<
     let data = Plain(lengths);
     let all: Vec<u32> = (0..lengths.len() as u32).collect();
     let items = by_length(&data, &all);
-    let indices = |batch: Range<u32>| items[batch.start as usize..batch.end as usize].iter().map(|&i| i as usize).collect();
+    let indices =
+        |batch: Range<u32>| items[batch.start as usize..batch.end as usize].iter().map(|&i| i as usize).collect();
     cut(&data, &items, batching).0.into_iter().map(indices).collect()
 }
 
