@@ -6,3 +6,5 @@ mod transformer;
 mod checkpoint;
 mod optimizers;
 mod run_lock;
+mod data;
+mod data_hub;
