@@ -112,7 +112,7 @@ fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
         if let [file] = files.as_slice() {
             let plain = file.strip_suffix(".gz").unwrap_or(file);
             check.rule(
-                [".tsv", ".jsonl", ".json"].iter().any(|ending| plain.ends_with(ending)) || file.is_empty(),
+                [".tsv", ".jsonl", ".json", ".ndjson"].iter().any(|ending| plain.ends_with(ending)) || file.is_empty(),
                 &[key],
                 "must be two files, source and target, or one with both sides that ends in .tsv or .jsonl (or .gz of it)",
             );
