@@ -8,3 +8,5 @@ mod optimizers;
 mod run_lock;
 mod data;
 mod data_hub;
+mod config_errors;
+mod configs;
