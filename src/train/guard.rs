@@ -53,7 +53,7 @@ mod tests {
         on_non_finite(&mut state, true);
         on_non_finite(&mut state, true);
         assert_eq!(on_non_finite(&mut state, true), Action::Stop);
-        assert_eq!(state.lr_factor, 0.125);
+        assert_eq!(state.schedule.scale, 0.125);
     }
 
     #[test]

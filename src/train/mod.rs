@@ -1,21 +1,28 @@
 //! A training run: set up, update, validate, save, stop. Emits [`crate::events::Event`]s and never prints.
+//!
+//! `run.rs` tells the story; `session.rs` holds what lives while it goes on; the other files are its chapters.
 
 mod evaluate;
 mod guard;
 mod machine;
 mod preflight;
+mod progress;
+mod resources;
 mod run;
 mod run_folder;
-mod setup;
+mod saving;
+mod session;
 mod state;
 mod step;
 mod stop;
-mod test_set;
+mod validation;
 
 pub use evaluate::{Scores, Validator};
 pub use machine::{device, peak_memory_bytes, set_threads};
+pub use preflight::largest_batch;
+pub use resources::{obtain_tokenizers, vocabulary, Resources};
 pub use run::{run, Outcome};
 pub use run_folder::RunFolder;
-pub use setup::{Resources, TokenizersOnDisk};
+pub use session::{Job, Session};
 pub use state::TrainState;
 pub use stop::{Signals, StopReason};

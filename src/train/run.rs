@@ -4,23 +4,19 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::checkpoint::Snapshot;
-use crate::config::{Every, Metric, ScheduleKind};
 use crate::data::Epoch;
-use crate::events::{Event, Progress, Sample, TrainPoint, ValidPoint};
+use crate::events::{End, Event};
 
 use super::guard::{self, Action};
 use super::session::Session;
-use super::state::Sums;
 use super::step::Update;
 use super::stop::StopReason;
-use super::test_set;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub stop: StopReason,
-    pub end: crate::events::End,
+    pub end: End,
 }
 
 /// Trains until a limit, early stopping, a signal or divergence; then scores the test set and says what to do next.
@@ -35,38 +31,89 @@ pub fn run(mut session: Session) -> Result<Outcome> {
 }
 
 impl Session {
-    /// Updates until something says stop. Everything due after an update is decided at the top of the loop, from the
-    /// state alone, so a resumed run does what the uninterrupted one would have done.
+    /// Updates until something says stop. What is due is decided at the top of the loop from the state alone, so a
+    /// resumed run does what the uninterrupted one would have done.
     fn train(&mut self) -> Result<StopReason> {
-        let mut epoch = self.open_epoch();
+        let mut epoch = self.resources.epoch(self.state.epoch);
         loop {
             if self.state.batch >= epoch.len() as u64 {
                 self.state.epoch += 1;
                 self.state.batch = 0;
-                epoch = self.open_epoch();
+                epoch = self.resources.epoch(self.state.epoch);
             }
-            let mut finished = self.limits.finished(&self.state);
-            if self.validation_is_due(finished.is_some()) {
+            if self.is_due(self.config.validation.valid_freq) && !self.is_validated() {
                 if let Some(interrupted) = self.validate()? {
-                    self.save(None)?;
-                    return Ok(interrupted);
+                    return self.save_and_stop(interrupted);
                 }
-                finished = finished.or_else(|| self.limits.finished(&self.state));
             }
-            if finished.is_some() || self.save_is_due() {
-                self.state.finished = finished.map(|reason| reason.name().to_string());
-                self.save(None)?;
+            if let Some(finished) = self.limits.finished(&self.state) {
+                if !self.is_validated() {
+                    if let Some(interrupted) = self.validate()? {
+                        return self.save_and_stop(interrupted);
+                    }
+                }
+                return self.save_and_stop(finished);
             }
-            if let Some(reason) = finished {
-                return Ok(reason);
+            if self.is_due(self.config.checkpoint.save_freq) {
+                self.save()?;
             }
-            if let Some(reason) = self.limits.interrupted() {
-                self.save(None)?;
-                return Ok(reason);
+            if let Some(interrupted) = self.limits.interrupted() {
+                return self.save_and_stop(interrupted);
             }
-            if let Some(reason) = self.update(&epoch)? {
-                return Ok(reason);
+            if let Some(diverged) = self.update(&epoch)? {
+                return Ok(diverged);
             }
         }
+    }
+
+    /// One update with the next batches of the epoch.
+    fn update(&mut self, epoch: &Epoch) -> Result<Option<StopReason>> {
+        let clock = Instant::now();
+        let last = (self.state.batch + self.config.train.gradient_accumulation_steps as u64).min(epoch.len() as u64);
+        let batches: Vec<_> =
+            (self.state.batch..last).map(|i| epoch.batch(&self.resources.train, i as usize)).collect();
+        let first_micro_batch = self.state.micro_batches;
+        self.state.batch = last;
+        self.state.micro_batches += batches.len() as u64;
+
+        let (mut stepper, context) = self.stepper();
+        match stepper.update(&batches, first_micro_batch, &context)? {
+            Update::Done(stats) => {
+                guard::on_finite(&mut self.state);
+                self.state.step += 1;
+                self.account(&stats, context.lr, clock.elapsed().as_secs_f64());
+            }
+            Update::NonFinite { parameter } => {
+                self.state.seconds += clock.elapsed().as_secs_f64();
+                let action = guard::on_non_finite(&mut self.state, self.saved_at.is_some());
+                self.warn(format!("the gradient of {parameter} is not finite; update skipped"));
+                match action {
+                    Action::Skip => (),
+                    Action::RollBack => self.roll_back()?,
+                    Action::Stop => return Ok(Some(StopReason::Diverged)),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn save_and_stop(&mut self, reason: StopReason) -> Result<StopReason> {
+        self.state.finished = reason.is_finished().then(|| reason.name().to_string());
+        self.save()?;
+        Ok(reason)
+    }
+
+    /// Emits the last screen after the test.
+    fn conclude(&mut self, stop: StopReason) -> Result<End> {
+        let test = match stop.is_finished() {
+            true => {
+                self.load_best()?;
+                self.score_test_set()?
+            }
+            false => None,
+        };
+        let end = self.last_screen(stop, test.as_ref());
+        self.sinks.emit(&Event::End(end.clone()));
+        Ok(end)
     }
 }

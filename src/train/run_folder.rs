@@ -4,36 +4,36 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::config::Config;
 use crate::exit::InputError;
-use crate::fsio;
+use crate::fsio::{self, RunLock};
 
 /// Paths inside a run folder; holds its lock while alive.
 pub struct RunFolder {
     root: PathBuf,
-    _lock: fsio::Lock,
+    _lock: RunLock,
 }
 
 impl RunFolder {
-    /// A new folder; `force` removes an old run first.
+    /// A new folder; `force` deletes an old run first.
     ///
     /// # Errors
     /// The folder exists and `force` is not set; it is locked by a live process; it can not be written.
     pub fn create(root: &Path, force: bool) -> Result<Self> {
-        let occupied = root.join("config.toml").exists() || root.join("checkpoints").exists();
-        if occupied && !force {
-            let run = root.display();
-            return Err(InputError::new(format!(
-                "run folder {run} exists; continue it with `nmt-train --resume {run}`, \
-                 start over with --force (deletes it), or choose another with `--set run_dir=...`"
-            ))
-            .into());
-        }
-        if occupied {
+        if root.join("config.toml").exists() || root.join("checkpoints").exists() {
+            if !force {
+                let run = root.display();
+                return Err(InputError::new(format!(
+                    "run folder {run} exists: continue it with `nmt-train --resume {run}`, delete it and start over \
+                     with --force, or choose another with `--set run_dir=FOLDER`"
+                ))
+                .into());
+            }
             // The lock first: --force must not delete the folder of a run that is alive.
-            drop(fsio::Lock::acquire(root)?);
+            drop(RunLock::acquire(root)?);
             std::fs::remove_dir_all(root).with_context(|| format!("delete {}", root.display()))?;
         }
-        std::fs::create_dir_all(root).with_context(|| format!("create {}", root.display()))?;
+        fsio::create_dir_all(root)?;
         Self::open(root)
     }
 
@@ -43,41 +43,56 @@ impl RunFolder {
     /// No such run; locked by a live process.
     pub fn open(root: &Path) -> Result<Self> {
         if !root.is_dir() {
-            return Err(InputError::new(format!("no run folder {}", root.display())).into());
+            return Err(InputError::new(format!("there is no run folder {}", root.display())).into());
         }
-        Ok(RunFolder { root: root.to_path_buf(), _lock: fsio::Lock::acquire(root)? })
+        Ok(RunFolder { root: root.to_path_buf(), _lock: RunLock::acquire(root)? })
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    pub fn config(&self) -> PathBuf {
-        self.root.join("config.toml")
+    /// Writes the resolved config and appends the command line.
+    ///
+    /// # Errors
+    /// When the folder can not be written.
+    pub(super) fn record(&self, config: &Config, command: &str) -> Result<()> {
+        fsio::write_atomic(&config_path(&self.root), config.to_toml().as_bytes())?;
+        let path = self.root.join("command.txt");
+        let mut commands = if path.exists() { fsio::read_to_string(&path)? } else { String::new() };
+        commands.push_str(command);
+        commands.push('\n');
+        Ok(fsio::write_atomic(&path, commands.as_bytes())?)
     }
 
-    pub fn command(&self) -> PathBuf {
-        self.root.join("command.txt")
-    }
-
-    pub fn metrics(&self) -> PathBuf {
+    pub(super) fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 
-    pub fn debug_log(&self) -> PathBuf {
+    pub(super) fn debug_log(&self) -> PathBuf {
         self.root.join("debug.log")
     }
 
-    pub fn tensorboard(&self) -> PathBuf {
+    pub(super) fn tensorboard(&self) -> PathBuf {
         self.root.join("tensorboard")
     }
 
-    pub fn checkpoints(&self) -> PathBuf {
-        self.root.join("checkpoints")
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        checkpoints_path(&self.root)
     }
 
-    /// File of translations made at `name` ("valid-00001000", "test").
-    pub fn translations(&self, name: &str) -> PathBuf {
+    /// File of the translations made at `name` ("valid-00001000", "test").
+    pub(super) fn translations(&self, name: &str) -> PathBuf {
         self.root.join("translations").join(format!("{name}.txt"))
     }
+}
+
+/// `config.toml` of a run.
+pub fn config_path(run: &Path) -> PathBuf {
+    run.join("config.toml")
+}
+
+/// `checkpoints/` of a run.
+pub fn checkpoints_path(run: &Path) -> PathBuf {
+    run.join("checkpoints")
 }

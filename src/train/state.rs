@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::optim::ScheduleState;
+
 /// Counters and sums. Exact in JSON: floats are written so that they read back to the same bits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainState {
@@ -22,21 +24,18 @@ pub struct TrainState {
     pub skipped_updates: u64,
     pub skipped_in_a_row: u32,
     pub rollbacks: u32,
-    /// Product of the halvings after roll-backs.
-    pub lr_factor: f64,
     pub best: Option<Best>,
     pub validations_without_improvement: u32,
     /// Step of the last validation, so that the end of training does not repeat it.
     pub validated_at: Option<u64>,
-    pub plateau: crate::optim::Plateau,
+    /// Scale of the learning rate after plateaus and roll-backs.
+    pub schedule: ScheduleState,
     pub since_log: Sums,
     /// Length of metrics.jsonl at this point; a resumed run cuts the file there.
     pub metrics_bytes: u64,
     /// Content hash of the training text as encoded; a changed corpus would change the order of batches.
     pub data_fingerprint: String,
     pub tokenizer_fingerprint: String,
-    /// Set when the run reached its end: `stop_reason` of the last screen.
-    pub finished: Option<String>,
 }
 
 /// The best validation so far, by `validation.early_stopping_metric`.
@@ -64,25 +63,27 @@ pub struct Sums {
 impl TrainState {
     /// Before the first update.
     pub fn new(data_fingerprint: String, tokenizer_fingerprint: String) -> Self {
-        TrainState { lr_factor: 1.0, data_fingerprint, tokenizer_fingerprint, ..Default::default() }
+        TrainState { data_fingerprint, tokenizer_fingerprint, ..Default::default() }
     }
 
     /// Takes over everything from a checkpoint except the position in the data and the count of failures: a roll-back
     /// goes on with fresh batches at half the rate.
     pub fn roll_back_to(&mut self, good: TrainState) {
         let (epoch, batch, micro_batches) = (self.epoch, self.batch, self.micro_batches);
-        let (rollbacks, skipped_updates, lr_factor) = (self.rollbacks + 1, self.skipped_updates, self.lr_factor / 2.0);
+        let (rollbacks, skipped_updates) = (self.rollbacks + 1, self.skipped_updates);
         let (seconds, seconds_valid, seconds_save) = (self.seconds, self.seconds_valid, self.seconds_save);
+        let mut schedule = self.schedule.clone();
+        schedule.scale /= 2.0;
         *self = TrainState {
             epoch,
             batch,
             micro_batches,
             rollbacks,
             skipped_updates,
-            lr_factor,
             seconds,
             seconds_valid,
             seconds_save,
+            schedule,
             skipped_in_a_row: 0,
             since_log: Sums::default(),
             ..good
@@ -109,6 +110,6 @@ mod tests {
         let mut now = TrainState { step: 130, epoch: 1, batch: 33, skipped_updates: 3, ..good.clone() };
         now.roll_back_to(good);
         assert_eq!((now.step, now.batch, now.tokens), (100, 33, 9));
-        assert_eq!((now.rollbacks, now.skipped_updates, now.lr_factor), (1, 3, 0.5));
+        assert_eq!((now.rollbacks, now.skipped_updates, now.schedule.scale), (1, 3, 0.5));
     }
 }
