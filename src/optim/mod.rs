@@ -1,9 +1,66 @@
 //! Optimizers, schedules, clipping, averaging. An optimizer turns gradients into an update of the parameters and
 //! nothing else; everything around it works with all of them.
 
-use candle_core::{Result, Tensor};
+mod adam;
+mod average;
+mod clip;
+mod gradients;
+mod inplace;
+mod schedule;
+mod sgd;
 
-use crate::params::ParamSet;
+pub use adam::{Adam, AdamRule};
+pub use average::Ema;
+pub use clip::{clip, global_norm};
+pub use gradients::Accumulator;
+pub use schedule::{NoEnd, Schedule, ScheduleState};
+pub use sgd::Sgd;
+
+use candle_core::{Result, Tensor};
+use std::collections::BTreeMap;
+
+use crate::config::{OptimizerConfig, OptimizerName};
+use crate::params::{Param, ParamKind, ParamSet};
+
+/// The optimizer that a config names.
+pub fn build(config: &OptimizerConfig) -> Box<dyn Optimizer> {
+    let OptimizerConfig { lr, weight_decay, .. } = *config;
+    let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
+        Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, weight_decay, decoupled, lr }))
+    };
+    let (a, w, c) = (&config.adam, &config.adamw, &config.clipped_adam);
+    match config.name {
+        OptimizerName::Adam => adam("adam", (a.beta1, a.beta2, a.eps), false),
+        OptimizerName::Adamw => adam("adamw", (w.beta1, w.beta2, w.eps), true),
+        OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
+        OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
+    }
+}
+
+/// The largest gradient norm in force, for [`clip`]: `train.clip_grad_norm`, else the optimizer's own; `None` = off.
+pub fn clip_norm(config: &OptimizerConfig, clip_grad_norm: f64) -> Option<f64> {
+    match config.name {
+        _ if clip_grad_norm > 0.0 => Some(clip_grad_norm),
+        OptimizerName::ClippedAdam => Some(config.clipped_adam.max_norm),
+        _ => None,
+    }
+}
+
+/// Whether weight decay reaches a parameter: weights of linear maps and recurrences, not biases, gains and tables.
+pub fn decays(kind: ParamKind) -> bool {
+    matches!(kind, ParamKind::Matrix | ParamKind::Recurrent)
+}
+
+/// What is wrong with gradients.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no gradient reaches the parameter {parameter}: the tape is cut (a bug of the model)")]
+    Missing { parameter: String },
+    #[error("the gradient of {parameter} holds NaN or infinity")]
+    NonFinite { parameter: String },
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
 
 /// Gradients in the order of a [`ParamSet`]; detached from the tape.
 pub struct Gradients {
@@ -42,7 +99,8 @@ pub trait Optimizer: Send {
         Vec::new()
     }
 
-    /// Everything needed to continue exactly: tensors `PARAMETER.STATE` and scalars.
+    /// Everything needed to continue exactly: tensors `PARAMETER.STATE` and scalars. The tensors share storage with the
+    /// live state: save or copy them before the next step.
     ///
     /// # Errors
     /// Memory errors of candle.
@@ -61,4 +119,35 @@ pub struct OptimizerState {
     pub tensors: Vec<(String, Tensor)>,
     /// Counters; exact as f64 up to 2⁵³.
     pub scalars: Vec<(String, f64)>,
+}
+
+impl OptimizerState {
+    /// A scalar by name.
+    ///
+    /// # Errors
+    /// When it is missing; names it.
+    pub fn scalar(&self, name: &str) -> Result<f64> {
+        match self.scalars.iter().find(|(n, _)| n == name) {
+            Some((_, value)) => Ok(*value),
+            None => candle_core::bail!("the saved optimizer state has no {name}; was it saved by another optimizer?"),
+        }
+    }
+}
+
+/// Takes `PARAMETER.STATE` out of saved tensors, checked against the parameter and moved to its device.
+fn take_named(saved: &mut BTreeMap<String, Tensor>, param: &Param, state: &str) -> Result<Tensor> {
+    let name = format!("{}.{state}", param.name);
+    let Some(tensor) = saved.remove(&name) else {
+        candle_core::bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?");
+    };
+    if tensor.dims() != param.var.dims() || tensor.dtype() != param.var.dtype() {
+        candle_core::bail!(
+            "the saved optimizer state {name} is {:?} {:?}, the parameter is {:?} {:?}",
+            tensor.dtype(),
+            tensor.dims(),
+            param.var.dtype(),
+            param.var.dims()
+        );
+    }
+    tensor.to_device(param.var.device())
 }

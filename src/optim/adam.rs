@@ -1,0 +1,189 @@
+//! `adam`, `clipped-adam` (the same update behind clipping, see [`super::clip_norm`]) and `adamw`.
+//!
+//! With g the gradient, t = 1, 2, … the updates done by this optimizer:
+//!
+//! ```text
+//! g ← g + wd·w                                 adam, clipped-adam (L2 penalty)
+//! w ← w·(1 − lr·wd)                            adamw (decoupled)
+//! m ← m + (1 − β₁)·(g − m)
+//! v ← β₂·v + (1 − β₂)·g²
+//! w ← w − lr/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
+//! ```
+//!
+//! Kingma & Ba 2015; Loshchilov & Hutter 2019. As in PyTorch, ε is added after the bias correction of v. Unlike
+//! PyTorch's default, weight decay leaves vectors and embedding tables alone ([`super::decays`]).
+
+use candle_core::{Result, Tensor, Var};
+use std::collections::BTreeMap;
+
+use super::inplace::{owned, update, Elementwise, Real};
+use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
+use crate::params::ParamSet;
+
+/// Adam and its kin.
+pub struct Adam {
+    rule: AdamRule,
+    updates: u64,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// What an [`Adam`] does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamRule {
+    /// Name in config and reports.
+    pub name: &'static str,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// Decay taken from the weights instead of added to the gradient.
+    pub decoupled: bool,
+    /// Rate at the top of the schedule, for [`Optimizer::describe`] only.
+    pub lr: f64,
+}
+
+struct Moments {
+    m: Var,
+    v: Var,
+}
+
+impl Adam {
+    pub fn new(rule: AdamRule) -> Self {
+        Adam { rule, updates: 0, moments: BTreeMap::new() }
+    }
+}
+
+impl Optimizer for Adam {
+    fn name(&self) -> &'static str {
+        self.rule.name
+    }
+
+    fn describe(&self) -> String {
+        let AdamRule { name, beta1, beta2, eps, weight_decay, lr, .. } = &self.rule;
+        let decay = if *weight_decay > 0.0 { format!(", weight decay {weight_decay}") } else { String::new() };
+        format!("{name}, lr {lr}, betas ({beta1}, {beta2}), eps {eps:e}{decay}")
+    }
+
+    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext) -> Result<()> {
+        self.updates += 1;
+        for (param, gradient) in params.iter().zip(&gradients.tensors) {
+            if !self.moments.contains_key(&param.name) {
+                let zeros = || Var::zeros(param.var.shape(), param.var.dtype(), param.var.device());
+                self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
+            }
+            let Moments { m, v } = &self.moments[&param.name];
+            let kernel = self.rule.kernel(context.lr, self.updates, decays(param.kind));
+            update(&kernel, Some(param), [&param.var, m, v], gradient)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.updates = 0;
+        self.moments.clear();
+    }
+
+    fn state(&self) -> Result<OptimizerState> {
+        let mut state = OptimizerState { tensors: Vec::new(), scalars: vec![("t".to_string(), self.updates as f64)] };
+        for (name, Moments { m, v }) in &self.moments {
+            state.tensors.push((format!("{name}.m"), m.as_detached_tensor()));
+            state.tensors.push((format!("{name}.v"), v.as_detached_tensor()));
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
+        let mut moments = BTreeMap::new();
+        let updates = state.scalar("t")? as u64;
+        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
+        for param in params.iter().filter(|_| updates > 0) {
+            let m = owned(&take_named(&mut saved, param, "m")?)?;
+            let v = owned(&take_named(&mut saved, param, "v")?)?;
+            moments.insert(param.name.clone(), Moments { m, v });
+        }
+        (self.updates, self.moments) = (updates, moments);
+        Ok(())
+    }
+}
+
+impl AdamRule {
+    fn kernel(&self, lr: f64, t: u64, decays: bool) -> Kernel {
+        let decay = if decays { self.weight_decay } else { 0.0 };
+        Kernel {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            coupled: if self.decoupled { 0.0 } else { decay },
+            shrink: if self.decoupled { 1.0 - lr * decay } else { 1.0 },
+            rate: lr / (1.0 - self.beta1.powf(t as f64)),
+            root_correction: (1.0 - self.beta2.powf(t as f64)).sqrt(),
+        }
+    }
+}
+
+/// The update of one element; scalars are computed in f64 and rounded once.
+struct Kernel {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    coupled: f64,
+    shrink: f64,
+    rate: f64,
+    root_correction: f64,
+}
+
+impl Elementwise<3> for Kernel {
+    fn apply<T: Real>(&self, [w, m, v]: [&mut [T]; 3], g: &[T]) {
+        let (one_minus_beta1, beta2) = (T::from_f64(1.0 - self.beta1), T::from_f64(self.beta2));
+        let (one_minus_beta2, eps) = (T::from_f64(1.0 - self.beta2), T::from_f64(self.eps));
+        let (coupled, shrink) = (T::from_f64(self.coupled), T::from_f64(self.shrink));
+        let (rate, root_correction) = (T::from_f64(self.rate), T::from_f64(self.root_correction));
+        for (((w, m), v), &g) in w.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
+            let g = g + coupled * *w;
+            *m += one_minus_beta1 * (g - *m);
+            *v = beta2 * *v + one_minus_beta2 * (g * g);
+            *w = shrink * *w - rate * (*m / (v.root() / root_correction + eps));
+        }
+    }
+
+    fn composed(&self, [w, m, v]: [&Tensor; 3], g: &Tensor) -> Result<[Tensor; 3]> {
+        let g = if self.coupled == 0.0 { g.clone() } else { (g + (w * self.coupled)?)? };
+        let m = (m + ((&g - m)? * (1.0 - self.beta1))?)?;
+        let v = ((v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
+        let denominator = ((v.sqrt()? / self.root_correction)? + self.eps)?;
+        let w = ((w * self.shrink)? - ((&m / denominator)? * self.rate)?)?;
+        Ok([w, m, v])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inplace::update_composed_for_test;
+    use super::*;
+    use crate::params::{Init, ParamKind};
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn the_form_for_other_devices_agrees_with_the_fused_one() -> Result<()> {
+        let mut params = ParamSet::new(1, DType::F64, &Device::Cpu);
+        let table = ParamKind::Table { tied: false };
+        params.add_with_frozen_row("e", table, &[300, 70], Init::Normal(1.0), Some(3))?;
+        params.add("g", table, &[300, 70], Init::Normal(1.0))?;
+        let (e, gradient) = (params.get("e").unwrap(), params.get("g").unwrap().var.as_tensor());
+        let states = || [0.0, 0.01].map(|x| gradient.affine(0.0, x).unwrap());
+        let (w, [m, v], [m2, v2]) = (e.var.copy()?, states(), states());
+        for decoupled in [false, true] {
+            let (beta1, beta2, weight_decay) = (0.9, 0.98, 0.1);
+            let rule = AdamRule { name: "", beta1, beta2, eps: 1e-9, weight_decay, decoupled, lr: 0.0 };
+            let kernel = rule.kernel(0.01, 2, true);
+            update(&kernel, Some(e), [&e.var, &m, &v], gradient)?;
+            update_composed_for_test(&kernel, Some(3), [&w, &m2, &v2], gradient)?;
+            for (a, b) in [(e.var.as_tensor(), &w), (&m, &m2), (&v, &v2)] {
+                let difference = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                assert!(difference < 1e-14, "{difference}");
+            }
+        }
+        assert_eq!(w.get(3)?.to_vec1::<f64>()?, vec![0.0; 70]);
+        Ok(())
+    }
+}

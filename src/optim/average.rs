@@ -1,0 +1,137 @@
+//! Exponential moving average of the weights, the model that is validated and saved.
+//!
+//! After update t = 0, 1, …: x̄ ← x̄ + (1 − γ)·(w − x̄) with γ = min(decay, (1 + t)/(10 + t)), so that the first
+//! weights are soon forgotten.
+
+use candle_core::{Result, Tensor, Var};
+use std::collections::BTreeMap;
+
+use super::inplace::{owned, update, Elementwise, Real};
+use super::{take_named, OptimizerState};
+use crate::params::ParamSet;
+
+/// Averages of all parameters, in their order.
+pub struct Ema {
+    decay: f64,
+    updates: u64,
+    averages: Vec<Var>,
+}
+
+impl Ema {
+    /// Starts at the present weights. `decay` in [0, 1).
+    ///
+    /// # Errors
+    /// Memory errors of candle.
+    pub fn new(params: &ParamSet, decay: f64) -> Result<Self> {
+        let averages = params.iter().map(|p| owned(&p.var)).collect::<Result<_>>()?;
+        Ok(Ema { decay, updates: 0, averages })
+    }
+
+    /// Takes in the weights after an update.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    pub fn update(&mut self, params: &ParamSet) -> Result<()> {
+        let t = self.updates as f64;
+        let toward = Toward(1.0 - self.decay.min((1.0 + t) / (10.0 + t)));
+        self.updates += 1;
+        for (param, average) in params.iter().zip(&self.averages) {
+            update(&toward, None, [average], &param.var)?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges weights and averages, in place; a second call puts them back.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    pub fn swap(&mut self, params: &ParamSet) -> Result<()> {
+        for (param, average) in params.iter().zip(&self.averages) {
+            let weights = param.var.copy()?;
+            param.var.set(average)?;
+            average.set(&weights)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `body` while the parameters hold the averages.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle while swapping.
+    pub fn with_averages<R>(&mut self, params: &ParamSet, body: impl FnOnce() -> R) -> Result<R> {
+        self.swap(params)?;
+        let result = body();
+        self.swap(params)?;
+        Ok(result)
+    }
+
+    /// The averages under the names of the parameters. They share storage with this: save or copy them before the next
+    /// update.
+    pub fn tensors(&self, params: &ParamSet) -> Vec<(String, Tensor)> {
+        params.iter().zip(&self.averages).map(|(p, x)| (p.name.clone(), x.as_detached_tensor())).collect()
+    }
+
+    /// Counter and averages (`PARAMETER.ema`); they share storage like [`Ema::tensors`].
+    pub fn state(&self, params: &ParamSet) -> OptimizerState {
+        let tensors = self.tensors(params).into_iter().map(|(name, x)| (format!("{name}.ema"), x)).collect();
+        OptimizerState { tensors, scalars: vec![("ema.t".to_string(), self.updates as f64)] }
+    }
+
+    /// The inverse of [`Ema::state`].
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor, named.
+    pub fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
+        self.updates = state.scalar("ema.t")? as u64;
+        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
+        self.averages = params.iter().map(|p| owned(&take_named(&mut saved, p, "ema")?)).collect::<Result<Vec<_>>>()?;
+        Ok(())
+    }
+}
+
+struct Toward(f64);
+
+impl Elementwise<1> for Toward {
+    fn apply<T: Real>(&self, [average]: [&mut [T]; 1], w: &[T]) {
+        let share = T::from_f64(self.0);
+        average.iter_mut().zip(w).for_each(|(average, &w)| *average += share * (w - *average));
+    }
+
+    fn composed(&self, [average]: [&Tensor; 1], w: &Tensor) -> Result<[Tensor; 1]> {
+        Ok([(average + ((w - average)? * self.0)?)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{Init, ParamKind};
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn averages_follow_the_formula_swap_in_and_out_and_survive_saving() -> Result<()> {
+        let mut params = ParamSet::new(1, DType::F64, &Device::Cpu);
+        params.add("w", ParamKind::Vector, &[1], Init::Zeros)?;
+        let var = &params.get("w").unwrap().var;
+        let read = || var.to_vec1::<f64>().unwrap()[0];
+        let mut ema = Ema::new(&params, 0.5)?;
+        let mut expected = 0.0;
+        for t in 0..20 {
+            var.set(&Tensor::new(&[f64::from(t)], &Device::Cpu)?)?;
+            ema.update(&params)?;
+            let gamma = 0.5f64.min((1.0 + f64::from(t)) / (10.0 + f64::from(t)));
+            expected = gamma * expected + (1.0 - gamma) * f64::from(t);
+        }
+        let mut copy = Ema::new(&params, 0.5)?;
+        copy.load_state(&params, ema.state(&params))?;
+        for ema in [&mut ema, &mut copy] {
+            let inside = ema.with_averages(&params, read)?;
+            assert!((inside - expected).abs() < 1e-12, "{inside} {expected}");
+            assert_eq!(read(), 19.0);
+        }
+        ema.update(&params)?;
+        copy.update(&params)?;
+        assert_eq!(ema.tensors(&params)[0].1.to_vec1::<f64>()?, copy.tensors(&params)[0].1.to_vec1::<f64>()?);
+        Ok(())
+    }
+}

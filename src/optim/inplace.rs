@@ -1,0 +1,206 @@
+//! One pass over a parameter, its optimizer state and its gradient: element-wise updates written in place, in parallel
+//! over chunks. Elements do not mix, so the result depends neither on chunks nor on threads.
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, Var, WithDType};
+use rayon::prelude::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::params::Param;
+
+/// Elements a job; small tensors stay on the calling thread.
+const CHUNK: usize = 1 << 14;
+
+/// The number types of parameters.
+pub(super) trait Real: WithDType {
+    fn root(self) -> Self;
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
+
+macro_rules! real {
+    ($ty:ident, $variant:ident) => {
+        impl Real for $ty {
+            fn root(self) -> Self {
+                self.sqrt()
+            }
+
+            fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+                match storage {
+                    CpuStorage::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+real!(f32, F32);
+real!(f64, F64);
+
+/// An update of `N` tensors, element by element, with the help of a read-only one of the same shape.
+pub(super) trait Elementwise<const N: usize>: Sync {
+    /// On the CPU: all slices have the same length.
+    fn apply<T: Real>(&self, written: [&mut [T]; N], read: &[T]);
+
+    /// The same in plain tensor operations, for other devices: the new values.
+    fn composed(&self, written: [&Tensor; N], read: &Tensor) -> Result<[Tensor; N]>;
+}
+
+/// Runs `kernel` over `written` in place. The frozen row of `param` is left alone in all of them. All tensors must have
+/// storage of their own: an alias would wait for itself for ever.
+pub(super) fn update<const N: usize, K: Elementwise<N>>(
+    kernel: &K,
+    param: Option<&Param>,
+    written: [&Tensor; N],
+    read: &Tensor,
+) -> Result<()> {
+    let frozen = param.and_then(|p| Some((p.frozen_row?, p.var.elem_count() / p.var.dim(0).ok()?.max(1))));
+    if !matches!(read.device(), Device::Cpu) {
+        return update_composed(kernel, frozen.map(|(row, _)| row), written, read);
+    }
+    let frozen = frozen.map(|(row, width)| row * width..(row + 1) * width);
+    match read.dtype() {
+        DType::F32 => update_cpu::<f32, N, K>(kernel, frozen, written, read),
+        DType::F64 => update_cpu::<f64, N, K>(kernel, frozen, written, read),
+        other => candle_core::bail!("optimizers work on f32 and f64, not on {other:?}"),
+    }
+}
+
+fn update_cpu<T: Real, const N: usize, K: Elementwise<N>>(
+    kernel: &K,
+    frozen: Option<Range<usize>>,
+    written: [&Tensor; N],
+    read: &Tensor,
+) -> Result<()> {
+    let (storage, layout) = read.storage_and_layout();
+    let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+        candle_core::bail!("the gradient must be contiguous and on the CPU");
+    };
+    let read = &storage.as_slice::<T>()?[from..to];
+    with_slices(&written, Vec::new(), &mut |slices: Vec<&mut [T]>| {
+        let Ok(slices) = <[&mut [T]; N]>::try_from(slices) else {
+            candle_core::bail!("as many slices as tensors");
+        };
+        if let Some(other) = slices.iter().find(|s| s.len() != read.len()) {
+            candle_core::bail!("a gradient of {} elements for {} values", read.len(), other.len());
+        }
+        match frozen.clone() {
+            None => run_chunks(kernel, slices, read),
+            Some(row) => {
+                let (head, rest) = split(slices, row.start);
+                let (_, tail) = split(rest, row.len());
+                run_chunks(kernel, head, &read[..row.start]);
+                run_chunks(kernel, tail, &read[row.end..]);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn run_chunks<T: Real, const N: usize, K: Elementwise<N>>(kernel: &K, mut rest: [&mut [T]; N], read: &[T]) {
+    if read.len() <= CHUNK {
+        return kernel.apply(rest, read);
+    }
+    let mut jobs = Vec::with_capacity(read.len().div_ceil(CHUNK));
+    for read in read.chunks(CHUNK) {
+        let (head, tail) = split(rest, read.len());
+        jobs.push((head, read));
+        rest = tail;
+    }
+    jobs.into_par_iter().for_each(|(written, read)| kernel.apply(written, read));
+}
+
+fn split<T, const N: usize>(slices: [&mut [T]; N], at: usize) -> ([&mut [T]; N], [&mut [T]; N]) {
+    let mut tails: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
+    let mut i = 0;
+    let heads = slices.map(|slice| {
+        let (head, tail) = slice.split_at_mut(at);
+        tails[i] = tail;
+        i += 1;
+        head
+    });
+    (heads, tails)
+}
+
+/// Borrows the values of all tensors at once: each in-place operation hands out one slice and opens the next inside.
+fn with_slices<T: Real>(
+    tensors: &[&Tensor],
+    slices: Vec<&mut [T]>,
+    body: &mut dyn FnMut(Vec<&mut [T]>) -> Result<()>,
+) -> Result<()> {
+    let Some((first, rest)) = tensors.split_first() else { return body(slices) };
+    first.inplace_op1(&Once(Cell::new(Some(|storage: &mut CpuStorage, layout: &Layout| {
+        let mut slices: Vec<&mut [T]> = slices;
+        let (Some(values), Some((from, to))) = (T::slice_mut(storage), layout.contiguous_offsets()) else {
+            candle_core::bail!("parameters and optimizer state must be contiguous and of one number type");
+        };
+        slices.push(&mut values[from..to]);
+        with_slices(rest, slices, body)
+    }))))
+}
+
+/// A closure as an in-place operation.
+struct Once<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut CpuStorage, &Layout) -> Result<()>> InplaceOp1 for Once<F> {
+    fn name(&self) -> &'static str {
+        "optimizer-update"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        match self.0.take() {
+            Some(body) => body(storage, layout),
+            None => candle_core::bail!("an update runs once"),
+        }
+    }
+}
+
+fn update_composed<const N: usize, K: Elementwise<N>>(
+    kernel: &K,
+    frozen_row: Option<usize>,
+    written: [&Tensor; N],
+    read: &Tensor,
+) -> Result<()> {
+    let news = kernel.composed(written, read)?;
+    for (old, new) in written.into_iter().zip(news) {
+        let new = new.contiguous()?;
+        if let Some(row) = frozen_row {
+            new.slice_set(&old.narrow(0, row, 1)?.force_contiguous()?, 0, row)?;
+        }
+        old.slice_set(&new, 0, 0)?;
+    }
+    Ok(())
+}
+
+/// Multiplies a tensor by a factor in place.
+pub(super) fn scale(tensor: &Tensor, factor: f64) -> Result<()> {
+    fn cpu<T: Real>(tensor: &Tensor, factor: f64) -> Result<()> {
+        let factor = T::from_f64(factor);
+        with_slices(&[tensor], Vec::new(), &mut |slices: Vec<&mut [T]>| {
+            for slice in slices {
+                slice.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|x| *x *= factor));
+            }
+            Ok(())
+        })
+    }
+    match (tensor.device(), tensor.dtype()) {
+        (Device::Cpu, DType::F32) => cpu::<f32>(tensor, factor),
+        (Device::Cpu, DType::F64) => cpu::<f64>(tensor, factor),
+        _ => tensor.slice_set(&(tensor * factor)?, 0, 0),
+    }
+}
+
+/// A variable with a copy of these values: state that later updates write in place.
+pub(super) fn owned(tensor: &Tensor) -> Result<Var> {
+    Var::from_tensor(&tensor.detach())
+}
+
+/// An operation for tests of the composed form on the CPU.
+#[cfg(test)]
+pub(super) fn update_composed_for_test<const N: usize, K: Elementwise<N>>(
+    kernel: &K,
+    frozen_row: Option<usize>,
+    written: [&Tensor; N],
+    read: &Tensor,
+) -> Result<()> {
+    update_composed(kernel, frozen_row, written, read)
+}
