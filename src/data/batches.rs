@@ -1,0 +1,320 @@
+//! The order of training: which pairs make up batch `i` of an epoch, a pure function of (seed, epoch, i).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::cache::{Dataset, Tokens};
+use crate::batch::{Batch, Sequences};
+use crate::config::BatchType;
+use crate::rng::{stream, Purpose};
+
+/// A corpus within a data set: indices of its pairs, and expected passes over them in one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    pub pairs: Range<u32>,
+    pub weight: f64,
+}
+
+/// What batching needs to know of a data set.
+pub trait Lengths: Sync {
+    /// Source and target tokens of pair `i`, `</s>` included.
+    fn lengths(&self, i: usize) -> (usize, usize);
+    /// The corpora; together they hold every pair once.
+    fn spans(&self) -> &[Span];
+}
+
+/// Size of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Target tokens or pairs, 1 or more. With [`BatchType::Tokens`] the source side is held to
+    /// [`SOURCE_SHARE`] times as many tokens, so that much longer sources (summarisation) can not exhaust the memory.
+    pub size: usize,
+    pub kind: BatchType,
+}
+
+/// See [`Batching::size`].
+pub const SOURCE_SHARE: usize = 2;
+
+impl Batching {
+    fn fits(self, pairs: usize, source: usize, target: usize) -> bool {
+        match self.kind {
+            BatchType::Sentences => pairs <= self.size,
+            BatchType::Tokens => target <= self.size && source <= self.size.saturating_mul(SOURCE_SHARE),
+        }
+    }
+}
+
+/// The batches of one epoch. Every pair of a corpus of weight 1 is in exactly one of them; a pair larger than the limit
+/// is a batch of its own. 4 bytes a pair, 12 more while it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Pairs, batch after batch.
+    items: Vec<u32>,
+    /// Range of each batch in `items`, in the order of training.
+    batches: Vec<Range<u32>>,
+    largest: usize,
+}
+
+impl Epoch {
+    /// Draws the pairs (`Purpose::Mixture`), shuffles them (`Purpose::Order`), sorts by target and source length with
+    /// the shuffled order among equals, cuts, and shuffles the batches.
+    pub fn new(data: &impl Lengths, seed: u64, epoch: u64, batching: Batching) -> Self {
+        let mut items = draw(data.spans(), seed, epoch);
+        let mut order = stream(seed, Purpose::Order, epoch);
+        order.shuffle(&mut items);
+        let items = by_length(data, &items);
+        let (mut batches, heaviest) = cut(data, &items, batching);
+        order.shuffle(&mut batches);
+        let largest = batches.iter().position(|batch| *batch == heaviest).unwrap_or(0);
+        Epoch { items, batches, largest }
+    }
+
+    /// Number of batches.
+    pub fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Only true of an empty data set.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Indices of the pairs of batch `i` < `len()`.
+    pub fn pairs(&self, i: usize) -> &[u32] {
+        let range = &self.batches[i];
+        &self.items[range.start as usize..range.end as usize]
+    }
+
+    /// Batch `i` < `len()`; `data` is the one the epoch was made for.
+    pub fn batch(&self, data: &Dataset, i: usize) -> Batch {
+        let pairs = self.pairs(i);
+        Batch {
+            source: pack(pairs.iter().map(|&pair| data.source(pair as usize))),
+            target: pack(pairs.iter().map(|&pair| data.target(pair as usize))),
+            pairs: pairs.iter().map(|&pair| u64::from(pair)).collect(),
+        }
+    }
+
+    /// Index of the batch with the most work (tokens of both sides, then squares of lengths), to be tried first.
+    pub fn largest(&self) -> usize {
+        self.largest
+    }
+}
+
+fn pack<'a>(sentences: impl Iterator<Item = Tokens<'a>>) -> Sequences {
+    let (mut ids, mut offsets) = (Vec::new(), vec![0]);
+    for sentence in sentences {
+        sentence.extend(&mut ids);
+        offsets.push(ids.len());
+    }
+    Sequences { ids, offsets: Arc::new(offsets) }
+}
+
+/// Pairs of this epoch: each corpus ⌊weight⌋ times whole, and a random part for the rest. The size of that part is
+/// rounded at random, so its expectation is exact.
+fn draw(spans: &[Span], seed: u64, epoch: u64) -> Vec<u32> {
+    let mut mixture = stream(seed, Purpose::Mixture, epoch);
+    let mut items = Vec::new();
+    for span in spans {
+        let weight = span.weight.max(0.0);
+        for _ in 0..weight.floor() as u64 {
+            items.extend(span.pairs.clone());
+        }
+        if weight.fract() > 0.0 && !span.pairs.is_empty() {
+            let mut all: Vec<u32> = span.pairs.clone().collect();
+            let part = (weight.fract() * all.len() as f64 + mixture.uniform()).floor() as usize;
+            for i in 0..part.min(all.len()) {
+                let other = i + mixture.below(all.len() - i);
+                all.swap(i, other);
+            }
+            items.extend(&all[..part.min(all.len())]);
+        }
+    }
+    // Tiny corpora with tiny weights: an epoch without a batch would never end.
+    if items.is_empty() {
+        items.extend(spans.iter().find(|span| !span.pairs.is_empty()).map(|span| span.pairs.start));
+    }
+    items
+}
+
+/// `items` sorted by target then source length, keeping their order among equals.
+fn by_length(data: &impl Lengths, items: &[u32]) -> Vec<u32> {
+    let key = |(position, &item): (usize, &u32)| {
+        let (source, target) = data.lengths(item as usize);
+        let clip = |n: usize| n.min(0xFFFF) as u64;
+        clip(target) << 48 | clip(source) << 32 | position as u64
+    };
+    let mut keys: Vec<u64> = items.par_iter().enumerate().map(key).collect();
+    // All keys differ, so the result does not depend on the number of threads.
+    keys.par_sort_unstable();
+    keys.into_par_iter().map(|key| items[key as u32 as usize]).collect()
+}
+
+/// Cuts sorted pairs into batches; also returns the one with the most work.
+fn cut(data: &impl Lengths, items: &[u32], batching: Batching) -> (Vec<Range<u32>>, Range<u32>) {
+    let (mut batches, mut heaviest) = (Vec::new(), ((0, 0), 0..0));
+    let mut start = 0;
+    while start < items.len() {
+        let (mut end, mut source, mut target, mut squares) = (start, 0, 0, 0);
+        while end < items.len() {
+            let (s, t) = data.lengths(items[end] as usize);
+            if end > start && !batching.fits(end + 1 - start, source + s, target + t) {
+                break;
+            }
+            (source, target, squares) = (source + s, target + t, squares + s * s + t * t);
+            end += 1;
+        }
+        let batch = start as u32..end as u32;
+        let work = (source + target, squares);
+        if work > heaviest.0 {
+            heaviest = (work, batch.clone());
+        }
+        batches.push(batch);
+        start = end;
+    }
+    (batches, heaviest.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Text {
+        lengths: Vec<(usize, usize)>,
+        spans: Vec<Span>,
+    }
+
+    impl Lengths for Text {
+        fn lengths(&self, i: usize) -> (usize, usize) {
+            self.lengths[i]
+        }
+
+        fn spans(&self) -> &[Span] {
+            &self.spans
+        }
+    }
+
+    /// Sentence lengths like those of real text; `weights` of corpora of equal size.
+    fn text(n: usize, weights: &[f64]) -> Text {
+        let mut rng = stream(9, Purpose::Text, 0);
+        let length = |base: f64| (base.exp().round() as usize).clamp(2, 100);
+        let lengths = (0..n).map(|_| {
+            let log = 2.6 + 0.6 * rng.normal();
+            (length(log), length(log + 0.2 * rng.normal()))
+        });
+        let lengths = lengths.collect();
+        let part = n / weights.len();
+        let spans = weights.iter().enumerate().map(|(i, &weight)| {
+            let end = if i + 1 == weights.len() { n } else { (i + 1) * part };
+            Span { pairs: (i * part) as u32..end as u32, weight }
+        });
+        Text { lengths, spans: spans.collect() }
+    }
+
+    fn tokens(size: usize) -> Batching {
+        Batching { size, kind: BatchType::Tokens }
+    }
+
+    fn times(epoch: &Epoch, n: usize) -> Vec<usize> {
+        let mut times = vec![0; n];
+        for i in 0..epoch.len() {
+            for &pair in epoch.pairs(i) {
+                times[pair as usize] += 1;
+            }
+        }
+        times
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn an_epoch_holds_every_pair_once_in_batches_within_the_limit(
+            lengths in proptest::collection::vec((1usize..60, 1usize..60), 1..300),
+            size in 1usize..200,
+            sentences: bool,
+            seed: u64,
+        ) {
+            let n = lengths.len();
+            let data = Text { lengths, spans: vec![Span { pairs: 0..n as u32, weight: 1.0 }] };
+            let batching = Batching { size, kind: if sentences { BatchType::Sentences } else { BatchType::Tokens } };
+            let epoch = Epoch::new(&data, seed, 3, batching);
+            prop_assert!(times(&epoch, n).iter().all(|&t| t == 1));
+            let sum = |i: usize| epoch.pairs(i).iter().fold((0, 0), |(s, t), &pair| {
+                let (a, b) = data.lengths[pair as usize];
+                (s + a, t + b)
+            });
+            for i in 0..epoch.len() {
+                let pairs = epoch.pairs(i).len();
+                let (source, target) = sum(i);
+                prop_assert!(pairs > 0);
+                prop_assert!(pairs == 1 || batching.fits(pairs, source, target), "{pairs} {source} {target}");
+                let (s, t) = sum(epoch.largest());
+                prop_assert!(source + target <= s + t);
+            }
+            prop_assert_eq!(&epoch, &Epoch::new(&data, seed, 3, batching));
+        }
+    }
+
+    #[test]
+    fn order_and_contents_of_batches_change_with_epoch_and_seed() {
+        let data = text(5000, &[1.0]);
+        let first = Epoch::new(&data, 1, 0, tokens(500));
+        for other in [Epoch::new(&data, 1, 1, tokens(500)), Epoch::new(&data, 2, 0, tokens(500))] {
+            assert_ne!(first.batches, other.batches, "the same order of lengths");
+            assert_ne!(first.items, other.items, "the same pairs together");
+        }
+        let positions = first.batches.windows(2).filter(|two| two[0].end == two[1].start).count();
+        assert!(positions < first.len() / 5, "batches come in order of length");
+    }
+
+    #[test]
+    fn batches_are_nearly_full() {
+        let data = text(20_000, &[1.0]);
+        for size in [1000, 4096] {
+            let epoch = Epoch::new(&data, 1, 0, tokens(size));
+            let target: usize = data.lengths.iter().map(|&(_, target)| target).sum();
+            let fill = target as f64 / (epoch.len() * size) as f64;
+            assert!((0.9..=1.0).contains(&fill), "{fill}");
+        }
+    }
+
+    #[test]
+    fn a_pair_beyond_the_limit_is_a_batch_of_its_own() {
+        let lengths = vec![(5, 5), (500, 5), (5, 500), (5, 5)];
+        let data = Text { lengths, spans: vec![Span { pairs: 0..4, weight: 1.0 }] };
+        let epoch = Epoch::new(&data, 1, 0, tokens(20));
+        let batches: Vec<&[u32]> = (0..epoch.len()).map(|i| epoch.pairs(i)).collect();
+        assert!(batches.contains(&&[1][..]) && batches.contains(&&[2][..]), "{batches:?}");
+        assert_eq!(times(&epoch, 4), [1; 4]);
+    }
+
+    #[test]
+    fn weights_are_expected_passes() {
+        let data = text(3000, &[1.0, 2.0, 0.5]);
+        let mut sums = vec![0; 3000];
+        for epoch in 0..20 {
+            let epoch = Epoch::new(&data, 1, epoch, tokens(500));
+            let times = times(&epoch, 3000);
+            assert!(times[..1000].iter().all(|&t| t == 1));
+            assert!(times[1000..2000].iter().all(|&t| t == 2));
+            assert!(times[2000..].iter().all(|&t| t <= 1));
+            assert_eq!(times[2000..].iter().sum::<usize>(), 500);
+            sums.iter_mut().zip(times).for_each(|(sum, t)| *sum += t);
+        }
+        let seen = sums[2000..].iter().filter(|&&sum| sum > 0).count();
+        assert!(seen > 990, "the half is not drawn anew: {seen} of 1000 seen in 20 epochs");
+    }
+
+    #[test]
+    fn a_fraction_of_a_tiny_corpus_is_right_on_average_and_never_nothing() {
+        let data = text(4, &[1.0, 0.25]);
+        let taken = (0..400).filter(|&epoch| times(&Epoch::new(&data, 1, epoch, tokens(500)), 4)[2..] != [0, 0]);
+        let taken = taken.count();
+        assert!((150..250).contains(&taken), "{taken}");
+        let nothing = text(1, &[1e-9]);
+        assert_eq!(Epoch::new(&nothing, 1, 0, tokens(500)).len(), 1);
+    }
+}

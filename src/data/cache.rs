@@ -1,0 +1,160 @@
+//! Encoded pairs in memory-mapped files: a corpus costs address space, not memory.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use super::batches::{Lengths, Span};
+use super::filter::Dropped;
+use super::format::{self, Description, Layout, HEADER};
+use super::Error;
+use crate::config::Corpora;
+
+/// Training pairs as token ids, each side ending with `</s>`.
+#[derive(Debug)]
+pub struct Dataset {
+    map: Mmap,
+    layout: Layout,
+    /// Kept pairs of each corpus and its weight.
+    spans: Vec<Span>,
+    /// Pairs in the text.
+    pub read: u64,
+    /// Pairs left, `len()`.
+    pub kept: u64,
+    /// The others, by reason.
+    pub dropped: Vec<Dropped>,
+    source_tokens: u64,
+    target_tokens: u64,
+    /// True if an earlier run had encoded this text.
+    pub reused: bool,
+    /// Why a cache file that was found had to be made again.
+    pub damaged: Option<&'static str>,
+}
+
+impl Dataset {
+    /// Maps the cache file at `path`: `Ok(None)` if there is none, `Ok(Some(Err(what)))` if it is damaged.
+    pub(super) fn open(path: &Path, corpora: &Corpora) -> Result<Option<Result<Self, &'static str>>, Error> {
+        let unreadable = |e: &dyn std::fmt::Display| Error::Cache { path: path.to_path_buf(), what: e.to_string() };
+        let (file, layout) = match format::open(path) {
+            Ok(Ok(whole)) => whole,
+            Ok(Err(damage)) => return Ok(Some(Err(damage))),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(e) => return Err(unreadable(&e)),
+        };
+        #[expect(unsafe_code, reason = "a memory map")]
+        // SAFETY: cache files are written under another name and moved into place, never changed afterwards, so the
+        // mapped bytes stay constant; removing the file leaves the mapping intact.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| unreadable(&e))?;
+        let description: Description =
+            serde_json::from_slice(&map[layout.description()..layout.end()]).map_err(|e| unreadable(&e))?;
+        let mut start = 0;
+        let spans = description.kept.iter().zip(&corpora.0).map(|(&kept, corpus)| {
+            let pairs = start..start + kept;
+            start = pairs.end;
+            Span { pairs, weight: corpus.weight }
+        });
+        Ok(Some(Ok(Dataset {
+            spans: spans.collect(),
+            read: description.read,
+            kept: layout.pairs as u64,
+            dropped: description.dropped,
+            source_tokens: description.source_tokens,
+            target_tokens: description.target_tokens,
+            reused: true,
+            damaged: None,
+            map,
+            layout,
+        })))
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.layout.pairs
+    }
+
+    /// Never true of a data set that [`super::prepare`] made.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Source of pair `i` < `len()`.
+    pub fn source(&self, i: usize) -> Tokens<'_> {
+        self.tokens_between(2 * i)
+    }
+
+    /// Target of pair `i` < `len()`.
+    pub fn target(&self, i: usize) -> Tokens<'_> {
+        self.tokens_between(2 * i + 1)
+    }
+
+    /// Source and target tokens of all pairs, `</s>` included.
+    pub fn tokens(&self) -> (u64, u64) {
+        (self.source_tokens, self.target_tokens)
+    }
+
+    /// Where pair `i` comes from: index of its corpus in `data.train` and 1-based line in the file.
+    pub fn origin(&self, i: usize) -> (usize, u64) {
+        let at = self.layout.lines() + 4 * i;
+        let line = u32::from_le_bytes(self.bytes_at(at));
+        (self.spans.iter().position(|span| span.pairs.contains(&(i as u32))).unwrap_or(0), u64::from(line))
+    }
+
+    fn bytes_at<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.map[at..at + N]);
+        bytes
+    }
+
+    fn offset(&self, i: usize) -> usize {
+        u64::from_le_bytes(self.bytes_at(self.layout.offsets() + 8 * i)) as usize
+    }
+
+    fn tokens_between(&self, i: usize) -> Tokens<'_> {
+        let (start, end, width) = (self.offset(i), self.offset(i + 1), self.layout.width);
+        Tokens { bytes: &self.map[HEADER + start * width..HEADER + end * width], width }
+    }
+}
+
+impl Lengths for Dataset {
+    fn lengths(&self, i: usize) -> (usize, usize) {
+        let middle = self.offset(2 * i + 1);
+        (middle - self.offset(2 * i), self.offset(2 * i + 2) - middle)
+    }
+
+    fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+}
+
+/// Token ids of one sentence, in 2 or 4 bytes each.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    bytes: &'a [u8],
+    width: usize,
+}
+
+impl Tokens<'_> {
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.width
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Appends the ids to `ids`.
+    pub fn extend(&self, ids: &mut Vec<u32>) {
+        if self.width == 2 {
+            ids.extend(self.bytes.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))));
+        } else {
+            ids.extend(self.bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+        }
+    }
+
+    pub fn to_vec(&self) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.len());
+        self.extend(&mut ids);
+        ids
+    }
+}

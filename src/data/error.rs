@@ -1,0 +1,63 @@
+//! What can be wrong with parallel text, each message naming the place and the cure.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::hub::HubError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("can not open {file}: {source}{place}")]
+    Open {
+        file: String,
+        source: io::Error,
+        /// Where a relative path was looked for, else empty.
+        place: String,
+    },
+    #[error("{file} is not a regular file; text is read twice (to find its cache, then to encode), so pipes and folders can not be used")]
+    NotAFile { file: String },
+    #[error("{file}: unsupported ending; {cure}")]
+    Ending { file: String, cure: &'static str },
+    #[error("a corpus is one file with both sides or two line-aligned files, not {0} files; several corpora are a list of {{ files = [...] }}")]
+    FileCount(usize),
+    #[error("{file}:{line}: can not read: {source}")]
+    Read { file: String, line: u64, source: io::Error },
+    #[error(
+        "{file}:{line}: invalid UTF-8 at byte {byte} of the line; convert the file, for example with iconv -t UTF-8"
+    )]
+    Utf8 { file: String, line: u64, byte: usize },
+    #[error(
+        "{source_file} has {source_lines} lines, {target_file} has {target_lines}: the files must be line-aligned; \
+         the first line without a partner is {longer}:{first}"
+    )]
+    Unequal {
+        source_file: String,
+        source_lines: u64,
+        target_file: String,
+        target_lines: u64,
+        longer: String,
+        first: u64,
+    },
+    #[error("{file} is empty: no line of text in it")]
+    Empty { file: String },
+    #[error("{file}:{line}: no tab; a line is source<TAB>target")]
+    NoTab { file: String, line: u64 },
+    #[error("{file}:{line}: not a JSON object: {what}")]
+    Json { file: String, line: u64, what: String },
+    #[error("{file}:{line}: {what}; the fields are named by data.source_language and data.target_language")]
+    Field { file: String, line: u64, what: String },
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    #[error("no training text: data.train is empty")]
+    NoCorpora,
+    #[error("all {read} pairs were dropped: {reasons}")]
+    AllDropped { read: u64, reasons: String },
+    #[error("{read} pairs are more than the {} that one data set can hold", u32::MAX)]
+    TooMany { read: u64 },
+    #[error("can not encode {file} from line {line} on: {what}")]
+    Encode { file: String, line: u64, what: String },
+    #[error("can not write the encoded text to {path}: {source}; data.cache_dir chooses another folder", path = path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("can not read the encoded text in {path}: {what}; the file is safe to delete", path = path.display())]
+    Cache { path: PathBuf, what: String },
+}
