@@ -2,6 +2,7 @@
 //!
 //! `run.rs` tells the story; `session.rs` holds what lives while it goes on; the other files are its chapters.
 
+mod check;
 mod evaluate;
 mod guard;
 mod machine;
@@ -17,12 +18,12 @@ mod step;
 mod stop;
 mod validation;
 
+pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};
 pub use machine::{device, peak_memory_bytes, set_threads};
-pub use preflight::largest_batch;
 pub use resources::{obtain_tokenizers, vocabulary, Resources};
 pub use run::{run, Outcome};
-pub use run_folder::RunFolder;
+pub use run_folder::{config_path, RunFolder};
 pub use session::{Job, Session};
 pub use state::TrainState;
 pub use stop::{Signals, StopReason};

@@ -1,15 +1,17 @@
 //! The table shown before the first step: what was read, what will be trained, with what. Users find half of their
 //! mistakes here.
 
-use serde_json::{json, Map, Value};
+use serde_json::json;
 
 use crate::config::{BatchType, Config, ModelKind};
 use crate::events::Start;
 use crate::model::Model;
+use crate::optim;
 use crate::units;
 
-use super::machine;
-use super::setup::Resources;
+use super::evaluate::Validator;
+use super::machine::total_memory_bytes;
+use super::resources::Resources;
 
 /// Facts that only the run knows.
 pub(super) struct Facts<'a> {
@@ -17,9 +19,9 @@ pub(super) struct Facts<'a> {
     pub resources: &'a Resources,
     pub model: &'a dyn Model,
     pub optimizer: String,
+    pub pretrained: &'a [String],
     pub updates_per_epoch: u64,
     pub total_updates: u64,
-    pub mean_tokens_per_update: f64,
     pub threads: usize,
     pub run: &'a std::path::Path,
     pub step: u64,
@@ -45,61 +47,97 @@ pub(super) fn memory_estimate(config: &Config, parameters: usize, optimizer_stat
 
 /// Builds the table and the facts of the `start` row.
 pub(super) fn start(facts: &Facts) -> Start {
+    let table = [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine(facts))];
     let Facts { config, resources, .. } = facts;
-    let text = |s: &dyn std::fmt::Display| s.to_string();
-    let parameters = facts.model.params().elements();
-    let memory = memory_estimate(config, parameters, 2);
-
-    let mut data = vec![("training pairs".to_string(), format!("{} kept of {}", units::count(resources.train.len() as u64), units::count(resources.train.read_pairs())))];
-    for dropped in resources.train.dropped() {
-        data.push((format!("  dropped: {}", dropped.reason), format!("{} (first at line {})", units::count(dropped.count), units::count(dropped.first_line))));
+    let values = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pairs": resources.train.kept,
+        "source_vocabulary": resources.vocabulary.source_size,
+        "target_vocabulary": resources.vocabulary.target_size,
+        "parameters": facts.model.params().elements(),
+        "updates_per_epoch": facts.updates_per_epoch,
+        "total_updates": facts.total_updates,
+        "optimizer": facts.optimizer,
+        "threads": facts.threads,
+        "seed": config.seed,
+    });
+    let rows = |rows: Vec<(&str, String)>| rows.into_iter().map(|(label, value)| (label.to_string(), value)).collect();
+    Start {
+        table: table.into_iter().map(|(section, found)| (section.to_string(), rows(found))).collect(),
+        facts: values.as_object().cloned().unwrap_or_default(),
+        step: facts.step,
     }
-    let held_out = |set: &Option<super::Validator>| set.as_ref().map_or("none".to_string(), |v| units::count(v.len() as u64));
-    data.push(("validation, test pairs".into(), format!("{}, {}", held_out(&resources.valid), held_out(&resources.test))));
-    data.push(("tokenizer".into(), resources.tokenizer_note.clone()));
+}
 
-    let mut model = vec![("model".to_string(), describe_model(config))];
-    model.extend(parts(facts.model).into_iter().map(|(part, n)| (format!("  {part}"), units::count(n))));
-    model.push(("parameters".into(), units::count(parameters as u64)));
-    model.extend(resources.pretrained_notes.iter().map(|note| ("pretrained vectors".to_string(), note.clone())));
-
-    let length = match facts.total_updates {
-        0 => "no limit in updates".to_string(),
-        n => format!("{} updates", units::count(n)),
+fn data(facts: &Facts) -> Vec<(&'static str, String)> {
+    let Facts { config, resources, .. } = facts;
+    let train = &resources.train;
+    let mut rows = vec![("training pairs", format!("{} of {}", units::count(train.kept), units::count(train.read)))];
+    for dropped in &train.dropped {
+        let reason = dropped.reason.describe(&config.data);
+        let file = config.data.train.0.get(dropped.first_corpus).and_then(|corpus| corpus.files.first());
+        let place = format!("{}:{}", file.map_or("", String::as_str), dropped.first_line);
+        rows.push(("  dropped", format!("{} {reason}, the first at {place}", units::count(dropped.count))));
+    }
+    let (source, target) = train.tokens();
+    rows.push(("  tokens", format!("{} source, {} target", units::count(source), units::count(target))));
+    let held_out = |set: &Option<Validator>| set.as_ref().map_or("none".to_string(), |v| units::count(v.len() as u64));
+    rows.push(("validation, test pairs", format!("{}, {}", held_out(&resources.valid), held_out(&resources.test))));
+    let sizes = resources.vocabulary;
+    let pieces = match config.tokenizer.joint && config.tokenizer.target_path.is_empty() {
+        true => units::count(sizes.source_size as u64),
+        false => format!("{} + {}", units::count(sizes.source_size as u64), units::count(sizes.target_size as u64)),
     };
-    let training = vec![
-        ("batch".to_string(), format!("{:.0} target tokens an update in the mean, {} updates an epoch", facts.mean_tokens_per_update, units::count(facts.updates_per_epoch))),
-        ("length".into(), length),
-        ("optimizer".into(), facts.optimizer.clone()),
-        ("schedule".into(), describe_schedule(config)),
-        ("regularization".into(), format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing)),
+    rows.push(("vocabulary", format!("{pieces} pieces; {}", resources.tokenizer_note)));
+    rows
+}
+
+fn model(facts: &Facts) -> Vec<(&'static str, String)> {
+    let parts = parts(facts.model).into_iter().map(|(part, n)| format!("{part} {}", units::count(n)));
+    let mut rows = vec![
+        ("model", describe_model(facts.config)),
+        ("parameters", units::count(facts.model.params().elements() as u64)),
+        ("  by part", parts.collect::<Vec<_>>().join(", ")),
     ];
-    let mut machine = vec![
-        ("device".to_string(), format!("{}, {} threads, {}", device_name(facts.model), facts.threads, crate::ops::simd_level())),
-        ("memory estimate".into(), memory_text(memory)),
-        ("seed".into(), text(&config.seed)),
-        ("run folder".into(), facts.run.display().to_string()),
+    rows.extend(facts.pretrained.iter().map(|note| ("word vectors", note.clone())));
+    rows
+}
+
+fn training(facts: &Facts) -> Vec<(&'static str, String)> {
+    let Facts { config, .. } = facts;
+    let mean = facts.resources.train.tokens().1 as f64 / facts.updates_per_epoch.max(1) as f64;
+    let length = match facts.total_updates {
+        0 => "until early stopping or max_hours".to_string(),
+        n => format!("{} updates, {:.1} epochs", units::count(n), n as f64 / facts.updates_per_epoch.max(1) as f64),
+    };
+    let mut optimizer = facts.optimizer.clone();
+    if let Some(norm) = optim::clip_norm(&config.optimizer, config.train.clip_grad_norm) {
+        optimizer.push_str(&format!(", gradients clipped to norm {norm}"));
+    }
+    if config.train.ema_decay > 0.0 {
+        optimizer.push_str(&format!(", averaged with decay {}", config.train.ema_decay));
+    }
+    vec![
+        ("update", format!("{mean:.0} target tokens in the mean; {} updates an epoch", units::count(facts.updates_per_epoch))),
+        ("length", length),
+        ("optimizer", optimizer),
+        ("schedule", describe_schedule(config)),
+        ("regularization", format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing)),
+    ]
+}
+
+fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
+    let memory = memory_estimate(facts.config, facts.model.params().elements(), 2);
+    let mut rows = vec![
+        ("device", format!("{}, {} threads", device_name(facts.model), facts.threads)),
+        ("memory", memory_text(memory)),
+        ("seed", facts.config.seed.to_string()),
+        ("run folder", facts.run.display().to_string()),
     ];
     if facts.step > 0 {
-        machine.push(("continues after".into(), format!("update {}", units::count(facts.step))));
+        rows.push(("goes on after", format!("update {}", units::count(facts.step))));
     }
-
-    let mut json_facts = Map::new();
-    for (key, value) in [
-        ("version", json!(env!("CARGO_PKG_VERSION"))),
-        ("pairs", json!(resources.train.len())),
-        ("source_vocabulary", json!(resources.vocabulary.source_size)),
-        ("target_vocabulary", json!(resources.vocabulary.target_size)),
-        ("parameters", json!(parameters)),
-        ("updates_per_epoch", json!(facts.updates_per_epoch)),
-        ("optimizer", json!(facts.optimizer)),
-        ("threads", json!(facts.threads)),
-        ("seed", json!(config.seed)),
-    ] {
-        json_facts.insert(key.to_string(), value as Value);
-    }
-    let table = [("data", data), ("model", model), ("training", training), ("machine", machine)];
-    Start { table: table.map(|(name, rows)| (name.to_string(), rows)).into(), facts: json_facts, step: facts.step }
+    rows
 }
 
 fn device_name(model: &dyn Model) -> &'static str {
@@ -107,7 +145,7 @@ fn device_name(model: &dyn Model) -> &'static str {
 }
 
 fn memory_text(estimate: u64) -> String {
-    match machine::total_memory_bytes() {
+    match total_memory_bytes() {
         Some(total) => format!("about {} of {}", units::bytes(estimate), units::bytes(total)),
         None => format!("about {}", units::bytes(estimate)),
     }

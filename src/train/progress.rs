@@ -51,7 +51,7 @@ impl Session {
             updates_per_epoch,
             total_updates: self.pace.total_updates,
             threads: self.threads,
-            run: Some(self.folder.root()),
+            run: self.folder.root(),
             step: self.state.step,
         });
         self.sinks.emit(&Event::Start(start));

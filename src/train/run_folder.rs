@@ -78,7 +78,7 @@ impl RunFolder {
     }
 
     pub(super) fn checkpoints(&self) -> PathBuf {
-        checkpoints_path(&self.root)
+        self.root.join("checkpoints")
     }
 
     /// File of the translations made at `name` ("valid-00001000", "test").
@@ -92,7 +92,3 @@ pub fn config_path(run: &Path) -> PathBuf {
     run.join("config.toml")
 }
 
-/// `checkpoints/` of a run.
-pub fn checkpoints_path(run: &Path) -> PathBuf {
-    run.join("checkpoints")
-}
