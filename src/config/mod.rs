@@ -2,19 +2,32 @@
 //! (`configs/reference.toml` is generated from them), so each says meaning, unit and range.
 
 mod data;
+mod diff;
 mod forms;
+mod keys;
+mod load;
 mod model;
 mod optimizer;
+mod problems;
+mod reference;
+mod suggest;
 mod train;
+mod validate;
+mod wording;
 
 pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
+pub use diff::{differences, Difference, Effect};
+pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{
     AdamConfig, AdamwConfig, ClippedAdamConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleKind, SgdConfig,
 };
+pub use problems::{Place, Problem, Problems};
+pub use reference::{init, reference};
 pub use train::{
     BatchType, CheckpointConfig, DecodeConfig, Every, LengthPenalty, Metric, Precision, TrainConfig, ValidationConfig,
 };
+pub use validate::{validate, Finding};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,7 +36,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// Seed of every random choice: initial weights, order of batches, dropout. Any whole number.
+    /// Seed of every random choice: initial weights, order of batches, dropout. Any whole number of 0 or more.
     pub seed: u64,
     /// Folder of the run. Empty: `runs/` and the name of the config file without its ending.
     pub run_dir: String,
@@ -59,5 +72,15 @@ impl Default for Config {
             decode: DecodeConfig::default(),
             checkpoint: CheckpointConfig::default(),
         }
+    }
+}
+
+impl Config {
+    /// The whole configuration as TOML, every key; reads back the same.
+    ///
+    /// # Errors
+    /// When a whole number is beyond what TOML can hold (`i64`), which no file can have given.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
     }
 }

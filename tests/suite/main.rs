@@ -2,3 +2,5 @@
 
 mod data;
 mod data_hub;
+mod config_errors;
+mod configs;

@@ -1,0 +1,368 @@
+//! What can be typed: types and help, no logic.
+
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const TEMPLATE: &str =
+    "{about-with-newline}\n{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
+
+const EXAMPLES: &str = "\
+Examples:
+  nmt-train --config configs/quickstart.toml              train
+  nmt-train --resume runs/quickstart                      go on where it stopped
+  nmt-train translate runs/quickstart <in.txt >out.txt    translate";
+
+const LONG_ABOUT: &str = "\
+Trains neural machine translation on parallel text
+
+Without a command, nmt-train trains: it reads the config, prepares data and vocabulary, trains, validates, and scores \
+the test set. All it makes is in one run folder (runs/NAME for NAME.toml): the resolved config, metrics.jsonl, \
+TensorBoard events, checkpoints, translations. A run that was stopped by Ctrl-C, a signal, max_hours or a crash goes on \
+with --resume and ends as if it had never stopped.
+
+Results go to stdout, everything else to stderr.
+";
+
+const LONG_EXAMPLES: &str = "\
+Examples:
+  nmt-train --config configs/quickstart.toml              train
+  nmt-train --config c.toml --set optimizer.name=adamw --set seed=2 --set run_dir=runs/adamw-2
+  nmt-train check --config c.toml                         look before training
+  nmt-train --resume runs/quickstart                      go on where it stopped
+  nmt-train --resume runs/quickstart --set train.max_updates=3000
+  nmt-train translate runs/quickstart <in.txt >out.txt    translate
+  nmt-train evaluate runs/quickstart --source s.en --reference r.de
+
+Exit codes:
+   0  done
+   1  a fault of the program or the machine: disk full, unreadable checkpoint, a bug
+   2  the command line is wrong
+   3  the config, the data or the tokenizer is wrong; nothing was started
+   4  training diverged and was stopped; the last good checkpoint is kept
+  75  stopped by a signal or max_hours after saving; the printed command goes on";
+
+/// Trains neural machine translation on parallel text
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "nmt-train",
+    version,
+    long_about = LONG_ABOUT,
+    help_template = TEMPLATE,
+    after_help = EXAMPLES,
+    after_long_help = LONG_EXAMPLES,
+    override_usage = "nmt-train --config FILE [OPTIONS]  |  nmt-train COMMAND",
+    max_term_width = 100,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    group(ArgGroup::new("what to train").args(["config", "resume"]).multiple(true).required(true)),
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub train: TrainArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Print version
+    #[arg(short = 'V', long, action = ArgAction::Version, hide_short_help = true)]
+    version: Option<bool>,
+}
+
+/// Training, the command without a name.
+#[derive(Clone, Debug, Args)]
+pub struct TrainArgs {
+    /// Config of the run
+    ///
+    /// A TOML file; `nmt-train init` prints one with every key. With --resume: the config to go on with, instead of
+    /// the run folder's.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Go on with a run
+    ///
+    /// Everything needed is in the run folder. Changed keys (--set, --config) are listed; those that would change the
+    /// model or the order of the data are refused.
+    #[arg(short, long, value_name = "RUN")]
+    pub resume: Option<PathBuf>,
+    /// Override a key of the config; repeatable
+    ///
+    /// The value is TOML, or text without quotes: --set optimizer.name=adamw --set train.batch_size=2048
+    #[arg(short, long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Replace an existing run folder
+    ///
+    /// Without it an existing run folder is an error.
+    #[arg(short, long)]
+    pub force: bool,
+    /// Write the last screen as JSON to a file, or to stdout with "-"
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub final_json: Option<PathBuf>,
+}
+
+/// What every command knows.
+#[derive(Clone, Debug, Args)]
+pub struct CommonArgs {
+    /// Compute on cpu, cuda, cuda:N or auto, instead of what the config says
+    #[arg(long, global = true, value_name = "DEVICE", hide_short_help = true)]
+    pub device: Option<String>,
+    /// Threads, instead of what the config says; 0 = physical cores
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub threads: Option<usize>,
+    /// No progress; warnings and errors only
+    #[arg(short, long, global = true, hide_short_help = true)]
+    pub quiet: bool,
+    /// When to colour stderr; auto = on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Look before training: data, tokenizer, model, largest batch
+    ///
+    /// Does everything up to the first update, the largest batch once included, prints the table and writes no run
+    /// folder.
+    Check(CheckArgs),
+    /// Print a config with every key, default and range
+    Init(InitArgs),
+    /// Train the tokenizer of a config and nothing else
+    Tokenizer(TokenizerArgs),
+    /// Translate lines from stdin to stdout
+    ///
+    /// One line in, one line out, in order; empty lines stay empty. On a terminal it prompts. Several runs translate
+    /// together as an ensemble; they must share the vocabulary.
+    Translate(TranslateArgs),
+    /// BLEU, chrF and TER of a run or of a file, as sacreBLEU prints them
+    Evaluate(EvaluateArgs),
+    /// Log-probability of given translations
+    ///
+    /// Prints one natural logarithm a line: of the target, `</s>` included, given the source. For rescoring.
+    Score(ScoreArgs),
+    /// Average the weights of the last checkpoints
+    Average(AverageArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Config of the run
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Override a key of the config; repeatable
+    #[arg(short, long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// A config for a purpose instead: quickstart, transformer-base, ...; an unknown name lists all
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TokenizerArgs {
+    /// Config of the run
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Override a key of the config; repeatable
+    #[arg(short, long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Folder for tokenizer.json (and the target side's, if it is its own) [default: the run folder]
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// How a run's model translates; what is not given is taken from the run's config.
+#[derive(Clone, Debug, Args)]
+pub struct DecodeArgs {
+    /// Which weights: best, latest, average, or the number of an update
+    #[arg(long, value_name = "WHICH", default_value = "best")]
+    pub checkpoint: String,
+    /// Hypotheses kept a step; 1 = greedy
+    #[arg(short, long, value_name = "N")]
+    pub beam: Option<usize>,
+    /// Exponent of the length penalty; 0 = off
+    #[arg(long, value_name = "A")]
+    pub length_penalty: Option<f64>,
+    /// Source tokens translated together
+    #[arg(long, value_name = "TOKENS")]
+    pub batch_size: Option<usize>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TranslateArgs {
+    /// Run folders; several make an ensemble
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// Print the N best of each line as "line ||| translation ||| score"
+    #[arg(long, value_name = "N")]
+    pub n_best: Option<usize>,
+    /// Print the score and a tab before each translation
+    #[arg(long, conflicts_with = "n_best")]
+    pub scores: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("what").args(["runs", "hypothesis"]).required(true)))]
+pub struct EvaluateArgs {
+    /// Run folders whose model translates --source; several make an ensemble
+    #[arg(value_name = "RUN", requires = "source")]
+    pub runs: Vec<PathBuf>,
+    /// Text to translate
+    #[arg(long, value_name = "FILE", conflicts_with = "hypothesis")]
+    pub source: Option<PathBuf>,
+    /// Translations made elsewhere, to be scored without a run
+    #[arg(long, value_name = "FILE")]
+    pub hypothesis: Option<PathBuf>,
+    /// Translations made by people
+    #[arg(long, value_name = "FILE")]
+    pub reference: PathBuf,
+    /// What is measured
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "bleu,chrf")]
+    pub metrics: Vec<Score>,
+    /// Tokenizer of BLEU [default: zh for a run into "zh", else 13a]
+    #[arg(long, value_name = "NAME")]
+    pub tokenize: Option<Tokenize>,
+    /// Ignore case
+    #[arg(long)]
+    pub lowercase: bool,
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+}
+
+/// A score of `evaluate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Score {
+    Bleu,
+    Chrf,
+    #[value(name = "chrf++")]
+    ChrfPlusPlus,
+    Ter,
+}
+
+/// sacreBLEU's tokenizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tokenize {
+    #[value(name = "13a")]
+    T13a,
+    Zh,
+    Intl,
+    Char,
+    None,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ScoreArgs {
+    /// Run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Source text
+    #[arg(long, value_name = "FILE")]
+    pub source: PathBuf,
+    /// Its translations, line by line
+    #[arg(long, value_name = "FILE")]
+    pub target: PathBuf,
+    /// Which weights: best, latest, average, or the number of an update
+    #[arg(long, value_name = "WHICH", default_value = "best")]
+    pub checkpoint: String,
+    /// Source tokens scored together
+    #[arg(long, value_name = "TOKENS")]
+    pub batch_size: Option<usize>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AverageArgs {
+    /// Run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// How many of the newest checkpoints
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub last: u64,
+    /// File to write [default: average.safetensors in the run folder, for --checkpoint average]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::ExitCode;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_types_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_fits_one_screen_with_three_examples() {
+        let help = Cli::command().term_width(80).render_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        assert_eq!(help.lines().filter(|line| line.starts_with("  nmt-train ")).count(), 3, "{help}");
+    }
+
+    #[test]
+    fn long_help_documents_exit_codes_and_every_option() {
+        let help = Cli::command().term_width(100).render_long_help().to_string();
+        for code in [ExitCode::Success, ExitCode::Failure, ExitCode::Usage, ExitCode::Input, ExitCode::Diverged] {
+            assert!(help.contains(&format!("\n   {}  ", code as u8)), "{help}");
+        }
+        assert!(help.contains(&format!("\n  {}  ", ExitCode::Interrupted as u8)), "{help}");
+        for option in ["--config", "--resume", "--set", "--force", "--final-json", "--device", "--threads", "--quiet"] {
+            assert!(help.contains(option), "{option}: {help}");
+        }
+    }
+
+    #[test]
+    fn training_needs_a_config_or_a_run() {
+        let cli = parse("nmt-train -c c.toml --set seed=2 --set a.b=c --final-json -").expect("a training command");
+        assert_eq!(cli.train.set, ["seed=2", "a.b=c"]);
+        assert_eq!(cli.train.final_json, Some("-".into()));
+        assert!(parse("nmt-train --resume runs/a --set train.max_updates=9").is_ok());
+        assert!(parse("nmt-train --set seed=2").expect_err("nothing to train").contains("--config"));
+    }
+
+    #[test]
+    fn commands_take_what_the_design_says() {
+        for line in [
+            "nmt-train check --config c.toml --set seed=3 --device cpu",
+            "nmt-train init --preset transformer-base",
+            "nmt-train tokenizer --config c.toml",
+            "nmt-train translate a b --beam 5 --n-best 3 --length-penalty 0.6 --batch-size 100 --threads 2",
+            "nmt-train evaluate a --source s --reference r --metrics bleu,chrf,chrf++,ter --tokenize 13a --lowercase",
+            "nmt-train evaluate --hypothesis h --reference r",
+            "nmt-train score a --source s --target t",
+            "nmt-train average a --last 5 --out m.safetensors",
+        ] {
+            if let Err(e) = parse(line) {
+                panic!("{line}: {e}");
+            }
+        }
+        for line in [
+            "nmt-train evaluate --reference r",
+            "nmt-train evaluate a --reference r",
+            "nmt-train evaluate a --source s --hypothesis h --reference r",
+            "nmt-train translate",
+            "nmt-train average a --last 0",
+            "nmt-train --config c check --config d",
+        ] {
+            assert!(parse(line).is_err(), "{line} is accepted");
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Ranges of single keys and rules between keys. All findings are reported; none stops the search.
+
+use serde_json::Value;
+
+use super::keys::{as_toml, value_at};
+use super::{Config, Corpora, Every, Metric, ModelKind, ScheduleKind, TiedEmbeddings};
+
+/// One thing wrong with a configuration whose types are right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Keys that take part; the first one is at fault.
+    pub keys: Vec<&'static str>,
+    /// `key = value` of the first key.
+    pub subject: String,
+    /// What it must be.
+    pub text: String,
+}
+
+/// Everything wrong with `config`; empty when it can be run, as far as can be told without looking at files.
+pub fn validate(config: &Config) -> Vec<Finding> {
+    let values = serde_json::to_value(config).unwrap_or_default();
+    let mut check = Checks { values, findings: Vec::new() };
+    top(&mut check, config);
+    data(&mut check, config);
+    tokenizer(&mut check, config);
+    model(&mut check, config);
+    train(&mut check, config);
+    optimizer(&mut check, config);
+    schedule(&mut check, config);
+    validation(&mut check, config);
+    check.findings
+}
+
+struct Checks {
+    /// The configuration, to show values in findings.
+    values: Value,
+    findings: Vec<Finding>,
+}
+
+impl Checks {
+    /// A rule between keys; `keys[0]` is at fault when it does not hold.
+    fn rule(&mut self, holds: bool, keys: &[&'static str], text: impl Into<String>) {
+        if !holds {
+            let value = as_toml(value_at(&self.values, keys[0]));
+            let subject = if value.is_empty() { keys[0].to_string() } else { format!("{} = {value}", keys[0]) };
+            self.findings.push(Finding { keys: keys.to_vec(), subject, text: text.into() });
+        }
+    }
+
+    fn at_least(&mut self, key: &'static str, value: usize, least: usize) {
+        self.rule(value >= least, &[key], format!("must be {least} or more"));
+    }
+
+    /// In [0, 1).
+    fn share(&mut self, key: &'static str, value: f64) {
+        self.rule((0.0..1.0).contains(&value), &[key], "must be in [0, 1)");
+    }
+
+    fn above_zero(&mut self, key: &'static str, value: f64) {
+        self.rule(value > 0.0 && value.is_finite(), &[key], "must be above 0");
+    }
+
+    fn not_negative(&mut self, key: &'static str, value: f64) {
+        self.rule(value >= 0.0 && value.is_finite(), &[key], "must be 0 or more");
+    }
+}
+
+fn top(check: &mut Checks, config: &Config) {
+    let index = config.device.strip_prefix("cuda:");
+    let known = ["cpu", "cuda", "auto"].contains(&config.device.as_str());
+    let device = known || index.is_some_and(|index| index.parse::<u16>().is_ok());
+    check.rule(device, &["device"], r#"must be "cpu", "cuda", "cuda:N" with a whole number N, or "auto""#);
+}
+
+fn data(check: &mut Checks, config: &Config) {
+    let data = &config.data;
+    check.rule(
+        !data.train.0.is_empty(),
+        &["data.train"],
+        "must name the training text: two line-aligned files, or one .tsv or .jsonl file",
+    );
+    corpora(check, "data.train", &data.train);
+    for (key, corpus) in [("data.valid", &data.valid), ("data.test", &data.test)] {
+        corpora(check, key, corpus);
+        let unweighted = corpus.0.iter().all(|corpus| corpus.weight == 1.0);
+        check.rule(unweighted, &[key], "must have no weights; they belong to data.train");
+    }
+    for (key, name) in
+        [("data.source_language", &data.source_language), ("data.target_language", &data.target_language)]
+    {
+        check.rule(!name.is_empty(), &[key], "must not be empty");
+    }
+    check.at_least("data.max_length", data.max_length, 1);
+    check.rule(
+        data.min_length < data.max_length,
+        &["data.min_length", "data.max_length"],
+        format!("must be below data.max_length = {}, which counts </s>", data.max_length),
+    );
+    let ratio = data.max_length_ratio;
+    let allowed = ratio == 0.0 || (ratio >= 1.0 && ratio.is_finite());
+    check.rule(allowed, &["data.max_length_ratio"], "must be 0 (off), or 1 or more");
+}
+
+fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
+    for corpus in &corpora.0 {
+        let (files, weight) = (&corpus.files, corpus.weight);
+        check.rule(
+            (1..=2).contains(&files.len()) && files.iter().all(|file| !file.is_empty()),
+            &[key],
+            "must have one or two files in each corpus",
+        );
+        if let [file] = files.as_slice() {
+            let plain = file.strip_suffix(".gz").unwrap_or(file);
+            check.rule(
+                [".tsv", ".jsonl", ".json", ".ndjson"].iter().any(|ending| plain.ends_with(ending)) || file.is_empty(),
+                &[key],
+                "must be two files, source and target, or one with both sides that ends in .tsv or .jsonl (or .gz of it)",
+            );
+        }
+        check.rule(weight > 0.0 && weight.is_finite(), &[key], format!("must have weights above 0, not {weight}"));
+    }
+}
+
+fn tokenizer(check: &mut Checks, config: &Config) {
+    let tokenizer = &config.tokenizer;
+    check.at_least("tokenizer.vocab_size", tokenizer.vocab_size, 8);
+    check.rule(
+        ["nfkc", "nfc", "none"].contains(&tokenizer.normalization.as_str()),
+        &["tokenizer.normalization"],
+        r#"must be "nfkc", "nfc" or "none""#,
+    );
+    check.rule(
+        tokenizer.target_path.is_empty() || !tokenizer.path.is_empty(),
+        &["tokenizer.target_path", "tokenizer.path"],
+        "must come with tokenizer.path, the source side's",
+    );
+    let all = config.model.tied_embeddings == TiedEmbeddings::All;
+    check.rule(
+        !all || !tokenizer.path.is_empty() || tokenizer.joint,
+        &["model.tied_embeddings", "tokenizer.joint", "tokenizer.path"],
+        r#"must be "decoder" or "none" when tokenizer.joint = false: two vocabularies can not share one table"#,
+    );
+    check.rule(
+        !all || tokenizer.target_path.is_empty() || tokenizer.target_path == tokenizer.path,
+        &["model.tied_embeddings", "tokenizer.target_path"],
+        r#"must be "decoder" or "none" with tokenizer.target_path: two vocabularies can not share one table"#,
+    );
+}
+
+fn model(check: &mut Checks, config: &Config) {
+    let model = &config.model;
+    check.at_least("model.layers", model.layers, 1);
+    check.at_least("model.d_ff", model.d_ff, 1);
+    check.at_least("model.heads", model.heads, 1);
+    check.at_least("model.rnn.embedding_size", model.rnn.embedding_size, 1);
+    let hidden = model.rnn.hidden_size;
+    check.rule(hidden >= 2 && hidden % 2 == 0, &["model.rnn.hidden_size"], "must be even, 2 or more");
+    let unit = 2 * model.heads.max(1);
+    let transformer = model.kind == ModelKind::Transformer;
+    check.rule(
+        model.d_model > 0 && (!transformer || model.d_model % unit == 0),
+        &["model.d_model", "model.heads"],
+        format!("must be a multiple of 2 × heads = {unit}"),
+    );
+    check.share("model.dropout", model.dropout);
+    for (key, dropout) in [
+        ("model.attention_dropout", model.attention_dropout),
+        ("model.activation_dropout", model.activation_dropout),
+        ("model.embedding_dropout", model.embedding_dropout),
+    ] {
+        check.share(key, dropout.unwrap_or(0.0));
+    }
+    check.rule(
+        model.pretrained_target_embeddings.is_empty() || model.tied_embeddings != TiedEmbeddings::All,
+        &["model.pretrained_target_embeddings", "model.tied_embeddings"],
+        r#"must be empty with tied_embeddings = "all": the one table is filled from model.pretrained_embeddings"#,
+    );
+}
+
+fn train(check: &mut Checks, config: &Config) {
+    let train = &config.train;
+    check.at_least("train.batch_size", train.batch_size, 1);
+    check.at_least("train.gradient_accumulation_steps", train.gradient_accumulation_steps, 1);
+    check.rule(train.log_freq >= 1, &["train.log_freq"], "must be 1 or more");
+    check.not_negative("train.max_hours", train.max_hours);
+    check.not_negative("train.clip_grad_norm", train.clip_grad_norm);
+    check.share("train.label_smoothing", train.label_smoothing);
+    check.share("train.ema_decay", train.ema_decay);
+    let endless = train.max_updates == 0
+        && train.max_epochs == 0
+        && train.max_hours == 0.0
+        && config.validation.early_stopping == 0;
+    check.rule(
+        !endless,
+        &["train.max_updates", "train.max_epochs", "train.max_hours", "validation.early_stopping"],
+        "must be above 0, or max_epochs, max_hours or validation.early_stopping: training would never end",
+    );
+
+    let decode = &config.decode;
+    check.at_least("decode.beam_size", decode.beam_size, 1);
+    check.at_least("decode.batch_size", decode.batch_size, 1);
+    check.not_negative("decode.length_penalty", decode.length_penalty);
+    check.above_zero("decode.max_length_factor", decode.max_length_factor);
+    check.at_least("checkpoint.keep_last", config.checkpoint.keep_last, 1);
+}
+
+fn optimizer(check: &mut Checks, config: &Config) {
+    let optimizer = &config.optimizer;
+    check.above_zero("optimizer.lr", optimizer.lr);
+    check.not_negative("optimizer.weight_decay", optimizer.weight_decay);
+    let (adam, adamw, clipped) = (&optimizer.adam, &optimizer.adamw, &optimizer.clipped_adam);
+    check.share("optimizer.adam.beta1", adam.beta1);
+    check.share("optimizer.adam.beta2", adam.beta2);
+    check.above_zero("optimizer.adam.eps", adam.eps);
+    check.share("optimizer.adamw.beta1", adamw.beta1);
+    check.share("optimizer.adamw.beta2", adamw.beta2);
+    check.above_zero("optimizer.adamw.eps", adamw.eps);
+    check.share("optimizer.clipped_adam.beta1", clipped.beta1);
+    check.share("optimizer.clipped_adam.beta2", clipped.beta2);
+    check.above_zero("optimizer.clipped_adam.eps", clipped.eps);
+    check.above_zero("optimizer.clipped_adam.max_norm", clipped.max_norm);
+    let sgd = &optimizer.sgd;
+    check.share("optimizer.sgd.momentum", sgd.momentum);
+    check.rule((0.0..=1.0).contains(&sgd.dampening), &["optimizer.sgd.dampening"], "must be in [0, 1]");
+    check.rule(
+        !sgd.nesterov || (sgd.momentum > 0.0 && sgd.dampening == 0.0),
+        &["optimizer.sgd.nesterov", "optimizer.sgd.momentum", "optimizer.sgd.dampening"],
+        "must be false without momentum above 0 and dampening 0",
+    );
+}
+
+fn schedule(check: &mut Checks, config: &Config) {
+    let schedule = &config.schedule;
+    check.not_negative("schedule.min_lr", schedule.min_lr);
+    // noam's lr is a factor, not a rate
+    check.rule(
+        schedule.min_lr <= config.optimizer.lr || schedule.kind == ScheduleKind::Noam,
+        &["schedule.min_lr", "optimizer.lr"],
+        format!("must not be above optimizer.lr = {:?}", config.optimizer.lr),
+    );
+    let factor = schedule.plateau_factor;
+    check.rule(factor > 0.0 && factor < 1.0, &["schedule.plateau_factor"], "must be in (0, 1)");
+    match schedule.kind {
+        ScheduleKind::Linear | ScheduleKind::Cosine => {
+            let total = if schedule.total_updates > 0 { schedule.total_updates } else { config.train.max_updates };
+            check.rule(
+                total > 0,
+                &["schedule.kind", "schedule.total_updates", "train.max_updates"],
+                "must know where it ends: set schedule.total_updates or train.max_updates",
+            );
+            check.rule(
+                total == 0 || schedule.warmup_updates < total,
+                &["schedule.warmup_updates", "schedule.total_updates", "train.max_updates"],
+                format!("must be below the {total} updates of the schedule"),
+            );
+        }
+        ScheduleKind::Noam => {
+            check.rule(
+                schedule.warmup_updates > 0,
+                &["schedule.warmup_updates", "schedule.kind"],
+                r#"must be above 0 with schedule.kind = "noam""#,
+            );
+            check.rule(
+                config.model.kind == ModelKind::Transformer,
+                &["schedule.kind", "model.kind"],
+                r#"must be another with model.kind = "rnn", which has no d_model; use "inverse-sqrt""#,
+            );
+        }
+        ScheduleKind::Plateau => check.rule(
+            validates(config),
+            &["schedule.kind", "validation.valid_freq", "validation.metrics", "data.valid"],
+            "must be another without validations while training: set data.valid, validation.metrics and valid_freq",
+        ),
+        ScheduleKind::Constant | ScheduleKind::InverseSqrt => {}
+    }
+}
+
+fn validation(check: &mut Checks, config: &Config) {
+    let validation = &config.validation;
+    check.at_least("validation.beam_size", validation.beam_size, 1);
+    let names: Vec<&str> = validation.metrics.iter().map(|metric: &Metric| metric.name()).collect();
+    check.rule(
+        names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)),
+        &["validation.metrics"],
+        "must name each metric once",
+    );
+    check.rule(
+        names.is_empty() || !config.data.valid.0.is_empty(),
+        &["data.valid", "validation.metrics"],
+        format!("must name a corpus for the metrics {}; without one set validation.metrics = []", names.join(", ")),
+    );
+    check.rule(
+        names.is_empty() || validation.metrics.contains(&validation.early_stopping_metric),
+        &["validation.early_stopping_metric", "validation.metrics"],
+        format!("must be one of validation.metrics: {}", names.join(", ")),
+    );
+    check.rule(
+        validation.early_stopping == 0 || validates(config),
+        &["validation.early_stopping", "validation.valid_freq", "validation.metrics", "data.valid"],
+        "must be 0 without validations while training: set data.valid, validation.metrics and valid_freq",
+    );
+}
+
+/// Whether a metric is measured during training.
+fn validates(config: &Config) -> bool {
+    let validation = &config.validation;
+    validation.valid_freq != Every::AtEnd && !validation.metrics.is_empty() && !config.data.valid.0.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::{find, root};
+    use crate::config::{load, Source};
+
+    const GOOD: &str = "data.train = ['a.tsv']\ndata.valid = ['b.tsv']\ntrain.max_updates = 10000\n";
+
+    fn problems(set: &str) -> String {
+        let source = Source::Text { name: "toy.toml".to_string(), text: GOOD.to_string() };
+        load(&source, &[set.to_string()]).map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn every_range_in_a_doc_comment_is_checked() {
+        let mut checked = 0;
+        for key in root().all_keys() {
+            let whole = as_toml(value_at(&serde_json::to_value(Config::default()).expect("json"), &key.path))
+                .parse::<u64>()
+                .is_ok();
+            let beyond: &[&str] = match key.doc.as_str() {
+                doc if doc.contains("n [0, 1)") => &["1.0", "-0.1"],
+                doc if doc.contains("n (0, 1)") => &["0.0", "1.0"],
+                doc if doc.contains("n [0, 1]") => &["1.1", "-0.1"],
+                doc if doc.contains("2 or more") => &["1", "0"],
+                doc if doc.contains("8 or more") => &["7"],
+                doc if doc.contains("else 1 or more") => &["0.5", "-1.0"],
+                doc if doc.contains("1 or more") => &["0"],
+                doc if doc.contains("Above 0") => &["0.0", "-1.0"],
+                doc if doc.contains("0 or more") && whole => &["-1"],
+                doc if doc.contains("0 or more") => &["-0.1", "inf"],
+                doc if doc.contains("0 = off") || doc.contains("0 = no limit") => &["-1"],
+                _ => &[],
+            };
+            for value in beyond {
+                let set = format!("{}={value}", key.path);
+                assert!(problems(&set).contains(&format!("--set {set}: ")), "{set} is accepted: {}", key.doc);
+                checked += 1;
+            }
+        }
+        assert!(checked > 50, "{checked}");
+    }
+
+    #[test]
+    fn findings_name_keys_that_exist() {
+        let mut config = Config::default();
+        config.device = "gpu".to_string();
+        config.data.max_length = 0;
+        config.tokenizer.joint = false;
+        config.model.d_model = 0;
+        config.optimizer.sgd.nesterov = true;
+        config.schedule.kind = ScheduleKind::Plateau;
+        config.validation.early_stopping = 3;
+        config.validation.metrics = vec![Metric::Bleu];
+        let findings = validate(&config);
+        assert!(findings.len() >= 9, "{findings:?}");
+        for finding in findings {
+            for key in finding.keys {
+                assert!(matches!(find(key), Some(crate::config::keys::Node::Key(_))), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_with_a_corpus_and_a_limit_are_sound() {
+        assert_eq!(problems("seed=2"), "");
+    }
+
+    #[test]
+    fn rules_between_keys_hold() {
+        for (set, text) in [
+            ("device=cuda:x", "must be \"cpu\""),
+            ("device=gpu", "must be \"cpu\""),
+            ("data.train=[\"a.en\"]", "must be two files"),
+            ("data.valid=[{files=[\"a.tsv\"], weight=2.0}]", "must have no weights"),
+            ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "must have one or two files"),
+            ("data.min_length=100", "must be below data.max_length = 100"),
+            ("tokenizer.target_path=t.json", "must come with tokenizer.path"),
+            ("model.d_model=24", "must be a multiple of 2 × heads = 16"),
+            ("model.pretrained_target_embeddings=x.vec", "must be empty"),
+            ("schedule.min_lr=1", "must not be above optimizer.lr = 0.001"),
+            ("validation.metrics=[\"nll\", \"nll\"]", "must name each metric once"),
+            ("validation.early_stopping_metric=ter", "expected \"nll\", \"bleu\" or \"chrf\""),
+        ] {
+            let found = problems(set);
+            assert!(found.contains(text), "{set}: {found}");
+        }
+        for set in ["device=cuda:1", "schedule.kind=cosine", "schedule.kind=plateau", "schedule.kind=noam"] {
+            assert_eq!(problems(set), "");
+        }
+    }
+}
