@@ -1,11 +1,15 @@
 //! Encoder-decoders. A model is a set of named parameters and the computation of decoder states from packed batches;
 //! losses are in `objective`, search is in `decode`.
 
+mod layers;
+mod transformer;
+mod transformer_step;
+
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;
 
 use crate::batch::Sequences;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelKind};
 use crate::ops::Dropout;
 use crate::params::ParamSet;
 use crate::rng::MaskKey;
@@ -47,6 +51,14 @@ impl Forward {
         let site = self.site.get();
         self.site.set(site + 1);
         (p > 0.0).then(|| Dropout { p, key: MaskKey::new(seed, micro_batch, site) })
+    }
+
+    /// The end of a layer: in evaluation the result leaves the tape, so that what led to it is freed.
+    fn settle(&self, x: Tensor) -> Tensor {
+        match self.training {
+            Some(_) => x,
+            None => x.detach(),
+        }
     }
 }
 
@@ -124,6 +136,8 @@ pub fn build(
     dtype: DType,
     device: &Device,
 ) -> Result<Box<dyn Model>> {
-    let _ = (config, vocabulary, seed, dtype, device);
-    candle_core::bail!("not built yet")
+    match config.kind {
+        ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, seed, dtype, device)?)),
+        ModelKind::Rnn => candle_core::bail!("not built yet"),
+    }
 }

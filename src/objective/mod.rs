@@ -1,1 +1,5 @@
-//! (being written)
+//! What training minimizes and what validation measures.
+
+mod cross_entropy;
+
+pub use cross_entropy::{evaluate, loss, Loss};

@@ -2,6 +2,28 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+mod attention;
+#[cfg(test)]
+mod check;
+mod cross_entropy;
+mod dropout;
+mod embed;
+mod gemm;
+mod linear;
+mod memory;
+mod norm;
+mod real;
+mod rows;
+mod step_attention;
+
+pub use attention::attention;
+pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
+pub use embed::{embed, positions};
+pub use linear::{linear, Activation};
+pub use memory::keep_freed_memory;
+pub use norm::{add_dropout, add_dropout_norm, layer_norm};
+pub use step_attention::{attend_history, attend_memory, Step};
+
 use crate::rng::MaskKey;
 
 /// One dropout mask: element `i` (row-major in the tensor it is applied to) is kept when its bits say so and scaled

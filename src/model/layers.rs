@@ -1,0 +1,161 @@
+//! The parts a Transformer is made of, with the parameter names of Hugging Face's MarianMT.
+
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+use super::Forward;
+use crate::config::{ModelConfig, Norm};
+use crate::ops::{self, Activation, Step};
+use crate::params::{Init, ParamKind, ParamSet};
+
+/// ε of layer normalization, PyTorch's default and MarianMT's.
+const EPS: f64 = 1e-5;
+
+/// x·Wᵀ + b.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    pub(super) fn new(params: &mut ParamSet, name: &str, inner: usize, outer: usize) -> Result<Self> {
+        Ok(Linear {
+            weight: params.add(&format!("{name}.weight"), ParamKind::Matrix, &[outer, inner], Init::XavierUniform)?,
+            bias: params.add(&format!("{name}.bias"), ParamKind::Vector, &[outer], Init::Zeros)?,
+        })
+    }
+
+    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, Some(&self.bias), Activation::Identity, None)
+    }
+}
+
+/// Layer normalization.
+#[derive(Clone, Debug)]
+pub(super) struct LayerNorm {
+    gain: Tensor,
+    shift: Tensor,
+}
+
+impl LayerNorm {
+    pub(super) fn new(params: &mut ParamSet, name: &str, d: usize) -> Result<Self> {
+        Ok(LayerNorm {
+            gain: params.add(&format!("{name}.weight"), ParamKind::Vector, &[d], Init::Ones)?,
+            shift: params.add(&format!("{name}.bias"), ParamKind::Vector, &[d], Init::Zeros)?,
+        })
+    }
+
+    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(x, &self.gain, &self.shift, EPS)
+    }
+}
+
+/// The residual connection around a sublayer f: LN(x + dropout(f(x))) or, pre-norm, x + dropout(f(LN(x))).
+#[derive(Clone, Debug)]
+pub(super) struct Residual {
+    norm: LayerNorm,
+    order: Norm,
+    dropout: f64,
+}
+
+impl Residual {
+    pub(super) fn new(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Self> {
+        let norm = LayerNorm::new(params, name, config.d_model)?;
+        Ok(Residual { norm, order: config.norm, dropout: config.dropout })
+    }
+
+    pub(super) fn around(
+        &self,
+        x: &Tensor,
+        forward: &Forward,
+        f: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let LayerNorm { gain, shift } = &self.norm;
+        let result = match self.order {
+            Norm::Post => ops::add_dropout_norm(x, &f(x)?, gain, shift, EPS, forward.dropout(self.dropout)),
+            Norm::Pre => ops::add_dropout(x, &f(&self.norm.apply(x)?)?, forward.dropout(self.dropout)),
+        };
+        result.map(|x| forward.settle(x))
+    }
+}
+
+/// Multi-head attention (Vaswani et al. 2017, §3.2.2).
+#[derive(Clone, Debug)]
+pub(super) struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    heads: usize,
+    dropout: f64,
+}
+
+impl Attention {
+    pub(super) fn new(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Self> {
+        let d = config.d_model;
+        Ok(Attention {
+            key: Linear::new(params, &format!("{name}.k_proj"), d, d)?,
+            value: Linear::new(params, &format!("{name}.v_proj"), d, d)?,
+            query: Linear::new(params, &format!("{name}.q_proj"), d, d)?,
+            out: Linear::new(params, &format!("{name}.out_proj"), d, d)?,
+            heads: config.heads,
+            dropout: config.attention_dropout(),
+        })
+    }
+
+    /// Queries from `x`, keys and values from `memory`; offsets of both.
+    pub(super) fn apply(
+        &self,
+        x: &Tensor,
+        memory: &Tensor,
+        offsets: [&Arc<Vec<usize>>; 2],
+        causal: bool,
+        forward: &Forward,
+    ) -> Result<Tensor> {
+        let (q, (k, v)) = (self.query.apply(x)?, self.keys_values(memory)?);
+        let dropout = forward.dropout(self.dropout);
+        self.out.apply(&ops::attention([&q, &k, &v], offsets, self.heads, causal, dropout)?)
+    }
+
+    /// What is attended to.
+    pub(super) fn keys_values(&self, memory: &Tensor) -> Result<Step> {
+        Ok((self.key.apply(memory)?, self.value.apply(memory)?))
+    }
+
+    /// Queries from `x`; `attend(queries, heads)` looks them up in a cache.
+    pub(super) fn lookup(&self, x: &Tensor, attend: impl FnOnce(&Tensor, usize) -> Result<Tensor>) -> Result<Tensor> {
+        self.out.apply(&attend(&self.query.apply(x)?, self.heads)?)
+    }
+}
+
+/// φ(x·W₁ᵀ + b₁)·W₂ᵀ + b₂.
+#[derive(Clone, Debug)]
+pub(super) struct FeedForward {
+    inner: Linear,
+    outer: Linear,
+    activation: Activation,
+    dropout: f64,
+}
+
+impl FeedForward {
+    /// `name` is the layer's: its maps are `fc1` and `fc2` there.
+    pub(super) fn new(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Self> {
+        Ok(FeedForward {
+            inner: Linear::new(params, &format!("{name}.fc1"), config.d_model, config.d_ff)?,
+            outer: Linear::new(params, &format!("{name}.fc2"), config.d_ff, config.d_model)?,
+            activation: match config.activation {
+                crate::config::Activation::Relu => Activation::Relu,
+                crate::config::Activation::Gelu => Activation::Gelu,
+                crate::config::Activation::Swish => Activation::Swish,
+            },
+            dropout: config.activation_dropout(),
+        })
+    }
+
+    pub(super) fn apply(&self, x: &Tensor, forward: &Forward) -> Result<Tensor> {
+        let Linear { weight, bias } = &self.inner;
+        let dropout = forward.dropout(self.dropout);
+        self.outer.apply(&ops::linear(x, weight, Some(bias), self.activation, dropout)?)
+    }
+}

@@ -1,0 +1,235 @@
+//! The Transformer (Vaswani et al. 2017), post-norm as Marian's models or pre-norm, over packed batches. Parameter
+//! names, layouts and sinusoids are those of Hugging Face's MarianMT; the decoder starts from `<pad>`.
+//!
+//! Initial weights as in fairseq: Xavier uniform matrices, zero biases, tables normal with deviation d^−½.
+
+use candle_core::{DType, Device, Result, Tensor};
+use std::sync::Arc;
+
+use super::layers::{Attention, FeedForward, LayerNorm, Residual};
+use super::transformer_step::TransformerStep;
+use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
+use crate::batch::Sequences;
+use crate::config::{ModelConfig, Norm, TiedEmbeddings};
+use crate::ops;
+use crate::params::{Init, ParamKind, ParamSet};
+
+/// An encoder-decoder of self-attention, cross-attention and feed-forward layers.
+pub(super) struct Transformer {
+    params: ParamSet,
+    source: Embedding,
+    encoder: Vec<EncoderLayer>,
+    encoder_norm: Option<LayerNorm>,
+    decoder: Arc<Decoder>,
+    output: Output,
+}
+
+impl Transformer {
+    pub(super) fn new(
+        config: &ModelConfig,
+        vocabulary: Vocabulary,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let d = config.d_model;
+        if config.heads == 0 || d % config.heads != 0 || d % 2 != 0 {
+            candle_core::bail!("model.d_model = {d} must be even and a multiple of model.heads = {}", config.heads);
+        }
+        let mut params = ParamSet::new(seed, dtype, device);
+        let Tables { source, target, output } = Tables::new(&mut params, config, vocabulary)?;
+        let encoder = (0..config.encoder_layers())
+            .map(|i| EncoderLayer::new(&mut params, &format!("model.encoder.layers.{i}"), config))
+            .collect::<Result<_>>()?;
+        let encoder_norm = final_norm(&mut params, "model.encoder.layer_norm", config)?;
+        let layers = (0..config.decoder_layers())
+            .map(|i| DecoderLayer::new(&mut params, &format!("model.decoder.layers.{i}"), config))
+            .collect::<Result<_>>()?;
+        let norm = final_norm(&mut params, "model.decoder.layer_norm", config)?;
+        let embedding = Embedding::new(target, config);
+        Ok(Transformer {
+            params,
+            source: Embedding::new(source, config),
+            encoder,
+            encoder_norm,
+            decoder: Arc::new(Decoder { embedding, layers, norm }),
+            output: Output { table: output, bias: None, masked: vocabulary.target_pad },
+        })
+    }
+}
+
+impl Model for Transformer {
+    fn params(&self) -> &ParamSet {
+        &self.params
+    }
+
+    fn output(&self) -> Output {
+        self.output.clone()
+    }
+
+    fn encode(&self, source: &Sequences, forward: &Forward) -> Result<Memory> {
+        let offsets = Arc::clone(&source.offsets);
+        let mut x = self.source.apply(&source.ids, &ops::positions(&offsets), forward)?;
+        for layer in &self.encoder {
+            x = layer.apply(&x, &offsets, forward)?;
+        }
+        Ok(Memory { states: normalized(&self.encoder_norm, x, forward)?, offsets })
+    }
+
+    fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor> {
+        let offsets = &input.offsets;
+        let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
+        for layer in &self.decoder.layers {
+            let own = |y: &Tensor| layer.own.apply(y, y, [offsets, offsets], true, forward);
+            let cross = |y: &Tensor| layer.cross.apply(y, &memory.states, [offsets, &memory.offsets], false, forward);
+            y = layer.apply(&y, own, cross, forward)?;
+        }
+        normalized(&self.decoder.norm, y, forward)
+    }
+
+    fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
+        Ok(Box::new(TransformerStep::new(Arc::clone(&self.decoder), memory)?))
+    }
+}
+
+/// The embedding tables, which may be one.
+struct Tables {
+    source: Tensor,
+    target: Tensor,
+    output: Tensor,
+}
+
+impl Tables {
+    fn new(params: &mut ParamSet, config: &ModelConfig, vocabulary: Vocabulary) -> Result<Self> {
+        let d = config.d_model;
+        let mut table = |name: &str, size: usize, pad: u32, tied: bool| {
+            let init = Init::Normal((d as f64).powf(-0.5));
+            params.add_with_frozen_row(name, ParamKind::Table { tied }, &[size, d], init, Some(pad as usize))
+        };
+        let Vocabulary { source_size, target_size, source_pad, target_pad } = vocabulary;
+        match config.tied_embeddings {
+            TiedEmbeddings::All => {
+                if (source_size, source_pad) != (target_size, target_pad) {
+                    candle_core::bail!(
+                        "model.tied_embeddings = \"all\" needs one vocabulary for both sides, \
+                         these have {source_size} and {target_size} entries; set it to \"decoder\" or train a joint \
+                         tokenizer"
+                    );
+                }
+                let shared = table("model.shared.weight", source_size, source_pad, true)?;
+                Ok(Tables { source: shared.clone(), target: shared.clone(), output: shared })
+            }
+            TiedEmbeddings::Decoder => {
+                let source = table("model.encoder.embed_tokens.weight", source_size, source_pad, false)?;
+                let target = table("model.decoder.embed_tokens.weight", target_size, target_pad, true)?;
+                Ok(Tables { source, target: target.clone(), output: target })
+            }
+            TiedEmbeddings::None => Ok(Tables {
+                source: table("model.encoder.embed_tokens.weight", source_size, source_pad, false)?,
+                target: table("model.decoder.embed_tokens.weight", target_size, target_pad, false)?,
+                output: table("lm_head.weight", target_size, target_pad, true)?,
+            }),
+        }
+    }
+}
+
+/// dropout(√d·E\[id\] + sinusoids).
+#[derive(Debug)]
+pub(super) struct Embedding {
+    table: Tensor,
+    scale: f64,
+    dropout: f64,
+}
+
+impl Embedding {
+    fn new(table: Tensor, config: &ModelConfig) -> Self {
+        Embedding { table, scale: (config.d_model as f64).sqrt(), dropout: config.embedding_dropout() }
+    }
+
+    pub(super) fn apply(&self, ids: &[u32], positions: &[usize], forward: &Forward) -> Result<Tensor> {
+        let y = ops::embed(&self.table, ids, Some(positions), self.scale, forward.dropout(self.dropout))?;
+        Ok(forward.settle(y))
+    }
+}
+
+struct EncoderLayer {
+    own: Attention,
+    own_residual: Residual,
+    feed_forward: FeedForward,
+    final_residual: Residual,
+}
+
+impl EncoderLayer {
+    fn new(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Self> {
+        Ok(EncoderLayer {
+            own: Attention::new(params, &format!("{name}.self_attn"), config)?,
+            own_residual: Residual::new(params, &format!("{name}.self_attn_layer_norm"), config)?,
+            feed_forward: FeedForward::new(params, name, config)?,
+            final_residual: Residual::new(params, &format!("{name}.final_layer_norm"), config)?,
+        })
+    }
+
+    fn apply(&self, x: &Tensor, offsets: &Arc<Vec<usize>>, forward: &Forward) -> Result<Tensor> {
+        let own = |x: &Tensor| self.own.apply(x, x, [offsets, offsets], false, forward);
+        let x = self.own_residual.around(x, forward, own)?;
+        self.final_residual.around(&x, forward, |x| self.feed_forward.apply(x, forward))
+    }
+}
+
+/// Everything after the encoder but the output projection; shared with step-by-step decoding.
+pub(super) struct Decoder {
+    pub(super) embedding: Embedding,
+    pub(super) layers: Vec<DecoderLayer>,
+    pub(super) norm: Option<LayerNorm>,
+}
+
+pub(super) struct DecoderLayer {
+    pub(super) own: Attention,
+    own_residual: Residual,
+    pub(super) cross: Attention,
+    cross_residual: Residual,
+    feed_forward: FeedForward,
+    final_residual: Residual,
+}
+
+impl DecoderLayer {
+    fn new(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Self> {
+        Ok(DecoderLayer {
+            own: Attention::new(params, &format!("{name}.self_attn"), config)?,
+            own_residual: Residual::new(params, &format!("{name}.self_attn_layer_norm"), config)?,
+            cross: Attention::new(params, &format!("{name}.encoder_attn"), config)?,
+            cross_residual: Residual::new(params, &format!("{name}.encoder_attn_layer_norm"), config)?,
+            feed_forward: FeedForward::new(params, name, config)?,
+            final_residual: Residual::new(params, &format!("{name}.final_layer_norm"), config)?,
+        })
+    }
+
+    /// The layer around its two attentions, which differ between whole sentences and single steps.
+    pub(super) fn apply(
+        &self,
+        y: &Tensor,
+        own: impl FnOnce(&Tensor) -> Result<Tensor>,
+        cross: impl FnOnce(&Tensor) -> Result<Tensor>,
+        forward: &Forward,
+    ) -> Result<Tensor> {
+        let y = self.own_residual.around(y, forward, own)?;
+        let y = self.cross_residual.around(&y, forward, cross)?;
+        self.final_residual.around(&y, forward, |y| self.feed_forward.apply(y, forward))
+    }
+}
+
+/// The norm after the last layer, which only pre-norm models have.
+fn final_norm(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Option<LayerNorm>> {
+    match config.norm {
+        Norm::Post => Ok(None),
+        Norm::Pre => LayerNorm::new(params, name, config.d_model).map(Some),
+    }
+}
+
+/// Applies [`final_norm`].
+pub(super) fn normalized(norm: &Option<LayerNorm>, x: Tensor, forward: &Forward) -> Result<Tensor> {
+    match norm {
+        Some(norm) => Ok(forward.settle(norm.apply(&x)?)),
+        None => Ok(x),
+    }
+}

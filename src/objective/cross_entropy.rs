@@ -1,0 +1,60 @@
+//! Cross-entropy of a model's predictions, with label smoothing for training, without for measurement.
+
+use candle_core::{Result, Tensor};
+
+use crate::batch::Batch;
+use crate::model::{Forward, Model};
+use crate::ops::{linear_cross_entropy, token_nll, Targets};
+
+/// The training loss of one micro-batch.
+#[derive(Debug)]
+pub struct Loss {
+    /// Scalar on the tape: the smoothed loss summed over tokens, divided by the tokens of the whole update, so that the
+    /// gradients of its micro-batches add up to the gradient of the mean.
+    pub loss: Tensor,
+    /// Σ of the smoothed loss over tokens.
+    pub loss_sum: f64,
+    /// Σ of the unsmoothed negative log-likelihood over tokens.
+    pub nll_sum: f64,
+    /// Target tokens, `</s>` included.
+    pub tokens: usize,
+}
+
+/// Encodes, decodes and compares with the labels. `smoothing` in [0, 1) is spread evenly over the ids that can be
+/// predicted; `tokens_in_update`: target tokens of all micro-batches of the update.
+///
+/// # Errors
+/// Shape or memory errors of candle, ids outside the vocabulary.
+pub fn loss(
+    model: &dyn Model,
+    batch: &Batch,
+    forward: &Forward,
+    smoothing: f64,
+    tokens_in_update: usize,
+) -> Result<Loss> {
+    let output = model.output();
+    let memory = model.encode(&batch.source, forward)?;
+    let states = model.decode(&memory, &batch.target.shifted_right(output.masked), forward)?;
+    let targets = Targets { labels: &batch.target.ids, masked: Some(output.masked) };
+    let scale = 1.0 / tokens_in_update.max(1) as f64;
+    let result = linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, smoothing, scale)?;
+    Ok(Loss {
+        loss: result.loss,
+        loss_sum: result.loss_sum,
+        nll_sum: result.nll.iter().sum(),
+        tokens: batch.target.tokens(),
+    })
+}
+
+/// Negative log-likelihood of each target sentence (Σ over its tokens); no dropout, no smoothing, no gradients.
+///
+/// # Errors
+/// As [`loss`].
+pub fn evaluate(model: &dyn Model, batch: &Batch) -> Result<Vec<f64>> {
+    let (output, forward) = (model.output(), Forward::eval());
+    let memory = model.encode(&batch.source, &forward)?;
+    let states = model.decode(&memory, &batch.target.shifted_right(output.masked), &forward)?;
+    let targets = Targets { labels: &batch.target.ids, masked: Some(output.masked) };
+    let nll = token_nll(&states, &output.table, output.bias.as_ref(), targets)?;
+    Ok((0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum()).collect())
+}
