@@ -2,6 +2,10 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+mod dropout;
+mod gemm;
+mod real;
+
 use crate::rng::MaskKey;
 
 /// One dropout mask: element `i` (row-major in the tensor it is applied to) is kept when its bits say so and scaled
