@@ -2,9 +2,16 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+mod cell;
 mod dropout;
 mod gemm;
 mod real;
+mod recurrent;
+mod schedule;
+
+pub use cell::Cell;
+pub use recurrent::{flatten, recurrent, Recurrence};
+pub use schedule::Direction;
 
 use crate::rng::MaskKey;
 
