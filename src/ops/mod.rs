@@ -2,9 +2,15 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+#[cfg(test)]
+mod check;
 mod dropout;
 mod gemm;
+mod linear;
 mod real;
+mod rows;
+
+pub use linear::{linear, Activation};
 
 use crate::rng::MaskKey;
 
