@@ -4,15 +4,24 @@
 
 mod attentional;
 mod cell;
+#[cfg(test)]
+mod check;
+mod columns;
 mod dropout;
 mod gemm;
+mod linear;
 mod real;
 mod recurrent;
+mod recurrent_step;
+mod rows;
 mod schedule;
 
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
+pub use columns::{columns, join};
+pub use linear::{linear, Activation};
 pub use recurrent::{flatten, recurrent, Recurrence};
+pub use recurrent_step::{attentional_step, recurrent_step, Source};
 pub use schedule::Direction;
 
 use crate::rng::MaskKey;

@@ -270,10 +270,12 @@ pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: impl Into<Shape>) -> Tensor
     Tensor::from_storage(Storage::Cpu(T::to_cpu_storage_owned(values)), shape, BackpropOp::none(), false)
 }
 
-/// Evaluates an expression with `$T` being the float type of `$dtype`; an error for other types.
+/// Evaluates an expression with `$T` being the float type of `$values` (storage or tensor); an error for other types.
 macro_rules! with_real {
-    ($dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
+    ($values:expr, $T:ident => $body:expr) => {{
+        #[allow(unused_imports)]
+        use candle_core::backend::BackendStorage as _;
+        match $values.dtype() {
             candle_core::DType::F32 => {
                 type $T = f32;
                 $body
@@ -284,7 +286,7 @@ macro_rules! with_real {
             }
             other => Err(candle_core::Error::Msg(format!("this operation needs f32 or f64, got {other:?}"))),
         }
-    };
+    }};
 }
 pub(crate) use with_real;
 

@@ -1,0 +1,112 @@
+//! Gradient checks for tests: a fused operation against the same mathematics in plain candle operations.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use super::Dropout;
+use crate::rng::{stream, MaskKey, Purpose};
+
+/// A test input: values and shape.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    values: Vec<f64>,
+    shape: Vec<usize>,
+}
+
+/// Standard normal values.
+pub(crate) fn random(shape: &[usize], seed: u64) -> Input {
+    let mut rng = stream(seed, Purpose::Probe, shape.iter().fold(7, |h, &d| h * 31 + d as u64));
+    Input { values: (0..shape.iter().product()).map(|_| rng.normal()).collect(), shape: shape.to_vec() }
+}
+
+/// As an f64 tensor off the tape.
+pub(crate) fn constant(input: &Input) -> Tensor {
+    Tensor::from_vec(input.values.clone(), input.shape.as_slice(), &Device::Cpu).unwrap()
+}
+
+/// Random offsets of sentences with 1 to `longest` tokens.
+pub(crate) fn random_offsets(sentences: usize, longest: usize, seed: u64) -> Vec<usize> {
+    let mut rng = stream(seed, Purpose::Probe, 99);
+    let mut offsets = vec![0];
+    for i in 0..sentences {
+        offsets.push(offsets[i] + 1 + rng.below(longest));
+    }
+    offsets
+}
+
+/// A mask that drops about a third, or none.
+pub(crate) fn dropout_of(on: bool, seed: u64) -> Option<Dropout> {
+    on.then(|| Dropout { p: 0.3, key: MaskKey::new(seed, 0, 0) })
+}
+
+type Function<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+/// f(inputs) and the gradients of Σ f ⊙ (fixed random weights), all as f64.
+pub(crate) fn value_and_gradients(inputs: &[Input], dtype: DType, f: Function<'_>) -> Result<Vec<Vec<f64>>> {
+    let vars: Vec<Var> =
+        inputs.iter().map(|x| Var::from_tensor(&constant(x).to_dtype(dtype)?)).collect::<Result<_>>()?;
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let y = f(&tensors)?;
+    let weights = constant(&random(y.dims(), 12345)).to_dtype(dtype)?;
+    let grads = (&y * &weights)?.sum_all()?.backward()?;
+    let flat = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let mut all = vec![flat(&y)?];
+    for (i, var) in vars.iter().enumerate() {
+        let Some(grad) = grads.get(var) else { candle_core::bail!("input {i} has no gradient") };
+        all.push(flat(grad)?);
+    }
+    Ok(all)
+}
+
+/// max |a − b| / max(max |b|, 1).
+pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let size = b.iter().fold(1.0f64, |m, b| m.max(b.abs()));
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| if a.is_finite() && b.is_finite() { (a - b).abs() } else { f64::INFINITY })
+        .fold(0.0, f64::max)
+        / size
+}
+
+/// Asserts that value and gradients of `fused` are those of `plain` in f64 (1e-9), and its f32 those of its f64 (1e-4).
+pub(crate) fn agree(
+    inputs: &[Input],
+    fused: impl Fn(&[Tensor]) -> Result<Tensor>,
+    plain: impl Fn(&[Tensor]) -> Result<Tensor>,
+) {
+    let double = value_and_gradients(inputs, DType::F64, &fused).unwrap();
+    let right = value_and_gradients(inputs, DType::F64, &plain).unwrap();
+    let single = value_and_gradients(inputs, DType::F32, &fused).unwrap();
+    for (i, name) in std::iter::once("value".to_string())
+        .chain((0..).map(|i| format!("gradient {i}")))
+        .enumerate()
+        .take(double.len())
+    {
+        let (wide, narrow) = (distance(&double[i], &right[i]), distance(&single[i], &double[i]));
+        assert!(wide < 1e-9, "{name}: {wide:e} from the plain operations in f64");
+        assert!(narrow < 1e-4, "{name}: {narrow:e} between f32 and f64");
+    }
+}
+
+/// Asserts that the gradients are those of central differences in f64 (1e-6).
+pub(crate) fn agree_with_differences(inputs: &[Input], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let grads = value_and_gradients(inputs, DType::F64, &f).unwrap();
+    let objective = |inputs: &[Input]| -> f64 {
+        let tensors: Vec<Tensor> = inputs.iter().map(constant).collect();
+        let y = f(&tensors).unwrap();
+        let weights = constant(&random(y.dims(), 12345));
+        (&y * &weights).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
+    };
+    for (i, input) in inputs.iter().enumerate() {
+        let step = 1e-5;
+        let moved = |j: usize, by: f64| {
+            let mut inputs = inputs.to_vec();
+            inputs[i].values[j] += by;
+            objective(&inputs)
+        };
+        let numeric: Vec<f64> =
+            (0..input.values.len()).map(|j| (moved(j, step) - moved(j, -step)) / (2.0 * step)).collect();
+        let error = distance(&grads[i + 1], &numeric);
+        assert!(error < 1e-6, "gradient {i}: {error:e} from differences");
+    }
+}

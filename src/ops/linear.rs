@@ -1,0 +1,369 @@
+//! `linear`: y = dropout(φ(x·Wᵀ + b)) over packed rows.
+//!
+//! | | shape |
+//! |---|---|
+//! | x | `[N, in]` |
+//! | W | `[out, in]` |
+//! | b | `[out]`, optional |
+//! | y | `[N, out]` |
+//!
+//! Backward, with m the scaled keep mask: dz = dy ⊙ m ⊙ φ′(z); dx = dz·W; dW = dzᵀ·x; db = Σ rows of dz.
+//! Saved: nothing for identity and ReLU (φ′ is read off y: a kept element is positive exactly where z is), z otherwise.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use super::dropout::Mask;
+use super::gemm::{matmul, Mat, MatMut, Store, Threads};
+use super::real::{self, simd, with_real, Real};
+use super::rows::{self, BLOCK};
+use super::Dropout;
+
+/// The function φ after a linear map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Identity,
+    Relu,
+    /// z·Φ(z) with the exact normal distribution function (Hendrycks & Gimpel 2016), not the tanh fit.
+    Gelu,
+    /// z·σ(z) (Ramachandran et al. 2017), also called SiLU.
+    Swish,
+    Tanh,
+}
+
+/// y = dropout(φ(x·Wᵀ + b)); one node on the tape.
+///
+/// # Errors
+/// Shapes that do not fit, types other than f32 and f64.
+pub fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let (n, inner) = x.dims2()?;
+    let (outer, weight_inner) = weight.dims2()?;
+    if inner != weight_inner || bias.is_some_and(|b| b.dims() != [outer]) {
+        candle_core::bail!(
+            "linear: input {:?}, weight {:?} and bias {:?} do not fit",
+            x.dims(),
+            weight.dims(),
+            bias.map(Tensor::dims)
+        );
+    }
+    let op = Linear { n, inner, outer, activation, dropout, saved: OnceLock::new() };
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
+        None => x.apply_op2(&weight, op),
+    }
+}
+
+struct Linear {
+    n: usize,
+    inner: usize,
+    outer: usize,
+    activation: Activation,
+    dropout: Option<Dropout>,
+    /// z, for activations whose derivative y does not tell.
+    saved: OnceLock<CpuStorage>,
+}
+
+impl Linear {
+    fn forward<T: Real>(&self, x: &[T], weight: &[T], bias: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
+        let (n, inner, outer) = (self.n, self.inner, self.outer);
+        let mut y = vec![T::zero(); n * outer];
+        matmul(
+            MatMut::new(&mut y, n, outer),
+            Store::Set,
+            T::one(),
+            Mat::new(x, n, inner),
+            Mat::new(weight, outer, inner).t(),
+            Threads::All,
+        );
+        let mask = self.dropout.map(Mask::new);
+        let activation = self.activation;
+        if bias.is_some() || mask.is_some() || activation != Activation::Identity {
+            let block = BLOCK * outer;
+            if let Activation::Identity | Activation::Relu = activation {
+                let jobs = y.chunks_mut(block).enumerate().collect();
+                rows::run(jobs, n * outer, |(i, y)| finish(y, bias, outer, activation, mask, i * block));
+            } else {
+                let mut z = vec![T::zero(); n * outer];
+                let jobs = y.chunks_mut(block).zip(z.chunks_mut(block)).enumerate().collect();
+                rows::run(jobs, n * outer, |(i, (y, z))| {
+                    finish(y, bias, outer, Activation::Identity, None, 0);
+                    z.copy_from_slice(y);
+                    finish(y, None, outer, activation, mask, i * block);
+                });
+                // only the first forward fills it, and there is only one
+                self.saved.get_or_init(|| T::to_cpu_storage_owned(z));
+            }
+        }
+        Ok((T::to_cpu_storage_owned(y), Shape::from((n, outer))))
+    }
+
+    /// dz, and db when asked for.
+    fn inner_gradient<'a, T: Real>(&self, y: &[T], dy: &'a [T], bias: bool) -> Result<(Cow<'a, [T]>, Option<Vec<T>>)> {
+        let (outer, block) = (self.outer, BLOCK * self.outer);
+        let mask = self.dropout.map(Mask::new);
+        if self.activation == Activation::Identity && mask.is_none() {
+            let db = bias.then(|| {
+                let jobs = dy.chunks(block).collect();
+                rows::sum_in_order(rows::map(jobs, dy.len(), |dy| column_sums(dy, outer)))
+            });
+            return Ok((Cow::Borrowed(dy), db));
+        }
+        let z = match (self.activation, self.saved.get()) {
+            (Activation::Identity | Activation::Relu, _) => y,
+            (_, Some(z)) => T::cpu_storage_as_slice(z)?,
+            (_, None) => candle_core::bail!("linear: backward without a forward pass"),
+        };
+        let mut dz = dy.to_vec();
+        let jobs = dz.chunks_mut(block).zip(z.chunks(block)).enumerate().collect();
+        let sums = rows::map(jobs, dy.len(), |(i, (dz, z))| {
+            differentiate(dz, z, self.activation, mask, i * block);
+            if bias {
+                column_sums(dz, outer)
+            } else {
+                Vec::new()
+            }
+        });
+        Ok((Cow::Owned(dz), bias.then(|| rows::sum_in_order(sums))))
+    }
+
+    fn backward<T: Real>(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: bool,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<[Option<Tensor>; 3]> {
+        let (n, inner, outer) = (self.n, self.inner, self.outer);
+        let dy = dy.contiguous()?;
+        let (dy, y) = (real::values::<T>(&dy)?, real::values::<T>(y)?);
+        let (dz, db) = self.inner_gradient(&y, &dy, bias)?;
+        let dz = Mat::new(&dz, n, outer);
+        let dx = if x.track_op() {
+            let mut dx = vec![T::zero(); n * inner];
+            let weight = real::values::<T>(weight)?;
+            let weight = Mat::new(&weight, outer, inner);
+            matmul(MatMut::new(&mut dx, n, inner), Store::Set, T::one(), dz, weight, Threads::All);
+            Some(real::tensor(dx, (n, inner)))
+        } else {
+            None
+        };
+        let dw = if weight.track_op() {
+            let mut dw = vec![T::zero(); outer * inner];
+            let x = real::values::<T>(x)?;
+            let x = Mat::new(&x, n, inner);
+            matmul(MatMut::new(&mut dw, outer, inner), Store::Set, T::one(), dz.t(), x, Threads::All);
+            Some(real::tensor(dw, (outer, inner)))
+        } else {
+            None
+        };
+        Ok([dx, dw, db.map(|db| real::tensor(db, outer))])
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let name = "linear";
+        with_real!(x, T => self.forward::<T>(
+            real::slice(x, x_layout, name)?,
+            real::slice(w, w_layout, name)?,
+            Some(real::slice(b, b_layout, name)?),
+        ))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, db] = with_real!(y, T => self.backward::<T>(x, weight, bias.track_op(), y, dy))?;
+        Ok((dx, dw, db))
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let name = "linear";
+        with_real!(x, T => self.forward::<T>(
+            real::slice(x, x_layout, name)?,
+            real::slice(w, w_layout, name)?,
+            None,
+        ))
+    }
+
+    fn bwd(&self, x: &Tensor, weight: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, _] = with_real!(y, T => self.backward::<T>(x, weight, false, y, dy))?;
+        Ok((dx, dw))
+    }
+}
+
+simd! {
+    /// Bias, activation and dropout of some rows in place; `first` is the index of their first element.
+    fn finish<T: Real>(
+        y: &mut [T],
+        bias: Option<&[T]>,
+        width: usize,
+        activation: Activation,
+        mask: Option<Mask<T>>,
+        first: usize,
+    ) {
+        if let Some(bias) = bias {
+            for row in y.chunks_exact_mut(width) {
+                row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
+            }
+        }
+        match activation {
+            Activation::Identity => {}
+            Activation::Relu => y.iter_mut().for_each(|y| *y = if *y > T::zero() { *y } else { T::zero() }),
+            Activation::Gelu => y.iter_mut().for_each(|y| *y *= normal_cdf(*y)),
+            Activation::Swish => y.iter_mut().for_each(|y| *y *= y.sigmoid()),
+            Activation::Tanh => y.iter_mut().for_each(|y| *y = y.tanh()),
+        }
+        if let Some(mask) = mask {
+            y.iter_mut().enumerate().for_each(|(i, y)| *y *= mask.factor(first + i));
+        }
+    }
+}
+
+simd! {
+    /// dz = dy ⊙ m ⊙ φ′ in place; `z` is y itself for ReLU.
+    fn differentiate<T: Real>(dz: &mut [T], z: &[T], activation: Activation, mask: Option<Mask<T>>, first: usize) {
+        if let Some(mask) = mask {
+            dz.iter_mut().enumerate().for_each(|(i, dz)| *dz *= mask.factor(first + i));
+        }
+        let pairs = dz.iter_mut().zip(z);
+        let one = T::one();
+        match activation {
+            Activation::Identity => {}
+            Activation::Relu => pairs.for_each(|(dz, &y)| *dz = if y > T::zero() { *dz } else { T::zero() }),
+            Activation::Gelu => pairs.for_each(|(dz, &z)| {
+                let density = (z * z * T::from_f64(-0.5)).exp() * T::from_f64(0.398_942_280_401_432_7);
+                *dz *= normal_cdf(z) + z * density;
+            }),
+            Activation::Swish => pairs.for_each(|(dz, &z)| {
+                let s = z.sigmoid();
+                *dz *= s * (one + z * (one - s));
+            }),
+            Activation::Tanh => pairs.for_each(|(dz, &z)| {
+                let t = z.tanh();
+                *dz *= one - t * t;
+            }),
+        }
+    }
+}
+
+/// Φ(z).
+#[inline(always)]
+fn normal_cdf<T: Real>(z: T) -> T {
+    T::from_f64(0.5) * (T::one() + (z * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf())
+}
+
+simd! {
+    /// Σ over rows, top to bottom.
+    fn column_sums<T: Real>(x: &[T], width: usize) -> Vec<T> {
+        let mut sums = vec![T::zero(); width];
+        for row in x.chunks_exact(width) {
+            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += x);
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agree, constant, dropout_of, random};
+    use crate::ops::dropout::reference::mask_tensor;
+    use proptest::prelude::*;
+
+    fn plain(v: &[Tensor], activation: Activation, dropout: Option<Dropout>) -> Result<Tensor> {
+        let mut z = v[0].matmul(&v[1].t()?)?;
+        if let Some(bias) = v.get(2) {
+            z = z.broadcast_add(bias)?;
+        }
+        let y = match activation {
+            Activation::Identity => z,
+            Activation::Relu => z.relu()?,
+            Activation::Gelu => z.gelu_erf()?,
+            Activation::Swish => (&z * (z.neg()?.exp()? + 1.0)?.recip()?)?,
+            Activation::Tanh => z.tanh()?,
+        };
+        &y * mask_tensor(dropout, y.dims(), y.dtype())?
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn agrees_with_plain_operations(
+            n in 1usize..150, inner in 1usize..20, outer in 1usize..40, activation in 0usize..5, bias: bool,
+            drop: bool, seed in 0u64..1000,
+        ) {
+            use Activation::{Gelu, Identity, Relu, Swish, Tanh};
+            let activation = [Identity, Relu, Gelu, Swish, Tanh][activation];
+            let dropout = dropout_of(drop, seed);
+            let mut inputs = vec![random(&[n, inner], seed), random(&[outer, inner], seed + 1)];
+            if bias {
+                inputs.push(random(&[outer], seed + 2));
+            }
+            agree(
+                &inputs,
+                |v| linear(&v[0], &v[1], v.get(2), activation, dropout),
+                |v| plain(v, activation, dropout),
+            );
+        }
+    }
+
+    #[test]
+    fn a_constant_input_gets_no_gradient_and_a_second_backward_gives_the_same() -> Result<()> {
+        let x = constant(&random(&[5, 3], 1));
+        let w = candle_core::Var::from_tensor(&constant(&random(&[4, 3], 2)))?;
+        let y = linear(&x, &w, None, Activation::Gelu, None)?.sum_all()?;
+        let (first, second) = (y.backward()?, y.backward()?);
+        assert!(first.get(&x).is_none());
+        let list = |g: &candle_core::backprop::GradStore| g.get(&w).map(|g| g.to_vec2::<f64>()).transpose();
+        assert_eq!(list(&first)?, list(&second)?);
+        assert!(list(&first)?.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_named() -> Result<()> {
+        let (x, w) = (constant(&random(&[5, 3], 1)), constant(&random(&[4, 2], 2)));
+        let message = linear(&x, &w, None, Activation::Relu, None).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(message.contains("[5, 3]") && message.contains("[4, 2]"), "{message}");
+        Ok(())
+    }
+}

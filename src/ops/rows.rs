@@ -1,0 +1,50 @@
+//! Parallel loops over blocks of rows. Blocks do not depend on the number of threads and results are combined in their
+//! order, so sums are the same on every machine.
+
+use super::real::Real;
+use rayon::prelude::*;
+
+/// Rows of one block: enough to be worth a job, few enough that a block of activations stays in the L2 cache.
+pub(crate) const BLOCK: usize = 64;
+
+/// Elements below which a loop stays on its thread: handing it over costs more.
+const SERIAL: usize = 16 * 1024;
+
+/// Does every job; `elements` is the total work. Jobs must be independent.
+pub(crate) fn run<J: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) + Sync + Send) {
+    if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {
+        jobs.into_iter().for_each(work);
+    } else {
+        jobs.into_par_iter().for_each(work);
+    }
+}
+
+/// As [`run`], with the results in the order of the jobs.
+pub(crate) fn map<J: Send, R: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) -> R + Sync + Send) -> Vec<R> {
+    if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {
+        jobs.into_iter().map(work).collect()
+    } else {
+        jobs.into_par_iter().map(work).collect()
+    }
+}
+
+/// Cuts packed rows of `width` at the offsets: the mutable part of each sentence.
+pub(crate) fn split_sentences<'a, T>(mut data: &'a mut [T], offsets: &[usize], width: usize) -> Vec<&'a mut [T]> {
+    let mut parts = Vec::with_capacity(offsets.len());
+    for pair in offsets.windows(2) {
+        let (part, rest) = data.split_at_mut((pair[1] - pair[0]) * width);
+        parts.push(part);
+        data = rest;
+    }
+    parts
+}
+
+/// Sums vectors of equal length in their order.
+pub(crate) fn sum_in_order<T: Real>(parts: Vec<Vec<T>>) -> Vec<T> {
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_default();
+    for part in parts {
+        total.iter_mut().zip(&part).for_each(|(a, &b)| *a += b);
+    }
+    total
+}
