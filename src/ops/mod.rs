@@ -5,12 +5,16 @@
 #[cfg(test)]
 mod check;
 mod dropout;
+mod embed;
 mod gemm;
 mod linear;
+mod norm;
 mod real;
 mod rows;
 
+pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
+pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 
 use crate::rng::MaskKey;
 
