@@ -1,11 +1,14 @@
 //! Encoder-decoders. A model is a set of named parameters and the computation of decoder states from packed batches;
 //! losses are in `objective`, search is in `decode`.
 
+mod rnn;
+mod rnn_step;
+
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;
 
 use crate::batch::Sequences;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelKind};
 use crate::ops::Dropout;
 use crate::params::ParamSet;
 use crate::rng::MaskKey;
@@ -124,6 +127,8 @@ pub fn build(
     dtype: DType,
     device: &Device,
 ) -> Result<Box<dyn Model>> {
-    let _ = (config, vocabulary, seed, dtype, device);
-    candle_core::bail!("not built yet")
+    match config.kind {
+        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, seed, dtype, device)?)),
+        ModelKind::Transformer => candle_core::bail!("not built yet"),
+    }
 }

@@ -339,18 +339,41 @@ fn longest(offsets: &[usize]) -> usize {
 }
 
 simd! {
-/// α (into `weights`) and the context of one query over the keys `[n, a]` and values `[n, e]` of its sentence.
-pub(super) fn attend<T: Real>(
-    query: &[T],
-    keys: &[T],
-    values: &[T],
-    v: &[T],
-    weights: &mut [T],
-    context: &mut [T],
-) {
-    for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
-        *score = score_of(query, key, v);
+    /// α (into `weights`) and the context of one query over the keys `[n, a]` and values `[n, e]` of its sentence.
+    pub(super) fn attend<T: Real>(
+        query: &[T],
+        keys: &[T],
+        values: &[T],
+        v: &[T],
+        weights: &mut [T],
+        context: &mut [T],
+    ) {
+        for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
+            *score = score_of(query, key, v);
+        }
+        read(weights, values, context);
     }
+}
+
+simd! {
+    /// As [`attend`] with the products of query and keys as scores.
+    pub(super) fn attend_by_product<T: Real>(
+        query: &[T],
+        keys: &[T],
+        values: &[T],
+        weights: &mut [T],
+        context: &mut [T],
+    ) {
+        for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
+            *score = dot(query, key);
+        }
+        read(weights, values, context);
+    }
+}
+
+/// Softmax of scores in place and the sum of values that it weights.
+#[inline(always)]
+fn read<T: Real>(weights: &mut [T], values: &[T], context: &mut [T]) {
     let top = max(weights);
     for weight in weights.iter_mut() {
         *weight = (*weight - top).exp();
@@ -363,7 +386,6 @@ pub(super) fn attend<T: Real>(
             *c += *weight * x;
         }
     }
-}
 }
 
 /// vᵀ tanh(q + k), in [`LANES`] partial sums.

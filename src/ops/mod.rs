@@ -25,7 +25,7 @@ pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 pub use recurrent::{flatten, recurrent, Recurrence};
-pub use recurrent_step::{attentional_step, recurrent_step, Source};
+pub use recurrent_step::{attentional_step, product_attention_step, recurrent_step, Source};
 pub use schedule::Direction;
 
 use crate::rng::MaskKey;

@@ -3,7 +3,7 @@
 //! A row of a state is `[s]` for a GRU and `[s | c]` for an LSTM, `[B, h]` or `[B, 2h]`; weights and inputs are laid
 //! out as in the operations over whole sequences, and so is the arithmetic.
 
-use super::attentional::{attend, Widths};
+use super::attentional::{attend, attend_by_product, Widths};
 use super::cell::{Cell, SAVED};
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{tensor, values, with_real, Real};
@@ -68,6 +68,50 @@ pub fn attentional_step(
     })
 }
 
+/// What each row reads by general attention `[B, e]`: softmax over `queries·keyᵀ`; queries `[B, e]` as wide as the keys.
+///
+/// # Errors
+/// Shapes that do not fit each other; types other than f32 and f64.
+pub fn product_attention_step(queries: &Tensor, source: &Source, sentences: &[usize]) -> Result<Tensor> {
+    with_real!(queries, T => product_step::<T>(&queries.contiguous()?, source, sentences))
+}
+
+fn product_step<T: Real>(queries: &Tensor, source: &Source, sentences: &[usize]) -> Result<Tensor> {
+    let (rows, width) = queries.dims2()?;
+    let (a, e) = source.check(rows, sentences)?;
+    if width != a {
+        bail!("attention: queries of {width} for keys of {a}");
+    }
+    let (keys, source_values) = (source.keys.contiguous()?, source.values.contiguous()?);
+    let (queries, keys, source_values) = (values::<T>(queries)?, values::<T>(&keys)?, values::<T>(&source_values)?);
+    let mut contexts = vec![T::zero(); rows * e];
+    let mut alphas = Vec::new();
+    for (row, &sentence) in sentences.iter().enumerate() {
+        let (from, to) = (source.offsets[sentence], source.offsets[sentence + 1]);
+        alphas.resize(to - from, T::zero());
+        attend_by_product(
+            &queries[row * a..][..a],
+            &keys[from * a..to * a],
+            &source_values[from * e..to * e],
+            &mut alphas,
+            &mut contexts[row * e..][..e],
+        );
+    }
+    Ok(tensor(contexts, (rows, e)))
+}
+
+impl Source {
+    /// Widths of keys and values; errors unless the parts fit each other and every row has a sentence.
+    fn check(&self, rows: usize, sentences: &[usize]) -> Result<(usize, usize)> {
+        let ((tokens, a), (value_tokens, e)) = (self.keys.dims2()?, self.values.dims2()?);
+        let known = sentences.iter().all(|&s| s + 1 < self.offsets.len());
+        if sentences.len() != rows || !known || self.offsets.last() != Some(&tokens) || tokens != value_tokens {
+            bail!("attention: {rows} rows of {} sentences, {tokens} keys, {value_tokens} values", sentences.len());
+        }
+        Ok((a, e))
+    }
+}
+
 fn reading_step<T: Real>(
     cell: Cell,
     x: &Tensor,
@@ -79,12 +123,9 @@ fn reading_step<T: Real>(
     let Source { keys, values: source_values, offsets } = source;
     let (rows, width) = x.dims2()?;
     let h = width / cell.gates();
-    let ((tokens, a), (value_tokens, e)) = (keys.dims2()?, source_values.dims2()?);
+    let (a, e) = source.check(rows, sentences)?;
     let widths = Widths { hidden: h, attention: a, context: e };
     check_state(cell, state, rows, h)?;
-    if sentences.len() != rows || offsets.last() != Some(&tokens) || tokens != value_tokens {
-        bail!("attentional: {rows} rows, {} sentences, keys {keys:?}, values {source_values:?}", sentences.len());
-    }
     let (keys, source_values) = (keys.contiguous()?, source_values.contiguous()?);
     let (flat, keys, source_values) = (values::<T>(weights)?, values::<T>(&keys)?, values::<T>(&source_values)?);
     let weights = widths.weights(&flat, cell)?;
