@@ -2,8 +2,10 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+mod attention;
 #[cfg(test)]
 mod check;
+mod cross_entropy;
 mod dropout;
 mod embed;
 mod gemm;
@@ -12,6 +14,8 @@ mod norm;
 mod real;
 mod rows;
 
+pub use attention::attention;
+pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
