@@ -13,7 +13,7 @@ use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{self, AttentionKind, ModelConfig, TiedEmbeddings};
 use crate::ops::{
-    attentional, columns, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell, Direction,
+    attention, attentional, columns, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell, Direction,
     Recurrence, Widths,
 };
 use crate::params::{Init, ParamKind, ParamSet};
@@ -327,8 +327,10 @@ impl Recurrences for Whole<'_> {
     }
 
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
-        let _ = queries;
-        candle_core::bail!("not built yet")
+        // the operation divides scores by √width, Luong's general score does not
+        let queries = (queries * (self.decoder.widths.context as f64).sqrt())?;
+        let states = &self.memory.states;
+        attention([&queries, states, states], [self.target, &self.memory.offsets], 1, false, None)
     }
 }
 

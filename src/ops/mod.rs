@@ -2,11 +2,13 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+mod attention;
 mod attentional;
 mod cell;
 #[cfg(test)]
 mod check;
 mod columns;
+mod cross_entropy;
 mod dropout;
 mod embed;
 mod gemm;
@@ -18,9 +20,11 @@ mod recurrent_step;
 mod rows;
 mod schedule;
 
+pub use attention::attention;
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub use columns::{columns, join};
+pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};

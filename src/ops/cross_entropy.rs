@@ -1,0 +1,492 @@
+//! `linear_cross_entropy`: the output projection and its loss in one node, in blocks of rows, so that the `[N, V]`
+//! logits never exist as a whole. h `[N, d]`, table E `[V, d]`, bias `[V]` or none.
+//!
+//! With logits z = E·h + b, V′ the number of ids that can be predicted (all but the masked one) and smoothing ε, a
+//! token with label y costs ℓ = log Σ exp z − (1−ε)·z_y − ε/V′·Σ z (Szegedy et al. 2016, as PyTorch's
+//! `CrossEntropyLoss(label_smoothing=ε)`, but the masked id takes no part). The result is s·Σ ℓ.
+//!
+//! The gradient dz = s·(softmax(z) − (1−ε)·1_y − ε/V′) is formed in place in the forward pass while the block is in
+//! the cache: dh = dz·E, dE += dzᵀ·h, db += Σ dz. `bwd` only multiplies them by the incoming scalar.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use std::sync::{Arc, OnceLock};
+
+use super::gemm::{matmul, Mat, MatMut, Store, Threads};
+use super::real::{self, simd, with_real, Real};
+use super::rows;
+
+/// Rows whose logits exist at the same time.
+const ROWS: usize = 256;
+
+/// What the output projection shall predict.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// One a row of states.
+    pub labels: &'a [u32],
+    /// An id that is never predicted (its logit counts as −∞): `<pad>`.
+    pub masked: Option<u32>,
+}
+
+/// The result of [`linear_cross_entropy`].
+#[derive(Debug)]
+pub struct CrossEntropy {
+    /// Scalar, on the tape: s·Σ ℓ.
+    pub loss: Tensor,
+    /// Σ ℓ, smoothed.
+    pub loss_sum: f64,
+    /// −log p(label) of each row, unsmoothed.
+    pub nll: Vec<f64>,
+}
+
+/// Cross-entropy of `table`·h + `bias` against the labels, summed and times `scale`.
+///
+/// # Errors
+/// Shapes that do not fit, a label outside the table or equal to the masked id.
+pub fn linear_cross_entropy(
+    h: &Tensor,
+    table: &Tensor,
+    bias: Option<&Tensor>,
+    targets: Targets<'_>,
+    smoothing: f64,
+    scale: f64,
+) -> Result<CrossEntropy> {
+    let projection = Projection::new(h, table, bias, targets.masked)?;
+    projection.check_labels(targets.labels)?;
+    let side = Arc::new(OnceLock::new());
+    let op = LinearCrossEntropy {
+        projection,
+        labels: targets.labels.to_vec(),
+        smoothing,
+        scale,
+        wants: [h.track_op(), table.track_op(), bias.is_some_and(Tensor::track_op)],
+        gradients: OnceLock::new(),
+        side: Arc::clone(&side),
+    };
+    let (h, table) = (h.contiguous()?, table.contiguous()?);
+    let loss = match bias {
+        Some(bias) => h.apply_op3(&table, &bias.contiguous()?, op)?,
+        None => h.apply_op2(&table, op)?,
+    };
+    let rows = side.get().cloned().unwrap_or_default();
+    let loss_sum = rows.iter().map(|row| row.loss).sum();
+    Ok(CrossEntropy { loss, loss_sum, nll: rows.iter().map(|row| row.nll).collect() })
+}
+
+/// −log p(label) of each row; no gradients, nothing on the tape.
+///
+/// # Errors
+/// As [`linear_cross_entropy`].
+pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Targets<'_>) -> Result<Vec<f64>> {
+    let projection = Projection::new(h, table, bias, targets.masked)?;
+    projection.check_labels(targets.labels)?;
+    let (h, table) = (h.contiguous()?, table.contiguous()?);
+    with_real!(h, T => {
+        let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
+        let bias = bias.map(real::values::<T>).transpose()?;
+        let mut nll = Vec::with_capacity(projection.n);
+        for (h, labels) in h.chunks(ROWS * projection.width).zip(targets.labels.chunks(ROWS)) {
+            let mut z = projection.logits(h, &table, bias.as_deref());
+            let jobs = z.chunks_mut(projection.vocabulary).zip(labels).collect();
+            nll.extend(rows::map(jobs, h.len() * 8, |(z, &label)| {
+                let label = z[label as usize].to_f64();
+                log_sum_exp(z).to_f64() - label
+            }));
+        }
+        Ok(nll)
+    })
+}
+
+/// log p of every id for each row of states: `[rows, V]`, off the tape; −∞ for the masked id.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, masked: Option<u32>) -> Result<Tensor> {
+    let projection = Projection::new(h, table, bias, masked)?;
+    let (h, table) = (h.contiguous()?, table.contiguous()?);
+    with_real!(h, T => {
+        let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
+        let bias = bias.map(real::values::<T>).transpose()?;
+        let mut z = projection.logits(&h, &table, bias.as_deref());
+        let elements = z.len();
+        rows::run(z.chunks_mut(projection.vocabulary).collect(), elements, |z| {
+            let total = log_sum_exp(z);
+            z.iter_mut().for_each(|z| *z -= total);
+        });
+        Ok(real::tensor(z, (projection.n, projection.vocabulary)))
+    })
+}
+
+/// The shapes of states, table and bias, checked.
+#[derive(Clone, Copy, Debug)]
+struct Projection {
+    n: usize,
+    width: usize,
+    vocabulary: usize,
+    masked: Option<usize>,
+}
+
+impl Projection {
+    fn new(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, masked: Option<u32>) -> Result<Self> {
+        let ((n, width), (vocabulary, table_width)) = (h.dims2()?, table.dims2()?);
+        let masked = masked.map(|id| id as usize);
+        if width != table_width
+            || bias.is_some_and(|b| b.dims() != [vocabulary])
+            || masked.is_some_and(|id| id >= vocabulary)
+        {
+            candle_core::bail!(
+                "cross entropy: states {:?}, table {:?}, bias {:?}, masked id {masked:?} do not fit",
+                h.dims(),
+                table.dims(),
+                bias.map(Tensor::dims)
+            );
+        }
+        Ok(Projection { n, width, vocabulary, masked })
+    }
+
+    fn check_labels(&self, labels: &[u32]) -> Result<()> {
+        if labels.len() != self.n {
+            candle_core::bail!("cross entropy: {} labels for {} states", labels.len(), self.n);
+        }
+        let wrong = |label: &&u32| **label as usize >= self.vocabulary || Some(**label as usize) == self.masked;
+        match labels.iter().find(wrong) {
+            Some(label) => candle_core::bail!(
+                "cross entropy: label {label} can not be predicted (vocabulary of {}, masked id {:?})",
+                self.vocabulary,
+                self.masked
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// h·Eᵀ + b for some rows of states, −∞ for the masked id.
+    fn logits<T: Real>(&self, h: &[T], table: &[T], bias: Option<&[T]>) -> Vec<T> {
+        let (n, v) = (h.len() / self.width, self.vocabulary);
+        let mut z = vec![T::zero(); n * v];
+        let table = Mat::new(table, v, self.width).t();
+        matmul(MatMut::new(&mut z, n, v), Store::Set, T::one(), Mat::new(h, n, self.width), table, Threads::All);
+        for row in z.chunks_exact_mut(v) {
+            if let Some(bias) = bias {
+                row.iter_mut().zip(bias).for_each(|(z, &b)| *z += b);
+            }
+            if let Some(masked) = self.masked {
+                row[masked] = T::NEG_INFINITY;
+            }
+        }
+        z
+    }
+}
+
+/// Loss and unsmoothed loss of one row.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    loss: f64,
+    nll: f64,
+}
+
+struct LinearCrossEntropy {
+    projection: Projection,
+    labels: Vec<u32>,
+    smoothing: f64,
+    scale: f64,
+    /// Which of states, table and bias need a gradient.
+    wants: [bool; 3],
+    gradients: OnceLock<[Option<Tensor>; 3]>,
+    side: Arc<OnceLock<Vec<Row>>>,
+}
+
+impl LinearCrossEntropy {
+    fn forward<T: Real>(&self, h: &[T], table: &[T], bias: Option<&[T]>) -> (CpuStorage, Shape) {
+        let Projection { n, width, vocabulary, masked } = self.projection;
+        let (smoothing, scale) = (T::from_f64(self.smoothing), T::from_f64(self.scale));
+        let [wants_h, wants_table, wants_bias] = self.wants;
+        let buffer = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
+        let mut dh = buffer(wants_h, n * width);
+        let mut d_table = buffer(wants_table, vocabulary * width);
+        let mut d_bias = buffer(wants_bias, vocabulary);
+        let mut results = Vec::with_capacity(n);
+        for (block, labels) in self.labels.chunks(ROWS).enumerate() {
+            let rows = labels.len();
+            let range = block * ROWS * width..(block * ROWS + rows) * width;
+            let h = &h[range.clone()];
+            let mut z = self.projection.logits(h, table, bias);
+            let elements = z.len();
+            let jobs = z.chunks_mut(vocabulary).zip(labels).collect();
+            results.extend(rows::map(jobs, elements, |(z, &label)| {
+                row_gradient(z, label as usize, masked, smoothing, scale)
+            }));
+            let dz = Mat::new(&z, rows, vocabulary);
+            if wants_h {
+                let (dh, table) = (MatMut::new(&mut dh[range], rows, width), Mat::new(table, vocabulary, width));
+                matmul(dh, Store::Set, T::one(), dz, table, Threads::All);
+            }
+            if wants_table {
+                let d_table = MatMut::new(&mut d_table, vocabulary, width);
+                matmul(d_table, Store::Add, T::one(), dz.t(), Mat::new(h, rows, width), Threads::All);
+            }
+            if wants_bias {
+                for row in z.chunks_exact(vocabulary) {
+                    d_bias.iter_mut().zip(row).for_each(|(b, &dz)| *b += dz);
+                }
+            }
+        }
+        let loss = self.scale * results.iter().map(|row| row.loss).sum::<f64>();
+        // each is filled by the only forward there is
+        self.gradients.get_or_init(|| {
+            [
+                wants_h.then(|| real::tensor(dh, (n, width))),
+                wants_table.then(|| real::tensor(d_table, (vocabulary, width))),
+                wants_bias.then(|| real::tensor(d_bias, vocabulary)),
+            ]
+        });
+        self.side.get_or_init(|| results);
+        (T::to_cpu_storage_owned(vec![T::from_f64(loss)]), Shape::from(()))
+    }
+
+    fn backward(&self, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        let Some(gradients) = self.gradients.get() else {
+            candle_core::bail!("cross entropy: backward without a forward pass")
+        };
+        let factor = grad.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
+        let scaled = |gradient: &Option<Tensor>| match gradient {
+            Some(gradient) if factor == 1.0 => Ok(Some(gradient.clone())),
+            Some(gradient) => (gradient * factor).map(Some),
+            None => Ok(None),
+        };
+        Ok([scaled(&gradients[0])?, scaled(&gradients[1])?, scaled(&gradients[2])?])
+    }
+}
+
+impl CustomOp3 for LinearCrossEntropy {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy"
+    }
+
+    fn cpu_fwd(
+        &self,
+        h: &CpuStorage,
+        h_layout: &Layout,
+        table: &CpuStorage,
+        table_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let name = "linear_cross_entropy";
+        with_real!(h, T => Ok(self.forward::<T>(
+            real::slice(h, h_layout, name)?,
+            real::slice(table, table_layout, name)?,
+            Some(real::slice(bias, bias_layout, name)?),
+        )))
+    }
+
+    fn bwd(
+        &self,
+        _h: &Tensor,
+        _table: &Tensor,
+        _bias: &Tensor,
+        _loss: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dh, d_table, d_bias] = self.backward(grad)?;
+        Ok((dh, d_table, d_bias))
+    }
+}
+
+impl CustomOp2 for LinearCrossEntropy {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy"
+    }
+
+    fn cpu_fwd(
+        &self,
+        h: &CpuStorage,
+        h_layout: &Layout,
+        table: &CpuStorage,
+        table_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let name = "linear_cross_entropy";
+        with_real!(h, T => Ok(self.forward::<T>(
+            real::slice(h, h_layout, name)?,
+            real::slice(table, table_layout, name)?,
+            None,
+        )))
+    }
+
+    fn bwd(
+        &self,
+        _h: &Tensor,
+        _table: &Tensor,
+        _loss: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dh, d_table, _] = self.backward(grad)?;
+        Ok((dh, d_table))
+    }
+}
+
+simd! {
+    /// One row of logits (−∞ at the masked id) becomes its gradient; the losses come back.
+    fn row_gradient<T: Real>(z: &mut [T], label: usize, masked: Option<usize>, smoothing: T, scale: T) -> Row {
+        let at_label = z[label];
+        let top = real::max(z);
+        // without the masked id, which can not be part of a sum
+        let mut logits = T::zero();
+        if smoothing > T::zero() {
+            if let Some(masked) = masked {
+                z[masked] = T::zero();
+            }
+            logits = real::sum(z);
+            if let Some(masked) = masked {
+                z[masked] = T::NEG_INFINITY;
+            }
+        }
+        z.iter_mut().for_each(|z| *z = (*z - top).exp());
+        let total = real::sum(z);
+        let predictable = z.len() - usize::from(masked.is_some());
+        let spread = smoothing / T::from_f64(predictable as f64);
+        let (factor, shift) = (scale / total, scale * spread);
+        z.iter_mut().for_each(|z| *z = *z * factor - shift);
+        z[label] -= scale * (T::one() - smoothing);
+        if let Some(masked) = masked {
+            z[masked] = T::zero();
+        }
+        let lse = top.to_f64() + total.to_f64().ln();
+        let nll = lse - at_label.to_f64();
+        let uniform = lse - logits.to_f64() / predictable as f64;
+        let smoothing = smoothing.to_f64();
+        Row { loss: if smoothing > 0.0 { (1.0 - smoothing) * nll + smoothing * uniform } else { nll }, nll }
+    }
+}
+
+simd! {
+    fn log_sum_exp<T: Real>(z: &[T]) -> T {
+        let top = real::max(z);
+        let mut lanes = [T::zero(); real::LANES];
+        let (blocks, rest) = z.as_chunks::<{ real::LANES }>();
+        for block in blocks {
+            for i in 0..real::LANES {
+                lanes[i] += (block[i] - top).exp();
+            }
+        }
+        for (lane, &z) in lanes.iter_mut().zip(rest) {
+            *lane += (z - top).exp();
+        }
+        top + real::sum(&lanes).ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agree, agree_with_differences, constant, random};
+    use crate::rng::{stream, Purpose};
+    use candle_core::{DType, Device, Var, D};
+    use proptest::prelude::*;
+
+    fn labels(n: usize, vocabulary: usize, seed: u64) -> Vec<u32> {
+        let mut rng = stream(seed, Purpose::Probe, 3);
+        (0..n).map(|_| rng.below(vocabulary - 1) as u32).collect()
+    }
+
+    /// −log p of every id, the masked one left out of the normalization.
+    fn plain_log_p(v: &[Tensor], masked: Option<u32>) -> Result<Tensor> {
+        let mut z = v[0].matmul(&v[1].t()?)?;
+        if let Some(bias) = v.get(2) {
+            z = z.broadcast_add(bias)?;
+        }
+        if let Some(masked) = masked {
+            z = z.narrow(1, 0, masked as usize)?;
+        }
+        let shifted = z.broadcast_sub(&z.max_keepdim(D::Minus1)?)?;
+        shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+    }
+
+    fn plain(v: &[Tensor], targets: Targets<'_>, smoothing: f64, scale: f64) -> Result<Tensor> {
+        let log_p = plain_log_p(v, targets.masked)?;
+        let index = Tensor::from_vec(targets.labels.to_vec(), (targets.labels.len(), 1), &Device::Cpu)?;
+        let nll = log_p.gather(&index, 1)?.sum_all()?.neg()?;
+        let uniform = log_p.mean_keepdim(D::Minus1)?.sum_all()?.neg()?;
+        ((nll * (1.0 - smoothing))? + (uniform * smoothing)?)? * scale
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn agrees_with_plain_operations(
+            n in 1usize..300, d in 1usize..20, vocabulary in 3usize..90, bias: bool, masked: bool, smooth: bool,
+            seed in 0u64..1000,
+        ) {
+            let mut inputs = vec![random(&[n, d], seed), random(&[vocabulary, d], seed + 1)];
+            if bias {
+                inputs.push(random(&[vocabulary], seed + 2));
+            }
+            let labels = labels(n, vocabulary, seed);
+            let targets = Targets { labels: &labels, masked: masked.then_some(vocabulary as u32 - 1) };
+            let (smoothing, scale) = (if smooth { 0.1 } else { 0.0 }, 0.03);
+            agree(
+                &inputs,
+                |v| Ok(linear_cross_entropy(&v[0], &v[1], v.get(2), targets, smoothing, scale)?.loss),
+                |v| plain(v, targets, smoothing, scale),
+            );
+        }
+    }
+
+    #[test]
+    fn agrees_with_differences() {
+        let labels = labels(4, 5, 1);
+        let targets = Targets { labels: &labels, masked: Some(4) };
+        agree_with_differences(&[random(&[4, 3], 1), random(&[5, 3], 2), random(&[5], 3)], |v| {
+            Ok(linear_cross_entropy(&v[0], &v[1], Some(&v[2]), targets, 0.1, 0.5)?.loss)
+        });
+    }
+
+    #[test]
+    fn the_evaluation_form_and_the_table_of_log_probabilities_agree_with_training() -> Result<()> {
+        let (n, vocabulary, masked) = (300, 37, Some(36));
+        let v: Vec<Tensor> = [random(&[n, 8], 1), random(&[vocabulary, 8], 2), random(&[vocabulary], 3)]
+            .iter()
+            .map(|x| constant(x).to_dtype(DType::F32))
+            .collect::<Result<_>>()?;
+        let labels = labels(n, vocabulary, 1);
+        let targets = Targets { labels: &labels, masked };
+        let trained = linear_cross_entropy(&v[0], &v[1], Some(&v[2]), targets, 0.0, 1.0)?;
+        let nll = token_nll(&v[0], &v[1], Some(&v[2]), targets)?;
+        let table = log_probabilities(&v[0], &v[1], Some(&v[2]), masked)?.to_vec2::<f32>()?;
+        let right = plain_log_p(&v, masked)?.to_vec2::<f32>()?;
+        for (i, &label) in labels.iter().enumerate() {
+            let label = label as usize;
+            assert!((trained.nll[i] - nll[i]).abs() < 1e-5);
+            assert!((nll[i] + f64::from(table[i][label])).abs() < 1e-5);
+            assert!((table[i][label] - right[i][label]).abs() < 1e-5);
+            assert_eq!(table[i][36], f32::NEG_INFINITY);
+        }
+        assert!((trained.loss_sum - nll.iter().sum::<f64>()).abs() < 1e-3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_second_backward_and_a_scaled_one_give_the_right_gradient() -> Result<()> {
+        let h = Var::from_tensor(&constant(&random(&[4, 3], 1)))?;
+        let table = constant(&random(&[5, 3], 2));
+        let labels = labels(4, 5, 1);
+        let targets = Targets { labels: &labels, masked: None };
+        let loss = linear_cross_entropy(&h, &table, None, targets, 0.0, 1.0)?.loss;
+        let gradient = |loss: &Tensor| -> Result<Vec<f64>> {
+            let grads = loss.backward()?;
+            assert!(grads.get(&table).is_none());
+            grads.get(&h).map_or(Ok(Vec::new()), |g| g.flatten_all()?.to_vec1())
+        };
+        let (once, twice, double) = (gradient(&loss)?, gradient(&loss)?, gradient(&(&loss * 2.0)?)?);
+        assert_eq!(once.len(), 12);
+        assert_eq!(once, twice);
+        assert!(once.iter().zip(&double).all(|(a, b)| (2.0 * a - b).abs() < 1e-15));
+        Ok(())
+    }
+
+    #[test]
+    fn a_masked_label_is_an_error() {
+        let (h, table) = (constant(&random(&[1, 3], 1)), constant(&random(&[5, 3], 2)));
+        let targets = Targets { labels: &[4], masked: Some(4) };
+        let message = token_nll(&h, &table, None, targets).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(message.contains("label 4"), "{message}");
+    }
+}
