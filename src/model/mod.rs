@@ -4,6 +4,8 @@
 mod layers;
 mod transformer;
 mod transformer_step;
+mod rnn;
+mod rnn_step;
 
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;
@@ -138,6 +140,6 @@ pub fn build(
 ) -> Result<Box<dyn Model>> {
     match config.kind {
         ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, seed, dtype, device)?)),
-        ModelKind::Rnn => candle_core::bail!("not built yet"),
+        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, seed, dtype, device)?)),
     }
 }

@@ -5,6 +5,9 @@
 mod attention;
 #[cfg(test)]
 mod check;
+mod attentional;
+mod cell;
+mod columns;
 mod cross_entropy;
 mod dropout;
 mod embed;
@@ -23,6 +26,15 @@ pub use linear::{linear, Activation};
 pub use memory::keep_freed_memory;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 pub use step_attention::{attend_history, attend_memory, Step};
+mod recurrent;
+mod recurrent_step;
+mod schedule;
+pub use attentional::{attentional, Attentional, Widths};
+pub use cell::Cell;
+pub use columns::{columns, join};
+pub use recurrent::{flatten, recurrent, Recurrence};
+pub use recurrent_step::{attentional_step, product_attention_step, recurrent_step, Source};
+pub use schedule::Direction;
 
 use crate::rng::MaskKey;
 

@@ -4,3 +4,4 @@ mod data;
 mod data_hub;
 mod config_errors;
 mod configs;
+mod rnn;

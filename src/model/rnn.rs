@@ -1,0 +1,370 @@
+//! The recurrent encoder-decoder with attention, "the 2014 NMT": bidirectional GRU or LSTM encoder; decoder with the
+//! additive attention of Bahdanau et al. 2014 inside its first recurrence, or the general attention of Luong et al. 2015
+//! (global, without input feeding) after its last one.
+//!
+//! With y the target embedding, s the top state and c what was read from the source, the state that the output table
+//! sees is tanh(W_o·[s; c; y] + b_o), of the width of the embeddings ("deep output").
+
+use candle_core::{DType, Device, Result, Tensor};
+use std::sync::Arc;
+
+use super::rnn_step::RnnStep;
+use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
+use crate::batch::Sequences;
+use crate::config::{self, AttentionKind, ModelConfig, TiedEmbeddings};
+use crate::ops::{
+    attention, attentional, columns, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell, Direction,
+    Recurrence, Widths,
+};
+use crate::params::{Init, ParamKind, ParamSet};
+
+/// The model; parameters are named `encoder.layers.0.forward.weight_ih`, `decoder.attention.query.weight`, ….
+pub struct Rnn {
+    params: ParamSet,
+    cell: Cell,
+    source_table: Tensor,
+    target_table: Tensor,
+    output: Output,
+    /// Directions (along, against) of each layer.
+    encoder: Vec<[Layer; 2]>,
+    decoder: Decoder,
+    dropout: f64,
+    embedding_dropout: f64,
+}
+
+/// One recurrence: gates × hidden rows each.
+#[derive(Clone)]
+pub(super) struct Layer {
+    weight_ih: Tensor,
+    bias_ih: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor,
+}
+
+/// Handles of the decoder's parameters.
+#[derive(Clone)]
+pub(super) struct Decoder {
+    pub(super) cell: Cell,
+    pub(super) widths: Widths,
+    attention: Attention,
+    layers: Vec<Layer>,
+    /// `s_0 = tanh(W·h + b)` of each layer, from the encoder's backward state at the first token.
+    initial: Vec<(Tensor, Tensor)>,
+    readout: (Tensor, Tensor),
+    dropout: f64,
+}
+
+#[derive(Clone)]
+enum Attention {
+    Additive {
+        query: Tensor,
+        key: Tensor,
+        energy: Tensor,
+        /// From contexts to the gates of the first layer.
+        context: Tensor,
+    },
+    General {
+        query: Tensor,
+    },
+}
+
+/// What runs the recurrences under [`Decoder::run`]: whole packed sentences, or one step of many hypotheses.
+pub(super) trait Recurrences {
+    /// The first layer with additive attention: states and contexts.
+    fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)>;
+    /// States of a layer without attention.
+    fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor>;
+    /// Softmax-weighted sums of encoder states, the scores being products with the queries.
+    fn general(&mut self, queries: &Tensor) -> Result<Tensor>;
+}
+
+impl Rnn {
+    /// Draws the weights: orthogonal recurrences, Glorot matrices, N(0, 1/width) tables, zero biases (an LSTM's forget
+    /// gates start at 1).
+    ///
+    /// # Errors
+    /// Memory errors of candle; vocabularies that differ under `tied_embeddings = "all"`.
+    pub fn new(config: &ModelConfig, vocabulary: Vocabulary, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+        let mut builder = Builder {
+            params: ParamSet::new(seed, dtype, device),
+            cell: match config.rnn.cell {
+                config::Cell::Gru => Cell::Gru,
+                config::Cell::Lstm => Cell::Lstm,
+            },
+        };
+        let (width, hidden) = (config.embedding_size(), config.rnn.hidden_size);
+        let (source_table, target_table, output_table) = builder.tables(config, vocabulary, width)?;
+        let mut encoder = Vec::new();
+        for l in 0..config.encoder_layers() {
+            let input = if l == 0 { width } else { hidden };
+            encoder.push([
+                builder.layer(&format!("encoder.layers.{l}.forward"), input, hidden / 2)?,
+                builder.layer(&format!("encoder.layers.{l}.reverse"), input, hidden / 2)?,
+            ]);
+        }
+        let decoder = builder.decoder(config, width, hidden)?;
+        let bias = builder.vector("output.bias", vocabulary.target_size)?;
+        Ok(Rnn {
+            cell: builder.cell,
+            params: builder.params,
+            source_table,
+            target_table,
+            output: Output { table: output_table, bias: Some(bias), masked: vocabulary.target_pad },
+            encoder,
+            decoder,
+            dropout: config.dropout,
+            embedding_dropout: config.embedding_dropout(),
+        })
+    }
+}
+
+/// Creates parameters in a fixed order.
+struct Builder {
+    params: ParamSet,
+    cell: Cell,
+}
+
+impl Builder {
+    fn matrix(&mut self, name: &str, outer: usize, inner: usize) -> Result<Tensor> {
+        self.params.add(name, ParamKind::Matrix, &[outer, inner], Init::XavierUniform)
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Result<Tensor> {
+        self.params.add(name, ParamKind::Vector, &[width], Init::Zeros)
+    }
+
+    fn affine(&mut self, name: &str, outer: usize, inner: usize) -> Result<(Tensor, Tensor)> {
+        Ok((self.matrix(&format!("{name}.weight"), outer, inner)?, self.vector(&format!("{name}.bias"), outer)?))
+    }
+
+    fn layer(&mut self, name: &str, input: usize, hidden: usize) -> Result<Layer> {
+        let rows = self.cell.gates() * hidden;
+        let weight_ih = self.matrix(&format!("{name}.weight_ih"), rows, input)?;
+        let weight_hh =
+            self.params.add(&format!("{name}.weight_hh"), ParamKind::Recurrent, &[rows, hidden], Init::Orthogonal)?;
+        let bias_ih = self.vector(&format!("{name}.bias_ih"), rows)?;
+        let bias_hh_name = format!("{name}.bias_hh");
+        let bias_hh = self.vector(&bias_hh_name, rows)?;
+        if let (Cell::Lstm, Some(bias)) = (self.cell, self.params.get(&bias_hh_name)) {
+            let forget = |row: usize| if row / hidden == 1 { 1.0f32 } else { 0.0 };
+            let values = Tensor::from_iter((0..rows).map(forget), bias.var.device())?;
+            bias.var.set(&values.to_dtype(bias.var.dtype())?)?;
+        }
+        Ok(Layer { weight_ih, bias_ih, weight_hh, bias_hh })
+    }
+
+    /// Tables of source, target and output.
+    fn tables(&mut self, config: &ModelConfig, v: Vocabulary, width: usize) -> Result<(Tensor, Tensor, Tensor)> {
+        let mut table = |name: &str, tied: bool, rows: usize, pad: u32| {
+            let init = Init::Normal((width as f64).powf(-0.5));
+            let kind = ParamKind::Table { tied };
+            self.params.add_with_frozen_row(name, kind, &[rows, width], init, Some(pad as usize))
+        };
+        match config.tied_embeddings {
+            TiedEmbeddings::All => {
+                if v.source_size != v.target_size || v.source_pad != v.target_pad {
+                    candle_core::bail!(
+                        "model.tied_embeddings = \"all\" needs one vocabulary, but the source has {} tokens and the \
+                         target {}; set it to \"decoder\" or train a joint tokenizer",
+                        v.source_size,
+                        v.target_size
+                    );
+                }
+                let shared = table("shared.weight", true, v.source_size, v.source_pad)?;
+                Ok((shared.clone(), shared.clone(), shared))
+            }
+            TiedEmbeddings::Decoder => {
+                let source = table("encoder.embed_tokens.weight", false, v.source_size, v.source_pad)?;
+                let target = table("decoder.embed_tokens.weight", true, v.target_size, v.target_pad)?;
+                Ok((source, target.clone(), target))
+            }
+            TiedEmbeddings::None => Ok((
+                table("encoder.embed_tokens.weight", false, v.source_size, v.source_pad)?,
+                table("decoder.embed_tokens.weight", false, v.target_size, v.target_pad)?,
+                table("output.weight", true, v.target_size, v.target_pad)?,
+            )),
+        }
+    }
+
+    fn decoder(&mut self, config: &ModelConfig, width: usize, hidden: usize) -> Result<Decoder> {
+        let additive = config.rnn.attention == AttentionKind::Bahdanau;
+        let query = self.matrix("decoder.attention.query.weight", hidden, hidden)?;
+        let attention = if additive {
+            Attention::Additive {
+                query,
+                key: self.matrix("decoder.attention.key.weight", hidden, hidden)?,
+                energy: self.params.add(
+                    "decoder.attention.energy.weight",
+                    ParamKind::Vector,
+                    &[hidden],
+                    Init::Uniform((hidden as f64).powf(-0.5)),
+                )?,
+                context: self.matrix("decoder.attention.context.weight", self.cell.gates() * hidden, hidden)?,
+            }
+        } else {
+            Attention::General { query }
+        };
+        let (mut layers, mut initial) = (Vec::new(), Vec::new());
+        for l in 0..config.decoder_layers() {
+            let input = match (l, additive) {
+                (0, _) => width,
+                (_, true) => 2 * hidden,
+                (_, false) => hidden,
+            };
+            layers.push(self.layer(&format!("decoder.layers.{l}"), input, hidden)?);
+            initial.push(self.affine(&format!("decoder.layers.{l}.initial"), hidden, hidden / 2)?);
+        }
+        Ok(Decoder {
+            cell: self.cell,
+            widths: Widths { hidden, attention: hidden, context: hidden },
+            attention,
+            layers,
+            initial,
+            readout: self.affine("decoder.readout", width, 2 * hidden + width)?,
+            dropout: config.dropout,
+        })
+    }
+}
+
+impl Layer {
+    fn project(&self, x: &Tensor) -> Result<Tensor> {
+        linear(x, &self.weight_ih, Some(&self.bias_ih), Activation::Identity, None)
+    }
+
+    fn weights(&self) -> Result<Tensor> {
+        flatten(&[&self.weight_hh, &self.bias_hh])
+    }
+}
+
+impl Decoder {
+    /// Deep output of every row from the target embeddings `y`.
+    pub(super) fn run(&self, y: &Tensor, recurrences: &mut dyn Recurrences, forward: &Forward) -> Result<Tensor> {
+        let x = self.layers[0].project(y)?;
+        let (mut state, read) = match &self.attention {
+            Attention::Additive { .. } => {
+                let (state, context) = recurrences.additive(&x)?;
+                (state, Some(context))
+            }
+            Attention::General { .. } => (recurrences.plain(0, &x)?, None),
+        };
+        for (l, layer) in self.layers.iter().enumerate().skip(1) {
+            let dropout = forward.dropout(self.dropout);
+            let below = match &read {
+                Some(context) => join(&[&state, context], dropout)?,
+                None => join(&[&state], dropout)?,
+            };
+            state = recurrences.plain(l, &layer.project(&below)?)?;
+        }
+        let context = match (read, &self.attention) {
+            (Some(context), _) => context,
+            (None, Attention::Additive { query, .. } | Attention::General { query }) => {
+                recurrences.general(&linear(&state, query, None, Activation::Identity, None)?)?
+            }
+        };
+        let (weight, bias) = &self.readout;
+        let joined = join(&[&state, &context, y], None)?;
+        linear(&joined, weight, Some(bias), Activation::Tanh, forward.dropout(self.dropout))
+    }
+
+    /// Initial states `[sentences, hidden]` of each layer.
+    pub(super) fn initial(&self, memory: &Memory) -> Result<Vec<Tensor>> {
+        let first: Vec<u32> = memory.offsets.iter().rev().skip(1).rev().map(|&token| token as u32).collect();
+        let half = self.widths.hidden / 2;
+        let backward = columns(&embed(&memory.states, &first, None, 1.0, None)?, half, half)?;
+        self.initial.iter().map(|(w, b)| linear(&backward, w, Some(b), Activation::Tanh, None)).collect()
+    }
+
+    /// Keys of additive attention, else the states themselves.
+    pub(super) fn keys(&self, memory: &Memory) -> Result<Tensor> {
+        match &self.attention {
+            Attention::Additive { key, .. } => linear(&memory.states, key, None, Activation::Identity, None),
+            Attention::General { .. } => Ok(memory.states.clone()),
+        }
+    }
+
+    /// Flat weights of the recurrence of a layer, as the operations want them.
+    pub(super) fn weights(&self, l: usize) -> Result<Tensor> {
+        let layer = &self.layers[l];
+        match &self.attention {
+            Attention::Additive { query, energy, context, .. } if l == 0 => {
+                flatten(&[context, &layer.weight_hh, query, &layer.bias_hh, energy])
+            }
+            _ => layer.weights(),
+        }
+    }
+
+    pub(super) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+}
+
+/// Runs over whole packed target sentences, on the tape.
+struct Whole<'a> {
+    decoder: &'a Decoder,
+    memory: &'a Memory,
+    target: &'a Arc<Vec<usize>>,
+    initial: Vec<Tensor>,
+}
+
+impl Recurrences for Whole<'_> {
+    fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let Widths { hidden, context, .. } = self.decoder.widths;
+        let memory = flatten(&[&self.decoder.keys(self.memory)?, &self.memory.states, &self.initial[0]])?;
+        let recurrence = Attentional {
+            cell: self.decoder.cell,
+            widths: self.decoder.widths,
+            source: Arc::clone(&self.memory.offsets),
+            target: Arc::clone(self.target),
+        };
+        let both = attentional(x, &memory, &self.decoder.weights(0)?, recurrence)?;
+        Ok((columns(&both, 0, hidden)?, columns(&both, hidden, context)?))
+    }
+
+    fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        let recurrence =
+            Recurrence { cell: self.decoder.cell, direction: Direction::Forward, offsets: Arc::clone(self.target) };
+        recurrent(x, &self.decoder.weights(layer)?, Some(&self.initial[layer]), recurrence)
+    }
+
+    fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
+        // the operation divides scores by √width, Luong's general score does not
+        let queries = (queries * (self.decoder.widths.context as f64).sqrt())?;
+        let states = &self.memory.states;
+        attention([&queries, states, states], [self.target, &self.memory.offsets], 1, false, None)
+    }
+}
+
+impl Model for Rnn {
+    fn params(&self) -> &ParamSet {
+        &self.params
+    }
+
+    fn output(&self) -> Output {
+        self.output.clone()
+    }
+
+    fn encode(&self, source: &Sequences, forward: &Forward) -> Result<Memory> {
+        let mut x = embed(&self.source_table, &source.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
+        for (l, [along, against]) in self.encoder.iter().enumerate() {
+            let run = |layer: &Layer, direction| {
+                let recurrence = Recurrence { cell: self.cell, direction, offsets: Arc::clone(&source.offsets) };
+                recurrent(&layer.project(&x)?, &layer.weights()?, None, recurrence)
+            };
+            let (along, against) = (run(along, Direction::Forward)?, run(against, Direction::Reverse)?);
+            let last = l + 1 == self.encoder.len();
+            x = join(&[&along, &against], if last { None } else { forward.dropout(self.dropout) })?;
+        }
+        Ok(Memory { states: x, offsets: Arc::clone(&source.offsets) })
+    }
+
+    fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor> {
+        let y = embed(&self.target_table, &input.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
+        let initial = self.decoder.initial(memory)?;
+        let mut whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
+        self.decoder.run(&y, &mut whole, forward)
+    }
+
+    fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
+        Ok(Box::new(RnnStep::new(self.decoder.clone(), self.target_table.clone(), memory)?))
+    }
+}

@@ -1,0 +1,101 @@
+//! Step-by-step decoding of the recurrent model: one row a hypothesis, its states cached, the source shared.
+
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+use super::rnn::{Decoder, Recurrences};
+use super::{Forward, Memory, StepState};
+use crate::ops::{attentional_step, columns, embed, join, product_attention_step, recurrent_step, Source};
+
+/// Cached states of hypotheses. Nothing of it is on the tape.
+pub(super) struct RnnStep {
+    decoder: Decoder,
+    target_table: Tensor,
+    cache: Cache,
+}
+
+struct Cache {
+    decoder: Decoder,
+    /// Keys (of additive attention; else the states again) and states of the encoder.
+    source: Source,
+    /// Source sentence of each row.
+    sentences: Vec<usize>,
+    /// State of each layer, `[rows, h or 2h]`.
+    states: Vec<Tensor>,
+    /// Flat weights of each layer.
+    weights: Vec<Tensor>,
+}
+
+impl RnnStep {
+    pub(super) fn new(decoder: Decoder, target_table: Tensor, memory: &Memory) -> Result<Self> {
+        let memory = Memory { states: memory.states.detach(), offsets: Arc::clone(&memory.offsets) };
+        let (cell, hidden) = (decoder.cell, decoder.widths.hidden);
+        let extend = |state: Tensor| {
+            let cells = cell.state_width(hidden) - hidden;
+            if cells == 0 {
+                return Ok(state.detach());
+            }
+            let zeros = Tensor::zeros((state.dim(0)?, cells), state.dtype(), state.device())?;
+            Ok(join(&[&state, &zeros], None)?.detach())
+        };
+        let states = decoder.initial(&memory)?.into_iter().map(extend).collect::<Result<_>>()?;
+        let weights = (0..decoder.layers()).map(|l| Ok(decoder.weights(l)?.detach())).collect::<Result<_>>()?;
+        let source = Source {
+            keys: decoder.keys(&memory)?.detach(),
+            values: memory.states.clone(),
+            offsets: Arc::clone(&memory.offsets),
+        };
+        let sentences = (0..memory.offsets.len().saturating_sub(1)).collect();
+        let cache = Cache { decoder: decoder.clone(), source, sentences, states, weights };
+        Ok(RnnStep { decoder, target_table, cache })
+    }
+}
+
+impl Cache {
+    /// Keeps a layer's new state; returns its hidden part.
+    fn keep(&mut self, layer: usize, state: Tensor) -> Result<Tensor> {
+        let hidden = columns(&state, 0, self.decoder.widths.hidden)?;
+        self.states[layer] = state;
+        Ok(hidden)
+    }
+}
+
+impl Recurrences for Cache {
+    fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (weights, state) = (&self.weights[0], &self.states[0]);
+        let (state, context) = attentional_step(self.decoder.cell, x, &self.source, &self.sentences, weights, state)?;
+        Ok((self.keep(0, state)?, context))
+    }
+
+    fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        let state = recurrent_step(self.decoder.cell, x, &self.weights[layer], &self.states[layer])?;
+        self.keep(layer, state)
+    }
+
+    fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
+        product_attention_step(queries, &self.source, &self.sentences)
+    }
+}
+
+impl StepState for RnnStep {
+    fn rows(&self) -> usize {
+        self.cache.sentences.len()
+    }
+
+    fn step(&mut self, last: &[u32]) -> Result<Tensor> {
+        if last.len() != self.rows() {
+            candle_core::bail!("step: {} tokens for {} rows", last.len(), self.rows());
+        }
+        let y = embed(&self.target_table, last, None, 1.0, None)?;
+        Ok(self.decoder.run(&y, &mut self.cache, &Forward::eval())?.detach())
+    }
+
+    fn select(&mut self, rows: &[usize]) -> Result<()> {
+        let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        for state in &mut self.cache.states {
+            *state = embed(state, &ids, None, 1.0, None)?;
+        }
+        self.cache.sentences = rows.iter().map(|&row| self.cache.sentences[row]).collect();
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Cutting and joining activations by columns: candle's `narrow` and `cat` do it at several times the cost in backward.
+//!
+//! ```text
+//! columns: y = x[:, start..start + width]            dx = 0 outside these columns
+//! join:    y = dropout([a | b | c])                  [da | db | dc] = dy ⊙ m
+//! ```
+//! with m the scaled keep mask over the joined row. Nothing is saved for backward.
+
+use super::dropout::Mask;
+use super::real::{simd, slice, tensor, values, with_real, Real};
+use super::Dropout;
+use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+
+/// `width` columns of `x [N, d]` from `start`: `[N, width]`.
+///
+/// # Errors
+/// Columns outside `x`.
+pub fn columns(x: &Tensor, start: usize, width: usize) -> Result<Tensor> {
+    let (_, all) = x.dims2()?;
+    if start + width > all {
+        bail!("columns: {start}..{} of {:?}", start + width, x.dims());
+    }
+    x.contiguous()?.apply_op1(Columns { start, width })
+}
+
+/// One to three activations side by side, then dropout.
+///
+/// # Errors
+/// Another number of parts; rows that do not match.
+pub fn join(parts: &[&Tensor], dropout: Option<Dropout>) -> Result<Tensor> {
+    let parts = parts.iter().map(|p| p.contiguous()).collect::<Result<Vec<_>>>()?;
+    match (parts.as_slice(), dropout) {
+        ([a], None) => Ok(a.clone()),
+        ([a], Some(_)) => a.apply_op1(Join { dropout }),
+        ([a, b], _) => a.apply_op2(b, Join { dropout }),
+        ([a, b, c], _) => a.apply_op3(b, c, Join { dropout }),
+        _ => bail!("join: {} parts, not 1 to 3", parts.len()),
+    }
+}
+
+/// Columns `start..start + width` of rows of `all` values.
+fn cut<T: Real>(x: &[T], all: usize, start: usize, width: usize) -> Vec<T> {
+    x.chunks_exact(all).flat_map(|row| &row[start..][..width]).copied().collect()
+}
+
+/// The inverse of [`cut`] into `y`.
+fn paste<T: Real>(y: &mut [T], all: usize, start: usize, x: &[T], width: usize) {
+    for (row, x) in y.chunks_exact_mut(all).zip(x.chunks_exact(width)) {
+        row[start..][..width].copy_from_slice(x);
+    }
+}
+
+struct Columns {
+    start: usize,
+    width: usize,
+}
+
+impl Columns {
+    fn backward<T: Real>(&self, shape: &Shape, dy: &Tensor) -> Result<Tensor> {
+        let (n, all) = shape.dims2()?;
+        let dy = dy.contiguous()?;
+        let mut dx = vec![T::zero(); n * all];
+        paste(&mut dx, all, self.start, &values::<T>(&dy)?, self.width);
+        Ok(tensor(dx, shape))
+    }
+}
+
+impl CustomOp1 for Columns {
+    fn name(&self) -> &'static str {
+        "columns"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (n, all) = layout.shape().dims2()?;
+        let y = with_real!(x, T => {
+            Ok(T::to_cpu_storage_owned(cut::<T>(slice(x, layout, "columns")?, all, self.start, self.width)))
+        })?;
+        Ok((y, (n, self.width).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        with_real!(x, T => self.backward::<T>(x.shape(), dy).map(Some))
+    }
+}
+
+struct Join {
+    dropout: Option<Dropout>,
+}
+
+impl Join {
+    fn forward<const K: usize>(&self, parts: [(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)> {
+        with_real!(parts[0].0, T => self.forward_of::<T, K>(parts))
+    }
+
+    fn forward_of<T: Real, const K: usize>(&self, parts: [(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)> {
+        let (n, _) = parts[0].1.shape().dims2()?;
+        let mut widths = [0; K];
+        for (width, (_, layout)) in widths.iter_mut().zip(&parts) {
+            let (rows, columns) = layout.shape().dims2()?;
+            if rows != n {
+                bail!("join: {rows} rows beside {n}");
+            }
+            *width = columns;
+        }
+        let all: usize = widths.iter().sum();
+        let mut y = vec![T::zero(); n * all];
+        let mut start = 0;
+        for ((storage, layout), width) in parts.into_iter().zip(widths) {
+            paste(&mut y, all, start, slice(storage, layout, "join")?, width);
+            start += width;
+        }
+        if let Some(dropout) = self.dropout {
+            drop_out(&mut y, Mask::new(dropout));
+        }
+        Ok((T::to_cpu_storage_owned(y), (n, all).into()))
+    }
+
+    fn backward<const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
+        with_real!(dy, T => self.backward_of::<T, K>(parts, dy))
+    }
+
+    fn backward_of<T: Real, const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
+        let (n, all) = dy.dims2()?;
+        let dy = dy.contiguous()?;
+        let dy = values::<T>(&dy)?;
+        let masked = self.dropout.map(|dropout| {
+            let mut dy = dy.to_vec();
+            drop_out(&mut dy, Mask::new(dropout));
+            dy
+        });
+        let dy = masked.as_deref().unwrap_or(&dy);
+        let mut grads = [const { None }; K];
+        let mut start = 0;
+        for (grad, part) in grads.iter_mut().zip(parts) {
+            let width = part.dim(1)?;
+            if part.track_op() {
+                *grad = Some(tensor(cut(dy, all, start, width), (n, width)));
+            }
+            start += width;
+        }
+        Ok(grads)
+    }
+}
+
+simd! {
+fn drop_out<T: Real>(x: &mut [T], mask: Mask<T>) {
+    x.iter_mut().enumerate().for_each(|(i, x)| *x *= mask.factor(i));
+}
+}
+
+impl CustomOp1 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+
+    fn cpu_fwd(&self, a: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward([(a, al)])
+    }
+
+    fn bwd(&self, a: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let [da] = self.backward([a], dy)?;
+        Ok(da)
+    }
+}
+
+impl CustomOp2 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+
+    fn cpu_fwd(&self, a: &CpuStorage, al: &Layout, b: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward([(a, al), (b, bl)])
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok(self.backward([a, b], dy)?.into())
+    }
+}
+
+impl CustomOp3 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        al: &Layout,
+        b: &CpuStorage,
+        bl: &Layout,
+        c: &CpuStorage,
+        cl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward([(a, al), (b, bl), (c, cl)])
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        Ok(self.backward([a, b, c], dy)?.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agree, constant, dropout_of, random};
+    use crate::ops::dropout::reference::mask_tensor;
+
+    #[test]
+    fn columns_agree_with_narrow() {
+        for (n, all, start, width) in [(1, 1, 0, 1), (4, 7, 2, 3), (3, 5, 0, 5), (2, 40, 39, 1)] {
+            agree(&[random(&[n, all], 1)], |x| columns(&x[0], start, width), |x| x[0].narrow(1, start, width));
+        }
+        assert!(columns(&constant(&random(&[2, 3], 1)), 2, 2).is_err());
+    }
+
+    #[test]
+    fn join_agrees_with_cat_and_a_mask() {
+        for (widths, drop) in [(&[3][..], true), (&[3], false), (&[1, 4], true), (&[2, 2], false), (&[5, 1, 3], true)] {
+            let dropout = dropout_of(drop, 5);
+            let inputs: Vec<_> = widths.iter().zip(0..).map(|(&w, i)| random(&[6, w], i)).collect();
+            let plain = |x: &[Tensor]| {
+                let y = Tensor::cat(x, 1)?;
+                &y * mask_tensor(dropout, y.dims(), y.dtype())?
+            };
+            agree(&inputs, |x| join(&x.iter().collect::<Vec<_>>(), dropout), plain);
+        }
+        let (a, b) = (constant(&random(&[2, 3], 1)), constant(&random(&[3, 3], 1)));
+        assert!(join(&[&a, &b], None).is_err());
+    }
+}
