@@ -1,1 +1,71 @@
-//! (being written)
+//! Checkpoints: what is in them ([`Snapshot`]), how they lie on the disk ([`Store`]), which ones stay ([`plan`]), and
+//! the mean of several ([`average`]).
+//!
+//! ```text
+//! RUN/checkpoints/
+//!   latest                       name of the newest folder, for people and scripts
+//!   best                         JSON: the best validated steps with their scores, best first
+//!   step-00001000/
+//!     model.safetensors          weights to use: the moving average when train.ema_decay > 0, else the raw weights
+//!     raw.safetensors            weights that training goes on from; only with a moving average
+//!     optimizer.safetensors      state of the optimizer
+//!     state.json                 everything else that resume needs
+//!     manifest.json              format version, step, size and checksum of each file
+//! ```
+//!
+//! A folder appears under its name only when all of it is on the disk, and is used only after its manifest agrees with it.
+
+mod average;
+mod format;
+mod retain;
+mod store;
+mod weights;
+
+pub use average::average;
+pub use format::FORMAT_VERSION;
+pub use retain::{plan, Existing, Plan, Scored};
+pub use store::{Best, Loaded, Store, Which};
+pub use weights::{load_weights, read_weights, save_weights};
+
+use candle_core::Tensor;
+use std::path::PathBuf;
+
+use crate::fsio;
+use crate::optim::OptimizerState;
+
+/// Everything that a run needs to go on exactly. Tensors may share storage with live weights: saving copies them.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Updates done.
+    pub step: u64,
+    /// Weights to validate, translate and export with.
+    pub weights: Vec<(String, Tensor)>,
+    /// Weights to train on, when they differ from `weights` (moving average).
+    pub raw_weights: Option<Vec<(String, Tensor)>>,
+    pub optimizer: OptimizerState,
+    /// Counters, schedule, early stopping, lengths of logs.
+    pub state: serde_json::Value,
+}
+
+/// What can go wrong with checkpoints.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    File(#[from] fsio::Error),
+    #[error("{}: {what}", path.display())]
+    Damaged { path: PathBuf, what: String },
+    #[error(
+        "{}: written by a newer nmt-train (format {found}; this one reads up to {}); update the program",
+        path.display(), FORMAT_VERSION
+    )]
+    TooNew { path: PathBuf, found: u64 },
+    #[error("no usable checkpoint in {}: {problems}", dir.display())]
+    NoneUsable { dir: PathBuf, problems: String },
+    #[error("{}: {what}", path.display())]
+    Mismatch { path: PathBuf, what: String },
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Result of a checkpoint operation.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -114,7 +114,7 @@ impl AdamRule {
             beta2: self.beta2,
             eps: self.eps,
             coupled: if self.decoupled { 0.0 } else { decay },
-            shrink: if self.decoupled { 1.0 - lr * decay } else { 1.0 },
+            shrink: if self.decoupled { lr * decay } else { 0.0 },
             rate: lr / (1.0 - self.beta1.powf(t as f64)),
             root_correction: (1.0 - self.beta2.powf(t as f64)).sqrt(),
         }
@@ -126,7 +126,9 @@ struct Kernel {
     beta1: f64,
     beta2: f64,
     eps: f64,
+    /// Share of w added to g.
     coupled: f64,
+    /// Share of w taken from w.
     shrink: f64,
     rate: f64,
     root_correction: f64,
@@ -142,7 +144,8 @@ impl Elementwise<3> for Kernel {
             let g = g + coupled * *w;
             *m += one_minus_beta1 * (g - *m);
             *v = beta2 * *v + one_minus_beta2 * (g * g);
-            *w = shrink * *w - rate * (*m / (v.root() / root_correction + eps));
+            // One rounding of 1 − lr·wd would be a bias of the decay; the sum below has none.
+            *w -= shrink * *w + rate * (*m / (v.root() / root_correction + eps));
         }
     }
 
@@ -151,7 +154,7 @@ impl Elementwise<3> for Kernel {
         let m = (m + ((&g - m)? * (1.0 - self.beta1))?)?;
         let v = ((v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
         let denominator = ((v.sqrt()? / self.root_correction)? + self.eps)?;
-        let w = ((w * self.shrink)? - ((&m / denominator)? * self.rate)?)?;
+        let w = (w - ((w * self.shrink)? + ((&m / denominator)? * self.rate)?)?)?;
         Ok([w, m, v])
     }
 }

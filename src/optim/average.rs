@@ -4,10 +4,8 @@
 //! weights are soon forgotten.
 
 use candle_core::{Result, Tensor, Var};
-use std::collections::BTreeMap;
 
 use super::inplace::{owned, update, Elementwise, Real};
-use super::{take_named, OptimizerState};
 use crate::params::ParamSet;
 
 /// Averages of all parameters, in their order.
@@ -71,20 +69,26 @@ impl Ema {
         params.iter().zip(&self.averages).map(|(p, x)| (p.name.clone(), x.as_detached_tensor())).collect()
     }
 
-    /// Counter and averages (`PARAMETER.ema`); they share storage like [`Ema::tensors`].
-    pub fn state(&self, params: &ParamSet) -> OptimizerState {
-        let tensors = self.tensors(params).into_iter().map(|(name, x)| (format!("{name}.ema"), x)).collect();
-        OptimizerState { tensors, scalars: vec![("ema.t".to_string(), self.updates as f64)] }
+    /// Updates taken in; save it beside the averages.
+    pub fn updates(&self) -> u64 {
+        self.updates
     }
 
-    /// The inverse of [`Ema::state`].
+    /// The inverse of [`Ema::tensors`] and [`Ema::updates`].
     ///
     /// # Errors
     /// A missing or misshapen tensor, named.
-    pub fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
-        self.updates = state.scalar("ema.t")? as u64;
-        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
-        self.averages = params.iter().map(|p| owned(&take_named(&mut saved, p, "ema")?)).collect::<Result<Vec<_>>>()?;
+    pub fn restore(&mut self, params: &ParamSet, tensors: &[(String, Tensor)], updates: u64) -> Result<()> {
+        let mut averages = Vec::with_capacity(params.len());
+        for param in params {
+            match tensors.iter().find(|(name, _)| *name == param.name) {
+                Some((_, t)) if t.dims() == param.var.dims() && t.dtype() == param.var.dtype() => {
+                    averages.push(owned(&t.to_device(param.var.device())?)?);
+                }
+                _ => candle_core::bail!("no saved average of shape {:?} for {}", param.var.dims(), param.name),
+            }
+        }
+        (self.updates, self.averages) = (updates, averages);
         Ok(())
     }
 }
@@ -123,7 +127,7 @@ mod tests {
             expected = gamma * expected + (1.0 - gamma) * f64::from(t);
         }
         let mut copy = Ema::new(&params, 0.5)?;
-        copy.load_state(&params, ema.state(&params))?;
+        copy.restore(&params, &ema.tensors(&params), ema.updates())?;
         for ema in [&mut ema, &mut copy] {
             let inside = ema.with_averages(&params, read)?;
             assert!((inside - expected).abs() < 1e-12, "{inside} {expected}");

@@ -5,3 +5,5 @@ mod data_hub;
 mod config_errors;
 mod configs;
 mod rnn;
+mod checkpoint;
+mod optimizers;

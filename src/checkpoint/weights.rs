@@ -1,0 +1,101 @@
+//! Weights in and out of a model, with names and shapes compared before anything changes.
+
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::format::{read_tensors, write_tensors};
+use super::store::model_bytes;
+use super::{Error, Result};
+use crate::fsio;
+use crate::params::{Param, ParamKind, ParamSet};
+
+/// Names listed in an error before "and N more".
+const SHOWN: usize = 4;
+
+/// Weights of a checkpoint folder (checked against its manifest) or of any safetensors file, sorted by name.
+///
+/// # Errors
+/// [`Error::Damaged`], or the file can not be read.
+pub fn read_weights(path: &Path, device: &Device) -> Result<Vec<(String, Tensor)>> {
+    let (file, bytes) = if path.is_dir() { model_bytes(path)? } else { (path.to_path_buf(), fsio::read(path)?) };
+    read_tensors(&file, &bytes, device)
+}
+
+/// Writes weights as one safetensors file, atomically.
+///
+/// # Errors
+/// When it can not be written.
+pub fn save_weights(path: &Path, weights: &[(String, Tensor)]) -> Result<()> {
+    Ok(fsio::write_atomic_with(path, |out| write_tensors(out, weights))?)
+}
+
+/// Fills a model from a checkpoint folder or a safetensors file. Number types are converted.
+///
+/// # Errors
+/// [`Error::Mismatch`] naming tensors that are missing, unexpected or of another shape; the model is then unchanged.
+pub fn load_weights(path: &Path, params: &ParamSet) -> Result<()> {
+    let weights = read_weights(path, params.device())?;
+    set_weights(weights, params).map_err(|what| match what {
+        Fault::Mismatch(what) => Error::Mismatch { path: path.to_path_buf(), what },
+        Fault::Tensor(error) => Error::Tensor(error),
+    })
+}
+
+enum Fault {
+    Mismatch(String),
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Fault {
+    fn from(error: candle_core::Error) -> Self {
+        Fault::Tensor(error)
+    }
+}
+
+fn set_weights(weights: Vec<(String, Tensor)>, params: &ParamSet) -> std::result::Result<(), Fault> {
+    let mut weights: BTreeMap<String, Tensor> = weights.into_iter().collect();
+    let mut found = Vec::new();
+    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    for param in params {
+        match weights.remove(&param.name) {
+            None => missing.push(param.name.clone()),
+            Some(tensor) if tensor.dims() != param.var.dims() => misshapen.push((param, tensor)),
+            Some(tensor) => found.push((param, tensor)),
+        }
+    }
+    if let Some((param, tensor)) = misshapen.first() {
+        return Err(Fault::Mismatch(misshapen_text(param, tensor, misshapen.len() - 1)));
+    }
+    let unexpected: Vec<String> = weights.into_keys().collect();
+    if !(missing.is_empty() && unexpected.is_empty()) {
+        let part = |label: &str, names: &[String]| match names.len() {
+            0 => String::new(),
+            n if n > SHOWN => format!("; {label}: {}, and {} more", names[..SHOWN].join(", "), n - SHOWN),
+            _ => format!("; {label}: {}", names.join(", ")),
+        };
+        return Err(Fault::Mismatch(format!(
+            "the checkpoint is of another kind of model (compare [model] of both configs){}{}",
+            part("missing", &missing),
+            part("not expected", &unexpected)
+        )));
+    }
+    for (param, tensor) in found {
+        param.var.set(&tensor.to_dtype(param.var.dtype())?)?;
+    }
+    Ok(())
+}
+
+fn misshapen_text(param: &Param, tensor: &Tensor, others: usize) -> String {
+    let (theirs, ours) = (tensor.dims(), param.var.dims());
+    let more = if others > 0 { format!("; {others} other shapes differ too") } else { String::new() };
+    let shapes = format!("{} {theirs:?} against {ours:?}", param.name);
+    match param.kind {
+        ParamKind::Table { .. } if theirs.len() == ours.len() && theirs[1..] == ours[1..] => format!(
+            "the checkpoint has a vocabulary of {}, the tokenizer one of {} ({shapes}){more}; \
+             use the tokenizer that the checkpoint was trained with",
+            theirs[0], ours[0]
+        ),
+        _ => format!("the checkpoint has other sizes than [model] of the config ({shapes}){more}"),
+    }
+}

@@ -1,0 +1,457 @@
+//! The battery that every optimizer passes, one row an optimizer.
+
+use candle_core::{DType, Device, Result, Tensor};
+use nmt_train::config::{OptimizerConfig, OptimizerName, SgdConfig};
+use nmt_train::optim::{build, clip, clip_norm, global_norm, Accumulator, Gradients, OptimizerState, StepContext};
+use nmt_train::params::{Init, ParamKind, ParamSet};
+use nmt_train::rng::{stream, Purpose};
+use serde_json::Value;
+
+/// One optimizer with what the battery needs to know about it.
+struct Row {
+    config: OptimizerConfig,
+    /// Rates that solve the parabola and Rosenbrock's valley within these numbers of updates.
+    parabola: (f64, u64),
+    rosenbrock: (f64, u64),
+    reference: fn() -> Box<dyn Reference>,
+}
+
+fn rows() -> Vec<Row> {
+    let config = |name, weight_decay| OptimizerConfig { name, weight_decay, ..OptimizerConfig::default() };
+    let momentum = SgdConfig { momentum: 0.9, dampening: 0.2, nesterov: false };
+    let nesterov = SgdConfig { momentum: 0.9, dampening: 0.0, nesterov: true };
+    vec![
+        Row {
+            config: config(OptimizerName::Adam, 0.1),
+            parabola: (0.05, 1000),
+            rosenbrock: (0.02, 6000),
+            reference: || Box::new(AdamReference::new(0.9, 0.98, 1e-9, false)),
+        },
+        Row {
+            config: config(OptimizerName::Adamw, 0.1),
+            parabola: (0.05, 1000),
+            rosenbrock: (0.02, 6000),
+            reference: || Box::new(AdamReference::new(0.9, 0.98, 1e-9, true)),
+        },
+        Row {
+            config: config(OptimizerName::ClippedAdam, 0.1),
+            parabola: (0.05, 1000),
+            rosenbrock: (0.02, 6000),
+            reference: || Box::new(AdamReference::new(0.9, 0.999, 1e-8, false)),
+        },
+        Row {
+            config: config(OptimizerName::Sgd, 0.1),
+            parabola: (0.1, 500),
+            rosenbrock: (0.001, 40_000),
+            reference: || Box::new(SgdReference { config: SgdConfig::default(), buffer: None }),
+        },
+        Row {
+            config: OptimizerConfig { sgd: momentum.clone(), ..config(OptimizerName::Sgd, 0.1) },
+            parabola: (0.05, 500),
+            rosenbrock: (0.0005, 20_000),
+            reference: || {
+                let config = SgdConfig { momentum: 0.9, dampening: 0.2, nesterov: false };
+                Box::new(SgdReference { config, buffer: None })
+            },
+        },
+        Row {
+            config: OptimizerConfig { sgd: nesterov.clone(), ..config(OptimizerName::Sgd, 0.1) },
+            parabola: (0.05, 500),
+            rosenbrock: (0.0005, 20_000),
+            reference: || {
+                let config = SgdConfig { momentum: 0.9, dampening: 0.0, nesterov: true };
+                Box::new(SgdReference { config, buffer: None })
+            },
+        },
+    ]
+}
+
+/// Textbook forms on one list of f64 numbers, written without a look at the implementation.
+trait Reference {
+    fn step(&mut self, w: &mut [f64], g: &[f64], lr: f64, weight_decay: f64);
+}
+
+struct AdamReference {
+    betas: (f64, f64),
+    eps: f64,
+    decoupled: bool,
+    t: i32,
+    m: Vec<f64>,
+    v: Vec<f64>,
+}
+
+impl AdamReference {
+    fn new(beta1: f64, beta2: f64, eps: f64, decoupled: bool) -> Self {
+        AdamReference { betas: (beta1, beta2), eps, decoupled, t: 0, m: Vec::new(), v: Vec::new() }
+    }
+}
+
+impl Reference for AdamReference {
+    fn step(&mut self, w: &mut [f64], g: &[f64], lr: f64, weight_decay: f64) {
+        self.t += 1;
+        self.m.resize(w.len(), 0.0);
+        self.v.resize(w.len(), 0.0);
+        let (beta1, beta2) = self.betas;
+        for i in 0..w.len() {
+            let mut g = g[i];
+            if self.decoupled {
+                w[i] -= lr * weight_decay * w[i];
+            } else {
+                g += weight_decay * w[i];
+            }
+            self.m[i] = beta1 * self.m[i] + (1.0 - beta1) * g;
+            self.v[i] = beta2 * self.v[i] + (1.0 - beta2) * g * g;
+            let m_hat = self.m[i] / (1.0 - beta1.powi(self.t));
+            let v_hat = self.v[i] / (1.0 - beta2.powi(self.t));
+            w[i] -= lr * m_hat / (v_hat.sqrt() + self.eps);
+        }
+    }
+}
+
+struct SgdReference {
+    config: SgdConfig,
+    buffer: Option<Vec<f64>>,
+}
+
+impl Reference for SgdReference {
+    fn step(&mut self, w: &mut [f64], g: &[f64], lr: f64, weight_decay: f64) {
+        let g: Vec<f64> = g.iter().zip(w.iter()).map(|(g, w)| g + weight_decay * w).collect();
+        let SgdConfig { momentum, dampening, nesterov } = self.config;
+        let buffer = match self.buffer.take() {
+            None => g.clone(),
+            Some(old) => old.iter().zip(&g).map(|(b, g)| momentum * b + (1.0 - dampening) * g).collect(),
+        };
+        for i in 0..w.len() {
+            w[i] -= lr * if nesterov { g[i] + momentum * buffer[i] } else { buffer[i] };
+        }
+        self.buffer = Some(buffer);
+    }
+}
+
+/// Parameters `(name, kind, shape)` with given values.
+fn params(dtype: DType, specs: &[(&str, ParamKind, &[usize], Vec<f64>)]) -> Result<ParamSet> {
+    let mut set = ParamSet::new(1, dtype, &Device::Cpu);
+    for (name, kind, shape, values) in specs {
+        set.add(name, *kind, shape, Init::Zeros)?;
+        set.get(name).unwrap().var.set(&tensor(values, shape, dtype)?)?;
+    }
+    Ok(set)
+}
+
+fn tensor(values: &[f64], shape: &[usize], dtype: DType) -> Result<Tensor> {
+    Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(dtype)
+}
+
+fn weights(set: &ParamSet, name: &str) -> Vec<f64> {
+    let flat = set.get(name).unwrap().var.flatten_all().unwrap();
+    flat.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+fn at(step: u64, lr: f64) -> StepContext {
+    StepContext { lr, step, seed: 1 }
+}
+
+fn random(step: u64, n: usize) -> Vec<f64> {
+    let mut rng = stream(5, Purpose::Probe, step);
+    (0..n).map(|_| f64::from(rng.normal() as f32)).collect()
+}
+
+/// Three parameters of different kinds, one large enough to be worked on in parallel.
+fn three(dtype: DType, names: [&str; 3]) -> Result<ParamSet> {
+    let spec = |name: &str| -> (&'static str, ParamKind, &'static [usize], Vec<f64>) {
+        match name {
+            "a" => ("a", ParamKind::Matrix, &[300, 70], random(1000, 21_000)),
+            "b" => ("b", ParamKind::Vector, &[7], random(1001, 7)),
+            _ => ("c", ParamKind::Recurrent, &[4, 2], random(1002, 8)),
+        }
+    };
+    params(dtype, &names.map(spec))
+}
+
+/// Gradients for [`three`], the same for a name whatever its place.
+fn gradients(set: &ParamSet, step: u64) -> Result<Gradients> {
+    let mut tensors = Vec::new();
+    for param in set {
+        let stream = step * 3 + u64::from(param.name.as_bytes()[0]);
+        tensors.push(tensor(&random(stream, param.var.elem_count()), param.var.dims(), set.dtype())?);
+    }
+    Ok(Gradients { tensors })
+}
+
+#[test]
+fn every_optimizer_finds_the_minimum_of_a_parabola_and_of_rosenbrock() -> Result<()> {
+    type Slope = fn(f64, f64) -> [f64; 2];
+    let parabola: Slope = |x, y| [2.0 * (x - 1.0), 6.0 * (y - 1.0)];
+    let rosenbrock: Slope = |x, y| [2.0 * (x - 1.0) - 400.0 * x * (y - x * x), 200.0 * (y - x * x)];
+    for row in rows() {
+        for (slope, (lr, steps)) in [(parabola, row.parabola), (rosenbrock, row.rosenbrock)] {
+            let set = params(DType::F64, &[("w", ParamKind::Matrix, &[1, 2], vec![-0.5, 0.8])])?;
+            let mut optimizer = build(&OptimizerConfig { weight_decay: 0.0, ..row.config.clone() });
+            for step in 0..steps {
+                let at_w = weights(&set, "w");
+                let gradient = tensor(&slope(at_w[0], at_w[1]), &[1, 2], DType::F64)?;
+                let rate = if step > steps * 3 / 4 { lr * 0.1 } else { lr };
+                optimizer.step(&set, &Gradients { tensors: vec![gradient] }, &at(step, rate))?;
+            }
+            let end = weights(&set, "w");
+            let distance = (end[0] - 1.0).hypot(end[1] - 1.0);
+            assert!(distance < 1e-2, "{}: {end:?}", optimizer.describe());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_optimizer_equals_its_reference_over_100_random_steps() -> Result<()> {
+    for row in rows() {
+        for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-12)] {
+            let set = three(dtype, ["a", "b", "c"])?;
+            let mut optimizer = build(&row.config);
+            let mut expected: Vec<Vec<f64>> = set.iter().map(|p| weights(&set, &p.name)).collect();
+            let mut references: Vec<_> = set.iter().map(|_| (row.reference)()).collect();
+            for step in 0..100 {
+                let gradients = gradients(&set, step)?;
+                for (i, param) in set.iter().enumerate() {
+                    let g = gradients.tensors[i].flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+                    let decay = if param.kind == ParamKind::Vector { 0.0 } else { row.config.weight_decay };
+                    references[i].step(&mut expected[i], &g, 1e-3, decay);
+                }
+                optimizer.step(&set, &gradients, &at(step, 1e-3))?;
+            }
+            for (param, expected) in set.iter().zip(&expected) {
+                let difference = relative(&weights(&set, &param.name), expected);
+                assert!(difference < tolerance, "{} {dtype:?} {}: {difference}", optimizer.describe(), param.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Largest difference against the largest expected value.
+fn relative(got: &[f64], expected: &[f64]) -> f64 {
+    let size = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+    got.iter().zip(expected).fold(0.0, |a: f64, (x, y)| a.max((x - y).abs())) / size
+}
+
+/// Values of PyTorch, made by `scripts/torch-golden-optimizers.py`.
+#[test]
+fn first_order_optimizers_equal_pytorch() -> Result<()> {
+    let golden: Value = serde_json::from_str(include_str!("../fixtures/torch-optimizers.json")).unwrap();
+    let numbers = |v: &Value| -> Vec<f64> { v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect() };
+    let cases = golden["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 7);
+    for case in cases {
+        let config: OptimizerConfig = serde_json::from_value(case["config"].clone()).unwrap();
+        for (dtype, key, tolerance) in [(DType::F32, "f32", 1e-6), (DType::F64, "f64", 1e-14)] {
+            let (first, second) = (numbers(&golden["initial"][0]), numbers(&golden["initial"][1]));
+            let matrix = ParamKind::Matrix;
+            let set = params(dtype, &[("a", matrix, &[3, 4], first), ("b", matrix, &[2, 5], second)])?;
+            let mut optimizer = build(&config);
+            let mut norms = Vec::new();
+            for (step, pair) in golden["gradients"].as_array().unwrap().iter().enumerate() {
+                let g = |i: usize, shape: &[usize]| tensor(&numbers(&pair[i]), shape, dtype);
+                let gradients = Gradients { tensors: vec![g(0, &[3, 4])?, g(1, &[2, 5])?] };
+                let max_norm = case["max_norm"].as_f64();
+                if config.name == OptimizerName::ClippedAdam {
+                    assert_eq!(clip_norm(&config, 0.0), max_norm);
+                }
+                if let Some(max_norm) = max_norm {
+                    norms.push(global_norm(&set, &gradients).unwrap());
+                    clip(&gradients, norms[step], max_norm)?;
+                }
+                optimizer.step(&set, &gradients, &at(step as u64, config.lr))?;
+            }
+            for (name, i) in [("a", 0), ("b", 1)] {
+                let difference = relative(&weights(&set, name), &numbers(&case[key]["weights"][i]));
+                assert!(difference < tolerance, "{} {key} {name}: {difference}", case["name"]);
+            }
+            for (norm, expected) in norms.iter().zip(numbers(&case[key]["norms"])) {
+                assert!((norm - expected).abs() < tolerance * expected, "{norm} {expected}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn saving_and_restoring_in_the_middle_changes_no_bit() -> Result<()> {
+    for row in rows() {
+        let run = |interrupted: bool| -> Result<Vec<Vec<f64>>> {
+            let mut set = three(DType::F32, ["a", "b", "c"])?;
+            let mut optimizer = build(&row.config);
+            for step in 0..10 {
+                if interrupted && step == 5 {
+                    let saved = copy(&optimizer.state()?)?;
+                    let other = three(DType::F32, ["c", "a", "b"])?;
+                    for param in &set {
+                        other.get(&param.name).unwrap().var.set(&param.var)?;
+                    }
+                    set = other;
+                    optimizer = build(&row.config);
+                    optimizer.load_state(&set, saved)?;
+                }
+                optimizer.step(&set, &gradients(&set, step)?, &at(step, 0.01))?;
+            }
+            Ok(["a", "b", "c"].map(|name| weights(&set, name)).to_vec())
+        };
+        assert_eq!(run(false)?, run(true)?, "{}", build(&row.config).describe());
+    }
+    Ok(())
+}
+
+fn copy(state: &OptimizerState) -> Result<OptimizerState> {
+    let tensors = state.tensors.iter().map(|(name, t)| Ok((name.clone(), t.copy()?))).collect::<Result<_>>()?;
+    Ok(OptimizerState { tensors, scalars: state.scalars.clone() })
+}
+
+#[test]
+fn state_of_another_optimizer_is_refused_by_name() -> Result<()> {
+    let set = three(DType::F32, ["a", "b", "c"])?;
+    let mut sgd = build(&rows()[4].config);
+    sgd.step(&set, &gradients(&set, 0)?, &at(0, 0.1))?;
+    let message = build(&rows()[0].config).load_state(&set, sgd.state()?).unwrap_err().to_string();
+    assert!(message.contains("has no t;"), "{message}");
+    let mut adam = build(&rows()[0].config);
+    adam.step(&set, &gradients(&set, 0)?, &at(0, 0.1))?;
+    let mut state = adam.state()?;
+    state.tensors.retain(|(name, _)| name != "b.v");
+    let message = build(&rows()[0].config).load_state(&set, state).unwrap_err().to_string();
+    assert!(message.contains("no b.v"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_reset_forgets_everything() -> Result<()> {
+    for row in rows() {
+        let (used, fresh) = (three(DType::F32, ["a", "b", "c"])?, three(DType::F32, ["a", "b", "c"])?);
+        let (mut reset, mut new) = (build(&row.config), build(&row.config));
+        reset.step(&used, &gradients(&used, 0)?, &at(0, 0.01))?;
+        reset.reset();
+        for (a, b) in used.iter().zip(&fresh) {
+            a.var.set(&b.var)?;
+        }
+        reset.step(&used, &gradients(&used, 1)?, &at(1, 0.01))?;
+        new.step(&fresh, &gradients(&fresh, 1)?, &at(1, 0.01))?;
+        assert_eq!(weights(&used, "a"), weights(&fresh, "a"), "{}", new.describe());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_order_of_parameters_does_not_matter() -> Result<()> {
+    for row in rows() {
+        let run = |names: [&str; 3]| -> Result<Vec<Vec<f64>>> {
+            let set = three(DType::F32, names)?;
+            let mut optimizer = build(&row.config);
+            for step in 0..5 {
+                optimizer.step(&set, &gradients(&set, step)?, &at(step, 0.01))?;
+            }
+            Ok(["a", "b", "c"].map(|name| weights(&set, name)).to_vec())
+        };
+        assert_eq!(run(["a", "b", "c"])?, run(["c", "b", "a"])?);
+    }
+    Ok(())
+}
+
+#[test]
+fn four_micro_batches_equal_one_batch() -> Result<()> {
+    let data = tensor(&random(7, 32), &[8, 4], DType::F64)?;
+    for row in rows() {
+        let run = |parts: usize| -> Result<Vec<f64>> {
+            let set = params(DType::F64, &[("w", ParamKind::Matrix, &[4, 3], random(8, 12))])?;
+            let w = set.get("w").unwrap().var.as_tensor().clone();
+            let mut optimizer = build(&row.config);
+            for step in 0..5 {
+                let mut sum = Accumulator::default();
+                for part in data.chunk(parts, 0)? {
+                    let loss = part.matmul(&w)?.tanh()?.sum_all()?;
+                    sum.add(Gradients::collect(&set, &mut loss.backward()?).unwrap())?;
+                }
+                assert_eq!(sum.batches(), parts);
+                let gradients = sum.take(1.0 / 8.0)?.unwrap();
+                optimizer.step(&set, &gradients, &at(step, 0.01))?;
+            }
+            Ok(weights(&set, "w"))
+        };
+        let difference = relative(&run(4)?, &run(1)?);
+        assert!(difference < 1e-12, "{difference}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_zero_gradient_moves_nothing_but_decay() -> Result<()> {
+    for row in rows() {
+        for weight_decay in [0.0, 0.1] {
+            let set = three(DType::F32, ["a", "b", "c"])?;
+            let before = ["a", "b"].map(|name| weights(&set, name));
+            let zero = Gradients { tensors: set.iter().map(|p| p.var.zeros_like()).collect::<Result<_>>()? };
+            let mut optimizer = build(&OptimizerConfig { weight_decay, ..row.config.clone() });
+            for step in 0..3 {
+                optimizer.step(&set, &zero, &at(step, 0.01))?;
+            }
+            assert_eq!(weights(&set, "a") == before[0], weight_decay == 0.0, "{}", optimizer.describe());
+            assert_eq!(weights(&set, "b"), before[1]);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_frozen_row_does_not_move_even_under_decay() -> Result<()> {
+    for row in rows() {
+        let mut set = ParamSet::new(1, DType::F32, &Device::Cpu);
+        set.add_with_frozen_row("e", ParamKind::Matrix, &[4, 3], Init::Zeros, Some(2))?;
+        let var = &set.get("e").unwrap().var;
+        var.set(&tensor(&random(1, 12), &[4, 3], DType::F32)?)?;
+        let before = weights(&set, "e");
+        let mut optimizer = build(&row.config);
+        for step in 0..3 {
+            let gradients = Gradients { tensors: vec![tensor(&random(step, 12), &[4, 3], DType::F32)?] };
+            gradients.clear_frozen_rows(&set)?;
+            assert_eq!(gradients.tensors[0].get(2)?.to_vec1::<f32>()?, [0.0; 3]);
+            optimizer.step(&set, &gradients, &at(step, 0.1))?;
+        }
+        let after = weights(&set, "e");
+        for i in 0..12 {
+            assert_eq!(before[i] == after[i], (6..9).contains(&i), "{} {i}", optimizer.describe());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn missing_and_non_finite_gradients_name_the_parameter() -> Result<()> {
+    let set = three(DType::F32, ["a", "b", "c"])?;
+    let loss = set.get("a").unwrap().var.sum_all()?;
+    let message = Gradients::collect(&set, &mut loss.backward()?).err().unwrap().to_string();
+    assert!(message.contains("parameter b"), "{message}");
+    for bad in [f32::NAN, f32::INFINITY] {
+        let gradients = gradients(&set, 0)?;
+        gradients.tensors[1].slice_set(&Tensor::new(&[bad], &Device::Cpu)?, 0, 3)?;
+        let message = global_norm(&set, &gradients).unwrap_err().to_string();
+        assert_eq!(message, "the gradient of b holds NaN or infinity");
+    }
+    Ok(())
+}
+
+#[test]
+fn adamw_agrees_with_candle_nn() -> Result<()> {
+    use candle_nn::Optimizer as _;
+    let set = three(DType::F64, ["a", "b", "c"])?;
+    let w = &set.get("a").unwrap().var;
+    let theirs = candle_core::Var::from_tensor(&w.as_detached_tensor())?;
+    let settings = candle_nn::ParamsAdamW { lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-9, weight_decay: 0.1 };
+    let mut their_optimizer = candle_nn::AdamW::new(vec![theirs.clone()], settings)?;
+    let mut ours = build(&rows()[1].config);
+    for step in 0..50 {
+        let gradients = gradients(&set, step)?;
+        let mut store = theirs.sum_all()?.backward()?;
+        store.insert(&theirs, gradients.tensors[0].clone());
+        their_optimizer.step(&store)?;
+        ours.step(&set, &gradients, &at(step, 0.01))?;
+    }
+    let difference = relative(&weights(&set, "a"), &theirs.flatten_all()?.to_vec1()?);
+    assert!(difference < 1e-12, "{difference}");
+    Ok(())
+}
