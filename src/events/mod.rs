@@ -1,5 +1,12 @@
 //! What happens in a run, as values. `train` emits events and never prints; sinks print, write and plot.
 
+pub mod console;
+pub mod debug_log;
+pub mod jsonl;
+mod lines;
+pub mod sinks;
+pub mod tensorboard;
+
 use std::path::PathBuf;
 
 /// Receives every event of a run, in order.

@@ -1,0 +1,229 @@
+//! `metrics.jsonl`: one JSON object a line, `event` = `start | train | valid | checkpoint | end`.
+//!
+//! Numbers are written so that reading gives the same bits; what does not apply is left out; NaN and infinities, which
+//! JSON does not have, are `null`. A resumed run first cuts the file to the length stored in its checkpoint, so no
+//! update appears twice.
+
+use serde_json::{Map, Value};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use super::{End, Event, Sink, TrainPoint, ValidPoint};
+
+/// Writes `metrics.jsonl`; every line is on its way to the disk when `emit` returns.
+pub struct Jsonl {
+    file: File,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Jsonl {
+    /// Opens the file, keeping its first `keep_bytes` bytes (a resumed run) or none of it (`None`, a new run).
+    ///
+    /// # Errors
+    /// When the file can not be opened or cut.
+    pub fn open(path: &Path, keep_bytes: Option<u64>) -> io::Result<Self> {
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        // A file that is shorter than the checkpoint says was cut by somebody else; it must not grow zeros.
+        let keep = keep_bytes.unwrap_or(0).min(file.metadata()?.len());
+        file.set_len(keep)?;
+        file.seek(SeekFrom::Start(keep))?;
+        Ok(Jsonl { file, bytes: Arc::new(AtomicU64::new(keep)) })
+    }
+
+    /// Length of the file so far, for the checkpoint.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// [`Jsonl::bytes_written`] as a handle that stays readable when the sink was given away.
+    pub fn byte_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
+    }
+}
+
+impl Sink for Jsonl {
+    fn emit(&mut self, event: &Event) -> io::Result<()> {
+        let Some(row) = row(event) else { return Ok(()) };
+        let mut line = serde_json::to_string(&row).map_err(io::Error::other)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())?;
+        self.bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The object that `--final-json` prints: the keys are always the same ones, `null` where there is no value.
+pub fn final_json(end: &End) -> Map<String, Value> {
+    let fields: [(&str, Value); 18] = [
+        ("run", end.run.to_string_lossy().into()),
+        ("step", end.step.into()),
+        ("stop_reason", end.stop_reason.as_str().into()),
+        ("best_step", end.best_step.into()),
+        ("best_nll", end.best_nll.into()),
+        ("best_bleu", end.best_bleu.into()),
+        ("test_bleu", end.test_bleu.into()),
+        ("test_bleu_signature", signature(end.test_bleu, &end.test_bleu_signature)),
+        ("test_chrf", end.test_chrf.into()),
+        ("test_chrf_signature", signature(end.test_chrf, &end.test_chrf_signature)),
+        ("seconds", end.seconds.into()),
+        ("seconds_valid", end.seconds_valid.into()),
+        ("seconds_save", end.seconds_save.into()),
+        ("tokens", end.tokens.into()),
+        ("tokens_per_second", end.tokens_per_second.into()),
+        ("peak_memory_bytes", end.peak_memory_bytes.into()),
+        ("resume_command", end.resume_command.clone().into()),
+        ("next_commands", end.next_commands.clone().into()),
+    ];
+    fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+fn signature(score: Option<f64>, signature: &str) -> Value {
+    score.map(|_| signature.to_string()).into()
+}
+
+fn row(event: &Event) -> Option<Map<String, Value>> {
+    let mut row = Map::new();
+    match event {
+        Event::Start(start) => {
+            put(&mut row, "event", "start");
+            put(&mut row, "step", start.step);
+            row.extend(start.facts.clone());
+        }
+        Event::Train(point) => train_row(&mut row, point),
+        Event::Valid(point) => valid_row(&mut row, point),
+        Event::Checkpoint { step, path, seconds_save } => {
+            put(&mut row, "event", "checkpoint");
+            put(&mut row, "step", *step);
+            put(&mut row, "path", path.to_string_lossy());
+            put(&mut row, "seconds_save", *seconds_save);
+        }
+        Event::End(end) => {
+            put(&mut row, "event", "end");
+            let optional = ["best_", "test_", "resume_"];
+            row.extend(final_json(end).into_iter().filter(|(key, value)| {
+                key != "next_commands" && !(value.is_null() && optional.iter().any(|prefix| key.starts_with(prefix)))
+            }));
+        }
+        Event::Progress(_) | Event::Phase { .. } | Event::Warning { .. } | Event::Note(_) => return None,
+    }
+    Some(row)
+}
+
+fn train_row(row: &mut Map<String, Value>, point: &TrainPoint) {
+    put(row, "event", "train");
+    put(row, "step", point.step);
+    put(row, "epoch", point.epoch);
+    put(row, "tokens", point.tokens);
+    put(row, "seconds", point.seconds);
+    put(row, "loss", point.loss);
+    put(row, "nll", point.nll);
+    put(row, "ppl", point.nll.exp());
+    put(row, "lr", point.lr);
+    put(row, "grad_norm", point.grad_norm);
+    put(row, "clipped", point.clipped);
+    put(row, "skipped_updates", point.skipped_updates);
+    put(row, "tokens_per_second", point.tokens_per_second);
+    put(row, "source_tokens_per_second", point.source_tokens_per_second);
+    put(row, "peak_memory_bytes", point.peak_memory_bytes);
+    for (name, value) in &point.optimizer {
+        put(row, &format!("optimizer.{name}"), *value);
+    }
+}
+
+fn valid_row(row: &mut Map<String, Value>, point: &ValidPoint) {
+    put(row, "event", "valid");
+    put(row, "step", point.step);
+    put(row, "epoch", point.epoch);
+    put(row, "tokens", point.tokens);
+    put(row, "seconds", point.seconds);
+    put(row, "seconds_valid", point.seconds_valid);
+    let scores = [("nll", point.nll), ("ppl", point.ppl), ("bleu", point.bleu), ("chrf", point.chrf)];
+    for (name, score) in scores.into_iter().chain([("improvement", point.improvement)]) {
+        if let Some(score) = score {
+            put(row, name, score);
+        }
+    }
+    put(row, "is_best", point.is_best);
+    put(row, "early_stopping_metric", point.early_stopping_metric);
+}
+
+fn put(row: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    row.insert(key.to_string(), value.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Start;
+    use super::*;
+    use std::path::PathBuf;
+
+    fn train(step: u64) -> Event {
+        let optimizer = vec![("pairs".to_string(), 2.0)];
+        Event::Train(TrainPoint { step, loss: 0.1 + 0.2, lr: 5e-324, optimizer, ..TrainPoint::default() })
+    }
+
+    fn rows(path: &Path) -> io::Result<Vec<Value>> {
+        std::fs::read_to_string(path)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    #[test]
+    fn numbers_come_back_with_the_same_bits() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("metrics.jsonl");
+        Jsonl::open(&path, None)?.emit(&train(3))?;
+        let row = &rows(&path)?[0];
+        assert_eq!(row["event"], "train");
+        assert_eq!(row["loss"].as_f64(), Some(0.1 + 0.2));
+        assert_eq!(row["lr"].as_f64(), Some(5e-324));
+        assert_eq!(row["optimizer.pairs"], 2.0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_resumed_run_continues_at_the_checkpoints_length() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("metrics.jsonl");
+        let mut sink = Jsonl::open(&path, None)?;
+        sink.emit(&train(1))?;
+        let at_checkpoint = sink.bytes_written();
+        sink.emit(&train(2))?;
+        assert_eq!(sink.byte_counter().load(Ordering::Relaxed), std::fs::metadata(&path)?.len());
+        drop(sink);
+        let mut sink = Jsonl::open(&path, Some(at_checkpoint))?;
+        sink.emit(&train(9))?;
+        assert_eq!(sink.bytes_written(), std::fs::metadata(&path)?.len());
+        let steps: Vec<_> = rows(&path)?.iter().map(|row| row["step"].as_u64()).collect();
+        assert_eq!(steps, [Some(1), Some(9)]);
+        drop(sink);
+        assert_eq!(Jsonl::open(&path, Some(1 << 40))?.bytes_written(), std::fs::metadata(&path)?.len());
+        assert_eq!(Jsonl::open(&path, None)?.bytes_written(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_apply_is_left_out_and_progress_is_not_written() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("metrics.jsonl");
+        let mut sink = Jsonl::open(&path, None)?;
+        let mut facts = Map::new();
+        put(&mut facts, "parameters", 10);
+        sink.emit(&Event::Start(Start { facts, step: 4, ..Start::default() }))?;
+        sink.emit(&Event::Note("for people".into()))?;
+        sink.emit(&Event::Valid(ValidPoint { bleu: Some(1.5), early_stopping_metric: "bleu", ..Default::default() }))?;
+        sink.emit(&Event::Checkpoint { step: 5, path: PathBuf::from("runs/a"), seconds_save: 0.5 })?;
+        let end = End { best_nll: Some(2.0), tokens_per_second: f64::NAN, ..End::default() };
+        sink.emit(&Event::End(end.clone()))?;
+        let rows = rows(&path)?;
+        let events: Vec<_> = rows.iter().map(|row| row["event"].as_str().unwrap()).collect();
+        assert_eq!(events, ["start", "valid", "checkpoint", "end"]);
+        assert_eq!((&rows[0]["parameters"], &rows[0]["step"]), (&10.into(), &4.into()));
+        assert_eq!((rows[1].get("nll"), rows[1].get("bleu")), (None, Some(&1.5.into())));
+        assert_eq!((rows[3].get("best_step"), rows[3].get("best_nll")), (None, Some(&2.0.into())));
+        assert_eq!(rows[3]["tokens_per_second"], Value::Null);
+        assert!(final_json(&end).contains_key("resume_command"));
+        Ok(())
+    }
+}
