@@ -1,26 +1,26 @@
 //! `debug.log`: every event with its time, one a line, to attach to a bug report.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Event, Sink};
+use crate::fsio::{self, AppendLog};
 
 /// Progress and phases come at every update; one a second of them is enough to see where a run stood.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Appends to the log of a run; earlier processes' lines stay.
 pub struct DebugLog {
-    file: File,
+    log: AppendLog,
     last_progress: Option<Instant>,
 }
 
 impl DebugLog {
     /// # Errors
     /// When the file can not be opened.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(DebugLog { file: OpenOptions::new().create(true).append(true).open(path)?, last_progress: None })
+    pub fn open(path: &Path) -> fsio::Result<Self> {
+        Ok(DebugLog { log: AppendLog::open(path, u64::MAX)?, last_progress: None })
     }
 }
 
@@ -33,8 +33,7 @@ impl Sink for DebugLog {
             self.last_progress = Some(Instant::now());
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // One write a line, so lines of two processes never mix.
-        self.file.write_all(format!("{} {event:?}\n", timestamp(since_epoch)).as_bytes())
+        self.log.append(&format!("{} {event:?}", timestamp(since_epoch))).map_err(io::Error::other)
     }
 }
 
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_whatever_its_text() -> io::Result<()> {
+    fn an_event_is_one_line_whatever_its_text() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("debug.log");
         for text in ["two\nlines", "second process"] {

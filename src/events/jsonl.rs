@@ -5,17 +5,17 @@
 //! update appears twice.
 
 use serde_json::{Map, Value};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use super::{End, Event, Sink, TrainPoint, ValidPoint};
+use crate::fsio::{self, AppendLog};
 
-/// Writes `metrics.jsonl`; every line is on its way to the disk when `emit` returns.
+/// Writes `metrics.jsonl`; every line has reached the system when `emit` returns.
 pub struct Jsonl {
-    file: File,
+    log: AppendLog,
     bytes: Arc<AtomicU64>,
 }
 
@@ -24,13 +24,10 @@ impl Jsonl {
     ///
     /// # Errors
     /// When the file can not be opened or cut.
-    pub fn open(path: &Path, keep_bytes: Option<u64>) -> io::Result<Self> {
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        // A file that is shorter than the checkpoint says was cut by somebody else; it must not grow zeros.
-        let keep = keep_bytes.unwrap_or(0).min(file.metadata()?.len());
-        file.set_len(keep)?;
-        file.seek(SeekFrom::Start(keep))?;
-        Ok(Jsonl { file, bytes: Arc::new(AtomicU64::new(keep)) })
+    pub fn open(path: &Path, keep_bytes: Option<u64>) -> fsio::Result<Self> {
+        let log = AppendLog::open(path, keep_bytes.unwrap_or(0))?;
+        let bytes = Arc::new(AtomicU64::new(log.len()));
+        Ok(Jsonl { log, bytes })
     }
 
     /// Length of the file so far, for the checkpoint.
@@ -47,10 +44,9 @@ impl Jsonl {
 impl Sink for Jsonl {
     fn emit(&mut self, event: &Event) -> io::Result<()> {
         let Some(row) = row(event) else { return Ok(()) };
-        let mut line = serde_json::to_string(&row).map_err(io::Error::other)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes())?;
-        self.bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
+        let line = serde_json::to_string(&row).map_err(io::Error::other)?;
+        self.log.append(&line).map_err(io::Error::other)?;
+        self.bytes.store(self.log.len(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -170,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_back_with_the_same_bits() -> io::Result<()> {
+    fn numbers_come_back_with_the_same_bits() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("metrics.jsonl");
         Jsonl::open(&path, None)?.emit(&train(3))?;
@@ -183,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_continues_at_the_checkpoints_length() -> io::Result<()> {
+    fn a_resumed_run_continues_at_the_checkpoints_length() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("metrics.jsonl");
         let mut sink = Jsonl::open(&path, None)?;
@@ -204,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_apply_is_left_out_and_progress_is_not_written() -> io::Result<()> {
+    fn what_does_not_apply_is_left_out_and_progress_is_not_written() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("metrics.jsonl");
         let mut sink = Jsonl::open(&path, None)?;
