@@ -1,1 +1,85 @@
-//! (being written)
+//! Translation with trained models: beam search over packed batches with cached decoder states, ensembles, and
+//! log-probabilities of given translations.
+
+mod distribution;
+mod hypothesis;
+mod score;
+mod search;
+#[cfg(test)]
+mod table_model;
+mod translate;
+
+pub use hypothesis::{Hypothesis, Penalty};
+pub use score::score;
+pub use translate::translate;
+
+use crate::config::DecodeConfig;
+use crate::model::Model;
+
+/// How to search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// Hypotheses kept a step; 1 = greedy.
+    pub beam_size: usize,
+    pub penalty: Penalty,
+    /// Longest translation: this × source tokens + 10 tokens, `</s>` included.
+    pub max_length_factor: f64,
+    /// Source tokens decoded together; a longer sentence goes alone.
+    pub batch_size: usize,
+    /// Hypotheses returned a sentence, at most; more than `beam_size` are not always found.
+    pub n_best: usize,
+    /// `</s>` of the target vocabulary.
+    pub eos: u32,
+    /// What the decoder reads first: `<pad>` of the target vocabulary.
+    pub start: u32,
+}
+
+impl Options {
+    /// The configured search for the one best translation.
+    pub fn new(config: &DecodeConfig, eos: u32, start: u32) -> Self {
+        Options {
+            beam_size: config.beam_size,
+            penalty: Penalty { kind: config.length_penalty_type, exponent: config.length_penalty },
+            max_length_factor: config.max_length_factor,
+            batch_size: config.batch_size,
+            n_best: 1,
+            eos,
+            start,
+        }
+    }
+
+    /// The longest translation of a source of this many tokens, in tokens with `</s>`; at least 1.
+    fn max_length(&self, source_tokens: usize) -> usize {
+        (self.max_length_factor.max(0.0) * source_tokens as f64) as usize + 10
+    }
+}
+
+/// Why there are no translations or scores.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("decoding was stopped")]
+    Stopped,
+    #[error("decoding needs at least one model")]
+    NoModels,
+    #[error(
+        "models of an ensemble need one target vocabulary: model 1 has {first} tokens, model {number} has {other}"
+    )]
+    Vocabularies { first: usize, number: usize, other: usize },
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Result of decoding.
+pub type Result<T> = std::result::Result<T, DecodeError>;
+
+fn check_ensemble(models: &[&dyn Model]) -> Result<()> {
+    let mut sizes = Vec::with_capacity(models.len());
+    for model in models {
+        sizes.push(model.output().table.dim(0)?);
+    }
+    let first = *sizes.first().ok_or(DecodeError::NoModels)?;
+    match sizes.iter().position(|&size| size != first) {
+        Some(i) => Err(DecodeError::Vocabularies { first, number: i + 1, other: sizes[i] }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,191 @@
+//! Beam search for one sentence, as Marian and fairseq do it, without tensors: it takes the best continuations of
+//! each alive hypothesis and says which ones go on.
+//!
+//! A step looks at the 2·beam best continuations of all alive hypotheses, best first, equal ones by hypothesis and id.
+//! Those ending in `</s>` are finished if they are among the first `beam`; the first `beam` others stay alive. The
+//! search ends when `beam` hypotheses are finished and the best alive one, normalized at its present length, is not
+//! better than the worst one that will be returned; or at the maximum length, where alive hypotheses are returned only
+//! for want of finished ones.
+
+use super::distribution::Candidate;
+use super::{Hypothesis, Options};
+
+/// The search for one translation.
+pub(super) struct Search<'a> {
+    options: &'a Options,
+    max_length: usize,
+    alive: Vec<Alive>,
+    finished: Vec<Hypothesis>,
+}
+
+/// A hypothesis that has not met `</s>`.
+#[derive(Clone)]
+struct Alive {
+    ids: Vec<u32>,
+    score: f64,
+}
+
+impl<'a> Search<'a> {
+    /// One empty hypothesis.
+    pub(super) fn new(options: &'a Options, source_tokens: usize) -> Self {
+        let alive = vec![Alive { ids: Vec::new(), score: 0.0 }];
+        Search { options, max_length: options.max_length(source_tokens), alive, finished: Vec::new() }
+    }
+
+    /// Alive hypotheses; 0 when the search is over.
+    pub(super) fn rows(&self) -> usize {
+        self.alive.len()
+    }
+
+    /// The last token of each alive hypothesis.
+    pub(super) fn last_tokens(&self) -> impl Iterator<Item = u32> + '_ {
+        self.alive.iter().map(|hypothesis| hypothesis.ids.last().copied().unwrap_or(self.options.start))
+    }
+
+    /// How many continuations of each hypothesis [`Search::advance`] needs.
+    pub(super) fn candidates(options: &Options) -> usize {
+        2 * options.beam_size.max(1)
+    }
+
+    /// One step. `continuations`: for each alive hypothesis its best next tokens. Returns for each hypothesis now alive
+    /// the one that it continues.
+    pub(super) fn advance(&mut self, continuations: &[Vec<Candidate>]) -> Vec<usize> {
+        let beam = self.options.beam_size.max(1);
+        let mut ranked: Vec<(f64, usize, u32)> = Vec::new();
+        for (parent, (hypothesis, candidates)) in self.alive.iter().zip(continuations).enumerate() {
+            ranked.extend(candidates.iter().map(|&(token, log_p)| (hypothesis.score + log_p, parent, token)));
+        }
+        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        ranked.truncate(2 * beam);
+
+        let (mut alive, mut parents) = (Vec::with_capacity(beam), Vec::with_capacity(beam));
+        for (rank, &(score, parent, token)) in ranked.iter().enumerate() {
+            let ids = &self.alive[parent].ids;
+            if token == self.options.eos {
+                if rank < beam {
+                    let length = ids.len() + 1;
+                    let normalized = self.options.penalty.normalize(score, length);
+                    self.finished.push(Hypothesis { ids: ids.clone(), score, normalized, length });
+                }
+            } else if alive.len() < beam {
+                let mut longer = Vec::with_capacity(ids.len() + 1);
+                longer.extend_from_slice(ids);
+                longer.push(token);
+                alive.push(Alive { ids: longer, score });
+                parents.push(parent);
+            }
+        }
+        self.alive = alive;
+        if self.is_over() {
+            self.close();
+            parents.clear();
+        }
+        parents
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(best) = self.alive.first() else { return true };
+        if best.ids.len() >= self.max_length {
+            return true;
+        }
+        if self.finished.len() < self.options.beam_size.max(1) {
+            return false;
+        }
+        let mut scores: Vec<f64> = self.finished.iter().map(|hypothesis| hypothesis.normalized).collect();
+        scores.sort_unstable_by(|a, b| b.total_cmp(a));
+        let worst = scores[self.options.n_best.clamp(1, scores.len()) - 1];
+        worst >= self.options.penalty.normalize(best.score, best.ids.len())
+    }
+
+    /// Keeps the wanted number, best first. Translations cut at the maximum length only fill up: those that repeat
+    /// themselves have high scores.
+    fn close(&mut self) {
+        let wanted = self.options.n_best.max(1);
+        let by_score = |a: &Hypothesis, b: &Hypothesis| b.normalized.total_cmp(&a.normalized);
+        self.finished.sort_by(by_score);
+        self.finished.truncate(wanted);
+        let cut = std::mem::take(&mut self.alive).into_iter().filter(|alive| alive.ids.len() >= self.max_length);
+        for Alive { ids, score } in cut.take(wanted - self.finished.len()) {
+            let length = ids.len();
+            let normalized = self.options.penalty.normalize(score, length);
+            self.finished.push(Hypothesis { ids, score, normalized, length });
+        }
+        self.finished.sort_by(by_score);
+        if self.finished.is_empty() {
+            let score = f64::NEG_INFINITY;
+            self.finished.push(Hypothesis { score, normalized: score, ..Hypothesis::default() });
+        }
+    }
+
+    /// The translations, best first; call it when the search is over.
+    pub(super) fn into_hypotheses(self) -> Vec<Hypothesis> {
+        self.finished
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LengthPenalty;
+    use crate::decode::Penalty;
+
+    const EOS: u32 = 1;
+
+    fn options(beam_size: usize, exponent: f64) -> Options {
+        let penalty = Penalty { kind: LengthPenalty::Length, exponent };
+        Options { beam_size, penalty, max_length_factor: 0.0, batch_size: 1, n_best: 1, eos: EOS, start: 0 }
+    }
+
+    #[test]
+    fn an_end_outside_the_beam_is_not_kept() {
+        let options = options(2, 0.0);
+        let mut search = Search::new(&options, 1);
+        let parents = search.advance(&[vec![(5, -0.5), (6, -1.0), (EOS, -1.5), (7, -2.0)]]);
+        assert_eq!((parents, search.finished.len()), (vec![0, 0], 0));
+        assert_eq!(search.last_tokens().collect::<Vec<_>>(), [5, 6]);
+        let parents = search.advance(&[vec![(5, -3.0)], vec![(EOS, -0.1), (8, -2.0)]]);
+        assert_eq!(parents, [1, 0]);
+        assert_eq!((search.finished[0].ids.as_slice(), search.finished[0].length), (&[6][..], 2));
+    }
+
+    #[test]
+    fn equal_continuations_are_ordered_by_hypothesis_and_id() {
+        let options = options(3, 0.0);
+        let mut search = Search::new(&options, 1);
+        search.advance(&[vec![(5, -1.0), (7, -1.0)]]);
+        let parents = search.advance(&[vec![(9, -1.0)], vec![(4, -1.0), (6, -1.0)]]);
+        assert_eq!(parents, [0, 1, 1]);
+        assert_eq!(search.last_tokens().collect::<Vec<_>>(), [9, 4, 6]);
+    }
+
+    #[test]
+    fn the_search_goes_on_while_an_alive_hypothesis_is_better_than_the_finished_ones() {
+        for (alive, over) in [(-0.9, false), (-1.1, true)] {
+            let options = options(1, 1.0);
+            let mut search = Search::new(&options, 1);
+            search.finished.push(Hypothesis { normalized: -1.0, ..Hypothesis::default() });
+            search.advance(&[vec![(5, alive)]]);
+            assert_eq!(search.rows() == 0, over);
+        }
+    }
+
+    #[test]
+    fn cut_translations_only_fill_up_the_list() {
+        let options = Options { n_best: 2, ..options(2, 1.0) };
+        let mut search = Search::new(&options, 0);
+        search.advance(&[vec![(5, -0.01), (EOS, -9.0)]]);
+        while search.rows() > 0 {
+            let continuations = vec![vec![(5, -0.01)]; search.rows()];
+            search.advance(&continuations);
+        }
+        let list = search.into_hypotheses();
+        assert_eq!([list[0].ids.len(), list[1].ids.len()], [10, 0]);
+        let options = Options { n_best: 1, ..options };
+        let mut search = Search::new(&options, 0);
+        search.advance(&[vec![(5, -0.01), (EOS, -9.0)]]);
+        while search.rows() > 0 {
+            search.advance(&[vec![(5, -0.01)]]);
+        }
+        assert_eq!(search.into_hypotheses()[0].length, 1);
+    }
+}

@@ -1,0 +1,313 @@
+//! Many sentences: sorted by length, packed into batches, searched together, given back in the order they came in.
+
+use super::distribution::best_tokens;
+use super::search::Search;
+use super::{check_ensemble, DecodeError, Hypothesis, Options, Result};
+use crate::batch::Sequences;
+use crate::model::{Forward, Memory, Model, Output, StepState};
+
+/// The `n_best` translations of each source, best first, at least one each; several models vote with the mean of their
+/// probabilities.
+///
+/// `sources`: ids with `</s>`; an empty one (an empty line) is translated to nothing with score 0. The result depends
+/// on neither the order nor the batches, up to the rounding of matrix products. `on_progress` gets the number of
+/// sentences done; `stop` is asked at every step.
+///
+/// # Errors
+/// [`DecodeError::Stopped`] when `stop` said so; no models, or models of different vocabularies; errors of candle.
+pub fn translate(
+    models: &[&dyn Model],
+    sources: &[Vec<u32>],
+    options: &Options,
+    on_progress: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Vec<Hypothesis>>> {
+    check_ensemble(models)?;
+    let outputs: Vec<Output> = models.iter().map(|model| model.output()).collect();
+    let mut translations = vec![vec![Hypothesis::default()]; sources.len()];
+    let batches = batches(sources, options.batch_size);
+    let mut done = sources.len() - batches.iter().map(Vec::len).sum::<usize>();
+    for batch in &batches {
+        let source = Sequences::pack(batch.iter().map(|&i| sources[i].as_slice()));
+        let searches = search(models, &outputs, &source, options, &mut |finished| on_progress(done + finished), stop)?;
+        done += batch.len();
+        for (&i, search) in batch.iter().zip(searches) {
+            translations[i] = search.into_hypotheses();
+        }
+    }
+    on_progress(done);
+    Ok(translations)
+}
+
+/// Indices of the sources that are not empty, longest first, cut into batches of at most `tokens` source tokens. The
+/// longest come first so that a lack of memory shows at once.
+fn batches(sources: &[Vec<u32>], tokens: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sources.len()).filter(|&i| !sources[i].is_empty()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(sources[i].len()));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut room = 0;
+    for i in order {
+        let length = sources[i].len();
+        match batches.last_mut() {
+            Some(batch) if length <= room => {
+                batch.push(i);
+                room -= length;
+            }
+            _ => {
+                batches.push(vec![i]);
+                room = tokens.saturating_sub(length);
+            }
+        }
+    }
+    batches
+}
+
+/// The finished searches of one batch.
+fn search<'a>(
+    models: &[&dyn Model],
+    outputs: &[Output],
+    source: &Sequences,
+    options: &'a Options,
+    on_finished: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Search<'a>>> {
+    let mut states = models.iter().map(|model| begin(*model, source)).collect::<Result<Vec<_>>>()?;
+    let mut searches: Vec<Search> = (0..source.len()).map(|i| Search::new(options, source.get(i).len())).collect();
+    loop {
+        if stop() {
+            return Err(DecodeError::Stopped);
+        }
+        let last: Vec<u32> = searches.iter().flat_map(Search::last_tokens).collect();
+        let decoded = states.iter_mut().map(|state| state.step(&last)).collect::<candle_core::Result<Vec<_>>>()?;
+        let continuations = best_tokens(outputs, &decoded, Search::candidates(options))?;
+        let mut rows = Vec::with_capacity(last.len());
+        let mut first = 0;
+        for search in &mut searches {
+            let end = first + search.rows();
+            rows.extend(search.advance(&continuations[first..end]).into_iter().map(|parent| first + parent));
+            first = end;
+        }
+        on_finished(searches.iter().filter(|search| search.rows() == 0).count());
+        if rows.is_empty() {
+            return Ok(searches);
+        }
+        // Copying the caches is most of a cheap step; a greedy step in which nothing ends needs no copy.
+        if rows.len() != last.len() || rows.iter().enumerate().any(|(row, &from)| row != from) {
+            states.iter_mut().try_for_each(|state| state.select(&rows))?;
+        }
+    }
+}
+
+fn begin(model: &dyn Model, source: &Sequences) -> Result<Box<dyn StepState>> {
+    let memory = model.encode(source, &Forward::eval())?;
+    // Without this the cached states would keep the encoder's tape.
+    let memory = Memory { states: memory.states.detach(), offsets: memory.offsets };
+    Ok(model.begin(&memory)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table_model::TableModel;
+    use super::super::{score, Penalty};
+    use super::*;
+    use crate::config::LengthPenalty;
+    use std::cell::Cell;
+
+    const EOS: u32 = 1;
+
+    fn options(model: &TableModel, beam_size: usize) -> Options {
+        Options {
+            beam_size,
+            penalty: Penalty { kind: LengthPenalty::Length, exponent: 0.0 },
+            max_length_factor: 0.0,
+            batch_size: 1000,
+            n_best: 1,
+            eos: EOS,
+            start: model.pad(),
+        }
+    }
+
+    fn run(models: &[&dyn Model], sources: &[Vec<u32>], options: &Options) -> Vec<Vec<Hypothesis>> {
+        translate(models, sources, options, &mut |_| (), &|| false).unwrap()
+    }
+
+    /// Sources of 1 to 7 tokens, different ones.
+    fn sources(n: u32) -> Vec<Vec<u32>> {
+        (0..n).map(|i| (0..=i * 5 % 7).map(|j| (i * 3 + j) % 11).collect()).collect()
+    }
+
+    /// The best sequence of at most `left` tokens, `</s>` included, by trying all.
+    fn exhaustive(model: &TableModel, source: &[u32], options: &Options) -> Hypothesis {
+        let mut best = Hypothesis { normalized: f64::NEG_INFINITY, ..Hypothesis::default() };
+        let mut open = vec![(Vec::new(), 0.0)];
+        while let Some((ids, score)) = open.pop() {
+            let last = ids.last().copied().unwrap_or(options.start);
+            for (token, log_p) in model.log_probabilities(source, last).into_iter().enumerate() {
+                let (token, score) = (token as u32, score + log_p);
+                if token == EOS {
+                    let normalized = options.penalty.normalize(score, ids.len() + 1);
+                    if normalized > best.normalized {
+                        best = Hypothesis { ids: ids.clone(), score, normalized, length: ids.len() + 1 };
+                    }
+                } else if token != model.pad() && ids.len() + 1 < options.max_length(source.len()) {
+                    let mut longer = ids.clone();
+                    longer.push(token);
+                    open.push((longer, score));
+                }
+            }
+        }
+        best
+    }
+
+    #[test]
+    fn a_beam_as_large_as_the_space_finds_what_exhaustive_search_finds() {
+        for (seed, exponent) in [(1, 0.0), (2, 1.0), (3, 0.6), (4, 1.0)] {
+            let model = TableModel::new(seed, 4);
+            let penalty = Penalty { kind: LengthPenalty::Length, exponent };
+            let options = Options { penalty, ..options(&model, 1 << 10) };
+            let sources = sources(4);
+            for (found, source) in run(&[&model], &sources, &options).iter().zip(&sources) {
+                let best = exhaustive(&model, source, &options);
+                assert_eq!(found[0].ids, best.ids, "seed {seed}");
+                assert!((found[0].score - best.score).abs() < 1e-4);
+                assert!((found[0].normalized - best.normalized).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn beam_one_follows_the_most_probable_token() {
+        let model = TableModel::new(5, 9);
+        let options = options(&model, 1);
+        let sources = sources(12);
+        for (found, source) in run(&[&model], &sources, &options).iter().zip(&sources) {
+            let (mut ids, mut last) = (Vec::new(), options.start);
+            while ids.len() < options.max_length(source.len()) {
+                let log_p = model.log_probabilities(source, last);
+                last =
+                    (0..log_p.len() as u32).max_by(|&a, &b| log_p[a as usize].total_cmp(&log_p[b as usize])).unwrap();
+                if last == EOS {
+                    break;
+                }
+                ids.push(last);
+            }
+            assert_eq!(found[0].ids, ids);
+        }
+    }
+
+    #[test]
+    fn batches_and_order_do_not_change_translations() {
+        let model = TableModel::new(6, 9);
+        let sources = sources(15);
+        let options = Options { n_best: 3, ..options(&model, 3) };
+        let together = run(&[&model], &sources, &options);
+        for batch_size in [0, 9] {
+            assert_eq!(run(&[&model], &sources, &Options { batch_size, ..options }), together);
+        }
+        let backwards: Vec<_> = sources.iter().rev().cloned().collect();
+        let mut result = run(&[&model], &backwards, &options);
+        result.reverse();
+        assert_eq!(result, together);
+    }
+
+    #[test]
+    fn an_empty_line_stays_empty_and_where_it_was() {
+        let model = TableModel::new(7, 9);
+        let full = sources(2);
+        let sources = [vec![], full[0].clone(), vec![], full[1].clone()];
+        let result = run(&[&model], &sources, &options(&model, 2));
+        assert_eq!((&result[0], &result[2]), (&vec![Hypothesis::default()], &vec![Hypothesis::default()]));
+        assert_eq!([result[1].clone(), result[3].clone()], run(&[&model], &full, &options(&model, 2))[..]);
+        assert!(run(&[&model], &[], &options(&model, 2)).is_empty());
+    }
+
+    #[test]
+    fn n_best_lists_are_sorted_distinct_and_free_of_padding() {
+        let model = TableModel::new(8, 6);
+        let penalty = Penalty { kind: LengthPenalty::Gnmt, exponent: 1.0 };
+        let options = Options { n_best: 5, penalty, ..options(&model, 5) };
+        for list in run(&[&model], &sources(10), &options) {
+            assert_eq!(list.len(), 5);
+            for pair in list.windows(2) {
+                assert!(pair[0].normalized >= pair[1].normalized && pair[0].ids != pair[1].ids);
+            }
+            assert!(list.iter().all(|h| !h.ids.contains(&model.pad()) && !h.ids.contains(&EOS)));
+        }
+    }
+
+    #[test]
+    fn an_ensemble_of_one_model_twice_is_that_model() {
+        let model = TableModel::new(9, 9);
+        let sources = sources(8);
+        let options = options(&model, 3);
+        let (one, two) = (run(&[&model], &sources, &options), run(&[&model, &model], &sources, &options));
+        for (one, two) in one.iter().zip(&two) {
+            assert_eq!(one[0].ids, two[0].ids);
+            assert!((one[0].score - two[0].score).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn an_ensemble_needs_models_of_one_vocabulary() {
+        let (small, large) = (TableModel::new(1, 8), TableModel::new(1, 9));
+        let attempt = |models: &[&dyn Model]| {
+            translate(models, &sources(1), &options(&small, 1), &mut |_| (), &|| false).unwrap_err().to_string()
+        };
+        assert!(attempt(&[&small, &large]).ends_with("model 1 has 8 tokens, model 2 has 9"));
+        assert!(attempt(&[]).contains("at least one model"));
+    }
+
+    #[test]
+    fn a_stop_is_honoured_at_the_next_step() {
+        let model = TableModel::new(10, 9).without(EOS);
+        let asked = Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() == 3
+        };
+        let result = translate(&[&model], &sources(3), &options(&model, 2), &mut |_| (), &stop);
+        assert!(matches!(result, Err(DecodeError::Stopped)));
+        assert_eq!(asked.get(), 3);
+    }
+
+    #[test]
+    fn a_model_that_never_ends_is_cut_at_the_maximum_length() {
+        let model = TableModel::new(11, 9).without(EOS);
+        let sources = sources(5);
+        let options = Options { max_length_factor: 1.5, n_best: 2, ..options(&model, 2) };
+        for (list, source) in run(&[&model], &sources, &options).iter().zip(&sources) {
+            let longest = (1.5 * source.len() as f64) as usize + 10;
+            assert_eq!(list.len(), 2);
+            assert!(list.iter().all(|h| h.ids.len() == longest && h.length == longest));
+        }
+    }
+
+    #[test]
+    fn scores_are_the_log_probabilities_of_the_translations() {
+        let (a, b) = (TableModel::new(12, 9), TableModel::new(13, 9));
+        let sources = sources(9);
+        for models in [vec![&a as &dyn Model], vec![&a, &b]] {
+            let options = options(&a, 4);
+            let found = run(&models, &sources, &options);
+            let pairs = sources.iter().zip(&found).filter(|(_, list)| list[0].length > list[0].ids.len());
+            let pairs: Vec<_> = pairs.map(|(s, list)| (s.clone(), [&list[0].ids[..], &[EOS]].concat())).collect();
+            assert!(!pairs.is_empty());
+            let scores = score(&models, &pairs, options.start, 20, &mut |_| (), &|| false).unwrap();
+            let expected = found.iter().filter(|list| list[0].length > list[0].ids.len()).map(|list| list[0].score);
+            for (score, expected) in scores.iter().zip(expected) {
+                assert!((score - expected).abs() < 1e-4, "{score} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn progress_counts_every_sentence_once() {
+        let model = TableModel::new(14, 9);
+        let mut counts = Vec::new();
+        let sources = [sources(6), vec![vec![]]].concat();
+        let options = Options { batch_size: 8, ..options(&model, 2) };
+        translate(&[&model], &sources, &options, &mut |done| counts.push(done), &|| false).unwrap();
+        assert!(counts.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(counts.last(), Some(&7));
+    }
+}
