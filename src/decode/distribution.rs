@@ -1,12 +1,12 @@
-//! Next-token distributions from decoder states: log p = log softmax(states · tableᵀ + bias), `<pad>` excluded, and
-//! the mean of the probabilities of several models.
+//! Next-token distributions from decoder states, `<pad>` excluded, and the mean of the probabilities of several models.
 
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::model::Output;
+use crate::ops::{self, Targets};
 
-/// Logits held at a time, in numbers: 64 MiB.
+/// Log-probabilities held at a time, in numbers: 64 MiB.
 const CHUNK: usize = 16 << 20;
 
 /// A continuation: token id and log-probability.
@@ -17,79 +17,57 @@ pub(super) type Candidate = (u32, f64);
 /// `states`: decoder states `[rows, d]` of each model, `outputs`: their output projections. Tokens of probability zero,
 /// and of a distribution that is not finite, are left out.
 pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Result<Vec<Vec<Candidate>>> {
-    let mut best = Vec::new();
-    for_each_chunk(outputs, states, |logits, vocabulary| {
-        let rows = logits[0].len() / vocabulary;
-        best.par_extend((0..rows).into_par_iter().map(|row| {
-            let row: Vec<&[f32]> = logits.iter().map(|l| &l[row * vocabulary..(row + 1) * vocabulary]).collect();
-            best_of_row(&row, k)
-        }));
-    })?;
-    Ok(best)
-}
-
-/// The log-probability of token `labels[i]` in row `i`; arguments as for [`best_tokens`].
-pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]) -> Result<Vec<f64>> {
-    let mut scores = Vec::with_capacity(labels.len());
-    for_each_chunk(outputs, states, |logits, vocabulary| {
-        let labels = &labels[scores.len()..scores.len() + logits[0].len() / vocabulary];
-        scores.par_extend(labels.par_iter().enumerate().map(|(row, label)| {
-            let log_probabilities = logits.iter().map(|l| {
-                let row = &l[row * vocabulary..(row + 1) * vocabulary];
-                f64::from(row[*label as usize]) - log_sum_exp(row)
-            });
-            log_mean_exp(&log_probabilities.collect::<Vec<_>>())
-        }));
-    })?;
-    Ok(scores)
-}
-
-/// Calls `work` with the logits `[rows, V]` of each model for successive ranges of rows, few enough for the memory.
-fn for_each_chunk(outputs: &[Output], states: &[Tensor], mut work: impl FnMut(&[Vec<f32>], usize)) -> Result<()> {
     let (rows, vocabulary) = (states[0].dim(0)?, outputs[0].table.dim(0)?);
     let step = (CHUNK / vocabulary / states.len()).max(1);
+    let mut best = Vec::with_capacity(rows);
     for start in (0..rows).step_by(step) {
         let length = step.min(rows - start);
         let chunk: Result<Vec<Vec<f32>>> = outputs
             .iter()
             .zip(states)
-            .map(|(output, states)| masked_logits(output, &states.narrow(0, start, length)?))
+            .map(|(output, states)| log_probabilities(output, &states.narrow(0, start, length)?))
             .collect();
-        work(&chunk?, vocabulary);
+        let chunk = chunk?;
+        best.par_extend((0..length).into_par_iter().map(|row| {
+            let row: Vec<&[f32]> = chunk.iter().map(|l| &l[row * vocabulary..(row + 1) * vocabulary]).collect();
+            best_of_row(&row, k)
+        }));
     }
-    Ok(())
+    Ok(best)
 }
 
-/// `[rows, V]` logits on the host, −∞ for the masked token.
-fn masked_logits(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
-    let mut logits = states.detach().matmul(&output.table.detach().t()?)?;
-    if let Some(bias) = &output.bias {
-        logits = logits.broadcast_add(&bias.detach())?;
-    }
-    let vocabulary = logits.dim(1)?;
-    let mut logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    logits.chunks_mut(vocabulary).for_each(|row| row[output.masked as usize] = f32::NEG_INFINITY);
-    Ok(logits)
+/// The log-probability of token `labels[i]` in row `i`; arguments as for [`best_tokens`].
+///
+/// # Errors
+/// A label outside the vocabulary, or `<pad>`.
+pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]) -> Result<Vec<f64>> {
+    let of_model = |(output, states): (&Output, &Tensor)| {
+        let targets = Targets { labels, masked: Some(output.masked) };
+        ops::token_nll(states, &output.table, output.bias.as_ref(), targets)
+    };
+    let nll = outputs.iter().zip(states).map(of_model).collect::<Result<Vec<_>>>()?;
+    Ok((0..labels.len()).map(|i| log_mean_exp(&nll.iter().map(|nll| -nll[i]).collect::<Vec<_>>())).collect())
+}
+
+/// `[rows, V]` on the host, −∞ for the masked token.
+fn log_probabilities(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
+    ops::log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.masked))?
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1()
 }
 
 fn best_of_row(models: &[&[f32]], k: usize) -> Vec<Candidate> {
-    if let [logits] = models {
-        // Logits and log-probabilities have the same order.
-        let normalizer = log_sum_exp(logits);
-        let best = top(logits.iter().copied(), k);
-        return finite(best.into_iter().map(|(id, logit)| (id, f64::from(logit) - normalizer)));
+    if let [log_p] = models {
+        return top(log_p.iter().copied(), k).into_iter().map(|(id, log_p)| (id, f64::from(log_p))).collect();
     }
     let mut mean = vec![0.0f32; models[0].len()];
-    for logits in models {
-        let normalizer = log_sum_exp(logits) as f32;
-        mean.iter_mut().zip(*logits).for_each(|(mean, logit)| *mean += (logit - normalizer).exp());
+    for log_p in models {
+        mean.iter_mut().zip(*log_p).for_each(|(mean, log_p)| *mean += log_p.exp());
     }
     let count = models.len() as f64;
-    finite(top(mean.into_iter(), k).into_iter().map(|(id, sum)| (id, (f64::from(sum) / count).ln())))
-}
-
-fn finite(candidates: impl Iterator<Item = Candidate>) -> Vec<Candidate> {
-    candidates.filter(|(_, log_probability)| log_probability.is_finite()).collect()
+    let best = top(mean.into_iter(), k).into_iter().map(|(id, sum)| (id, (f64::from(sum) / count).ln()));
+    best.filter(|(_, log_p)| log_p.is_finite()).collect()
 }
 
 /// The `k` largest values with their positions, largest first, equal ones in order of position.
@@ -109,13 +87,6 @@ fn top(values: impl Iterator<Item = f32>, k: usize) -> Vec<(u32, f32)> {
         }
     }
     best
-}
-
-/// log Σ eˣ; partial sums in a fixed order, so the result is the same on every machine width.
-fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.chunks(64).map(|chunk| f64::from(chunk.iter().map(|x| (x - max).exp()).sum::<f32>())).sum();
-    f64::from(max) + sum.ln()
 }
 
 /// log of the mean of eˣ.
@@ -151,9 +122,9 @@ mod tests {
         for row in &best {
             assert!((row.iter().map(|c| c.1.exp()).sum::<f64>() - 1.0).abs() < 1e-6);
         }
-        let scores = token_scores(&[output(3)?], &[states], &[1, 3])?;
+        let scores = token_scores(&[output(3)?], &[states.clone()], &[1, 0])?;
         assert!((scores[0] - best[0][1].1).abs() < 1e-6);
-        assert_eq!(scores[1], f64::NEG_INFINITY);
+        assert!(token_scores(&[output(3)?], &[states], &[1, 3]).is_err());
         Ok(())
     }
 
