@@ -64,7 +64,8 @@ pub fn ter(hypotheses: &[&str], references: &[Vec<&str>], options: &TerOptions) 
 fn segment(hypothesis: &str, references: &[&str], options: &TerOptions) -> (u64, f64) {
     let clean = |line: &str| normalize(&prepare(line, false), options);
     let hypothesis = clean(hypothesis);
-    let references: Vec<String> = references.iter().map(|line| clean(line)).collect();
+    // sacreBLEU normalizes references twice; with `normalized` that can differ from once (`s's's`, `&amp;lt;`)
+    let references: Vec<String> = references.iter().map(|line| clean(&clean(line))).collect();
     let mut numbering = Numbering::default();
     let hypothesis = numbering.number(words(&hypothesis));
     let references: Vec<Vec<u32>> = references.iter().map(|line| numbering.number(words(line))).collect();

@@ -7,3 +7,4 @@ mod configs;
 mod rnn;
 mod checkpoint;
 mod optimizers;
+mod metrics;
