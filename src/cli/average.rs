@@ -22,6 +22,6 @@ pub(super) fn average(args: &AverageArgs) -> Result<ExitCode> {
     }
     let paths: Vec<_> = steps[steps.len() - wanted..].iter().map(|&step| store.path(step)).collect();
     let out = args.out.clone().unwrap_or_else(|| args.run.join(AVERAGE));
-    checkpoint::write_weights(&out, &checkpoint::average(&paths)?)?;
+    checkpoint::save_weights(&out, &checkpoint::average(&paths)?)?;
     Ok(ExitCode::Success)
 }

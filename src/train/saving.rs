@@ -4,19 +4,23 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
 
-use crate::checkpoint::{Loaded, Snapshot, Store};
+use crate::checkpoint::{self, Snapshot, Store};
 use crate::events::sinks::Sinks;
 use crate::events::Event;
 use crate::exit::InputError;
-use crate::optim::{Ema, Optimizer};
+use crate::optim::{Ema, Optimizer, OptimizerState};
 use crate::params::ParamSet;
 
 use super::session::Session;
 use super::state::TrainState;
 
+/// Counter of the moving average, kept among the scalars of the optimizer.
+const AVERAGED_UPDATES: &str = "ema.t";
+
 impl Session {
-    /// Writes a checkpoint of the current step unless it is on disk already.
+    /// Writes a checkpoint of the current step unless it is on disk already, and deletes those that are not kept.
     pub(super) fn save(&mut self) -> Result<()> {
         if self.saved_at == Some(self.state.step) {
             return Ok(());
@@ -24,17 +28,11 @@ impl Session {
         let clock = Instant::now();
         self.state.metrics_bytes = self.metrics_bytes();
         self.state.schedule = self.schedule.state().clone();
-        let params = self.model.params();
-        let best = self.state.best.as_ref().filter(|best| best.step == self.state.step);
-        let snapshot = Snapshot {
-            step: self.state.step,
-            params,
-            average: self.ema.as_ref().map(|ema| ema.state(params)),
-            optimizer: self.optimizer.state()?,
-            state: serde_json::to_value(&self.state)?,
-            score: best.map(|best| best.value),
-        };
-        let path = self.store.save(&snapshot)?;
+        let path = self.store.save(&self.snapshot()?)?;
+        let metric = self.config.validation.early_stopping_metric;
+        let keep = &self.config.checkpoint;
+        let scored = &self.state.scored;
+        self.store.retain(metric.name(), metric.lower_is_better(), scored, keep.keep_last, keep.keep_best)?;
         let seconds_save = clock.elapsed().as_secs_f64();
         self.state.seconds_save += seconds_save;
         self.saved_at = Some(self.state.step);
@@ -42,66 +40,96 @@ impl Session {
         Ok(())
     }
 
+    fn snapshot(&self) -> Result<Snapshot> {
+        let params = self.model.params();
+        let trained: Vec<(String, Tensor)> =
+            params.iter().map(|param| (param.name.clone(), param.var.as_detached_tensor())).collect();
+        let mut optimizer = self.optimizer.state()?;
+        let (weights, raw_weights) = match &self.ema {
+            Some(ema) => {
+                optimizer.scalars.extend(ema.state(params).scalars);
+                (ema.tensors(params), Some(trained))
+            }
+            None => (trained, None),
+        };
+        let state = serde_json::to_value(&self.state)?;
+        Ok(Snapshot { step: self.state.step, weights, raw_weights, optimizer, state })
+    }
+
     /// Returns to the newest checkpoint after non-finite gradients, at half the rate, with fresh batches.
     pub(super) fn roll_back(&mut self) -> Result<()> {
-        let Some(found) = newest(&self.store, self.folder.root(), &mut self.sinks)? else { return Ok(()) };
-        let good = restore(found, self.model.params(), self.optimizer.as_mut(), self.ema.as_mut())?;
+        let found = newest(&self.store, self.folder.root(), &mut self.sinks)?;
+        let path = self.store.path(found.step);
+        let good = restore(&path, found, self.model.params(), self.optimizer.as_mut(), self.ema.as_mut())?;
         self.optimizer.reset();
         self.state.schedule = self.schedule.state().clone();
         self.state.roll_back_to(good);
         self.schedule.load_state(self.state.schedule.clone());
-        let step = self.state.step;
-        self.warn(format!("rolled back to the checkpoint of update {step}; the learning rate is halved"));
+        self.store.forget_after(self.state.step)?;
+        self.warn("rolled back to this update; the learning rate is halved".to_string());
         Ok(())
     }
 
-    /// Puts the best validated weights into the model, for the test. Without validation the last ones stay.
+    /// Puts the weights to test into the model: those of the best validation, else the last ones, averaged if an
+    /// average is kept.
     pub(super) fn load_best(&mut self) -> Result<()> {
         self.swap_average()?;
-        let best = self.state.best.as_ref().map(|best| best.step).filter(|&step| step != self.state.step);
-        if let Some(step) = best.filter(|&step| self.store.has(step)) {
-            self.store.load_weights(step, self.model.params())?;
+        let best = self.state.best.as_ref().map(|best| self.store.path(best.step)).filter(|path| path.exists());
+        if let Some(path) = best {
+            checkpoint::load_weights(&path, self.model.params())?;
         }
         Ok(())
     }
 }
 
 /// The newest whole checkpoint; damaged newer ones become warnings.
-pub(super) fn newest(store: &Store, run: &Path, sinks: &mut Sinks) -> Result<Option<Loaded>> {
-    let found = store.load_newest()?;
-    for damage in &found.damaged {
-        sinks.emit(&Event::Warning { step: 0, message: format!("{damage}; the checkpoint before it is used") });
-    }
-    if found.checkpoint.is_none() {
+pub(super) fn newest(store: &Store, run: &Path, sinks: &mut Sinks) -> Result<Snapshot> {
+    let Some(found) = store.load_newest(&Device::Cpu)? else {
         let run = run.display();
         return Err(InputError::new(format!(
-            "{run} has no whole checkpoint to continue from; start over with `nmt-train --config {run}/config.toml --force`"
+            "{run} has no checkpoint to continue from; start over with `nmt-train --config {run}/config.toml --force`"
         ))
         .into());
+    };
+    let step = found.snapshot.step;
+    for problem in found.problems {
+        sinks.emit(&Event::Warning { step, message: format!("{problem}; the checkpoint of update {step} is used") });
     }
-    Ok(found.checkpoint)
+    Ok(found.snapshot)
 }
 
 /// Puts a checkpoint into the parts of a run; returns its counters.
 pub(super) fn restore(
-    found: Loaded,
+    path: &Path,
+    found: Snapshot,
     params: &ParamSet,
     optimizer: &mut dyn Optimizer,
     ema: Option<&mut Ema>,
 ) -> Result<TrainState> {
-    let state = serde_json::from_value(found.state).context("read state.json")?;
-    found.raw_weights.load_into(params)?;
-    optimizer.load_state(params, found.optimizer)?;
-    if let Some(ema) = ema {
-        ema.load_state(params, found.average)?;
+    let Snapshot { weights, raw_weights, optimizer: mut saved, state, .. } = found;
+    let state = serde_json::from_value(state).with_context(|| format!("read {}/state.json", path.display()))?;
+    let counter = saved.scalars.iter().position(|(name, _)| name == AVERAGED_UPDATES).map(|i| saved.scalars.remove(i));
+    match (ema, counter) {
+        (Some(ema), Some(counter)) => {
+            let tensors = weights.iter().map(|(name, average)| (format!("{name}.ema"), average.clone())).collect();
+            ema.load_state(params, OptimizerState { tensors, scalars: vec![counter] })?;
+        }
+        // Averaging was switched on by this resume: it begins at the weights of the checkpoint.
+        (Some(ema), None) => {
+            checkpoint::fill(path, weights.clone(), params)?;
+            ema.restart(params)?;
+        }
+        (None, _) => (),
     }
+    checkpoint::fill(path, raw_weights.unwrap_or(weights), params)?;
+    optimizer.load_state(params, saved)?;
     Ok(state)
 }
 
 /// Refuses to continue on other text or another vocabulary: batches and ids would mean something else.
 pub(super) fn check_same_data(saved: &TrainState, now: &TrainState) -> Result<()> {
     let what = if saved.tokenizer_fingerprint != now.tokenizer_fingerprint {
-        "tokenizer.json in the run folder is not the one this run was started with"
+        "the tokenizer in the run folder is not the one this run was started with"
     } else if saved.data_fingerprint != now.data_fingerprint {
         "the training text has changed since this run was started"
     } else {

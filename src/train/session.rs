@@ -69,9 +69,12 @@ impl Session {
     pub fn open(job: Job) -> Result<Self> {
         let Job { config, folder, mut sinks, signals, threads, command, resume } = job;
         let device = super::machine::device(&config.device)?;
-        let store = Store::open(&folder.checkpoints(), &config.checkpoint, config.validation.early_stopping_metric)?;
+        let store = Store::open(folder.root())?;
         // Looked for before the data is read: its absence should be known within a second.
-        let checkpoint = if resume { saving::newest(&store, folder.root(), &mut sinks)? } else { None };
+        let checkpoint = match resume {
+            true => Some(saving::newest(&store, folder.root(), &mut sinks)?),
+            false => None,
+        };
 
         let cache = resources::cache_dir(&config, folder.root());
         let mut note = |text: String| sinks.emit(&Event::Note(text));
@@ -84,11 +87,11 @@ impl Session {
             true => Some(Ema::new(model.params(), config.train.ema_decay)?),
             false => None,
         };
-        let fresh = TrainState::new(resources.train.fingerprint().to_string(), resources.tokenizers.fingerprint());
+        let fresh = TrainState::new(resources.train.fingerprint.clone(), resources.tokenizers.fingerprint());
         let saved_at = checkpoint.as_ref().map(|found| found.step);
         let (state, pretrained) = match checkpoint {
             Some(found) => {
-                let state = saving::restore(found, model.params(), optimizer.as_mut(), ema.as_mut())?;
+                let state = saving::restore(&store.path(found.step), found, model.params(), optimizer.as_mut(), ema.as_mut())?;
                 saving::check_same_data(&state, &fresh)?;
                 schedule.load_state(state.schedule.clone());
                 (state, Vec::new())

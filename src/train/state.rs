@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Scored;
 use crate::optim::ScheduleState;
 
 /// Counters and sums. Exact in JSON: floats are written so that they read back to the same bits.
@@ -25,6 +26,8 @@ pub struct TrainState {
     pub skipped_in_a_row: u32,
     pub rollbacks: u32,
     pub best: Option<Best>,
+    /// All validations by `validation.early_stopping_metric`.
+    pub scored: Vec<Scored>,
     pub validations_without_improvement: u32,
     /// Step of the last validation, so that the end of training does not repeat it.
     pub validated_at: Option<u64>,

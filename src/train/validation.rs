@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::config::{Every, Metric};
+use crate::checkpoint::Scored;
+use crate::config::{DecodeConfig, Every, Metric};
 use crate::events::{Event, Sample, ValidPoint};
 use crate::fsio;
 
@@ -51,6 +52,7 @@ impl Session {
             self.state.validations_without_improvement += 1;
         }
         if let Some(value) = value {
+            self.state.scored.push(Scored { step: self.state.step, score: value });
             if self.schedule.validated(value, metric.lower_is_better()) {
                 self.sinks.emit(&Event::Note("no improvement: the learning rate falls".to_string()));
             }
@@ -158,10 +160,11 @@ impl Session {
         let most = seen.values().max().copied().unwrap_or(0);
         let late = self.state.step > 2 * self.config.schedule.warmup_updates;
         if late && scores.hypotheses.len() >= 20 && 2 * most > scores.hypotheses.len() {
-            self.warn(format!(
+            self.warn(
                 "more than half of the validation translations are the same sentence: \
                  try a lower optimizer.lr or a longer schedule.warmup_updates"
-            ));
+                    .to_string(),
+            );
         }
     }
 }
