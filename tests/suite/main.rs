@@ -8,3 +8,4 @@ mod rnn;
 mod checkpoint;
 mod optimizers;
 mod metrics;
+mod transformer;
