@@ -5,6 +5,6 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    nmt_train::ops::memory::keep_freed_memory();
+    nmt_train::ops::keep_freed_memory();
     nmt_train::cli::main()
 }

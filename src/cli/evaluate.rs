@@ -17,15 +17,15 @@ use super::trained::Trained;
 use super::translate::{search_options, translate_lines};
 
 pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
-    let references = data::read_lines(&args.reference)?;
+    let references = lines(&args.reference)?;
     let mut language = String::new();
     let hypotheses = match &args.hypothesis {
-        Some(path) => same_length(data::read_lines(path)?, path, &references, &args.reference)?,
+        Some(path) => same_length(lines(path)?, path, &references, &args.reference)?,
         None => {
             let Some(path) = &args.source else {
                 return Err(InputError::new("evaluating a run needs --source FILE").into());
             };
-            let lines = same_length(data::read_lines(path)?, path, &references, &args.reference)?;
+            let lines = same_length(lines(path)?, path, &references, &args.reference)?;
             let runs = Trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
             let options = search_options(&runs[0], &args.decode)?;
             let signals = Signals::install()?;
@@ -68,6 +68,11 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     Ok(ExitCode::Success)
 }
 
+/// Lines of a file.
+pub(super) fn lines(path: &Path) -> Result<Vec<String>> {
+    Ok(data::read_lines(&path.to_string_lossy())?)
+}
+
 fn same_length(lines: Vec<String>, path: &Path, references: &[String], reference: &Path) -> Result<Vec<String>> {
     if lines.len() == references.len() {
         return Ok(lines);
@@ -84,7 +89,7 @@ fn same_length(lines: Vec<String>, path: &Path, references: &[String], reference
 
 fn tokenizer(name: Tokenize) -> BleuTokenizer {
     match name {
-        Tokenize::T13a => BleuTokenizer::T13a,
+        Tokenize::T13a => BleuTokenizer::V13a,
         Tokenize::Zh => BleuTokenizer::Zh,
         Tokenize::Intl => BleuTokenizer::Intl,
         Tokenize::Char => BleuTokenizer::Char,

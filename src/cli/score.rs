@@ -4,17 +4,17 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use crate::data;
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
 use crate::tokenizer::Tokenizer;
 use crate::train::Signals;
 
 use super::args::{CommonArgs, ScoreArgs};
+use super::evaluate::lines;
 use super::trained::Trained;
 
 pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
-    let (sources, targets) = (data::read_lines(&args.source)?, data::read_lines(&args.target)?);
+    let (sources, targets) = (lines(&args.source)?, lines(&args.target)?);
     if sources.len() != targets.len() {
         return Err(InputError::new(format!(
             "{} has {} lines, {} has {}; they must be line by line the same sentences",

@@ -19,6 +19,7 @@ pub use error::Error;
 pub use filter::{Dropped, Reason};
 pub use hub::{resolve, Hub, HubError};
 pub use prepare::{prepare, Encode, Prepare};
+pub use lines::read_lines;
 pub use source::{raw_pairs, text_lines, Pair, Pairs, TextLines};
 
 /// One of the two languages of a pair.

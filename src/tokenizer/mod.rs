@@ -58,7 +58,16 @@ impl Tokenizers {
         let json = self.source.0.to_string(false).unwrap_or_default();
         format!("{:x}", xxhash_rust::xxh3::xxh3_64(json.as_bytes()))
     }
-    pub fn train_joint<E: std::fmt::Display>(c: &TokenizerConfig, lines: impl Iterator<Item = Result<String, E>> + Send) -> R<Self> {
+    pub fn joint(t: Tokenizer) -> Self {
+        let t = Arc::new(t);
+        Tokenizers { source: t.clone(), target: t }
+    }
+    pub fn separate(a: Tokenizer, b: Tokenizer) -> Self {
+        Tokenizers { source: Arc::new(a), target: Arc::new(b) }
+    }
+}
+impl Tokenizer {
+    pub fn train(c: &TokenizerConfig, lines: impl Iterator<Item = String> + Send) -> R<Self> {
         let mut t: TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper> =
             TokenizerImpl::new(BPE::builder().unk_token("<unk>".into()).build().map_err(e)?);
         let meta = || tk::pre_tokenizers::metaspace::Metaspace::new('▁', tk::pre_tokenizers::metaspace::PrependScheme::Always, true);
@@ -66,14 +75,10 @@ impl Tokenizers {
         t.with_decoder(Some(meta()));
         let sp = ["<unk>", "<s>", "</s>"].map(|s| AddedToken::from(s, true)).to_vec();
         let mut trainer = BpeTrainer::builder().vocab_size(c.vocab_size - 1).special_tokens(sp).show_progress(false).build();
-        t.train(&mut trainer, lines.filter_map(Result::ok)).map_err(e)?;
+        t.train(&mut trainer, lines).map_err(e)?;
         t.add_special_tokens([AddedToken::from("<pad>", true)]).map_err(e)?;
         let j = t.to_string(false).map_err(e)?;
         let _ = ModelWrapper::BPE;
-        let t = Arc::new(Tokenizer(tk::Tokenizer::from_bytes(j.as_bytes()).map_err(e)?));
-        Ok(Tokenizers { source: t.clone(), target: t })
-    }
-    pub fn train_separate<E: std::fmt::Display>(c: &TokenizerConfig, a: impl Iterator<Item = Result<String, E>> + Send, _b: impl Iterator<Item = Result<String, E>> + Send) -> R<Self> {
-        Self::train_joint(c, a)
+        Ok(Tokenizer(tk::Tokenizer::from_bytes(j.as_bytes()).map_err(e)?))
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::batch::{Batch, Sequences};
 use crate::config::{DecodeConfig, Metric};
-use crate::decode;
+use crate::decode::{self, DecodeError};
 use crate::metrics::{self, Bleu, BleuOptions, Chrf, ChrfOptions};
 use crate::model::Model;
 use crate::objective;
@@ -89,8 +89,11 @@ impl Validator {
         }
         if wanted.iter().any(|&metric| metric != Metric::Nll) {
             let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().masked);
-            let Some(found) = decode::translate(&[model], &self.source, &search, on_progress, stop)? else {
-                return Ok(None);
+            let total = self.len() as f64;
+            let mut done = |sentences: usize| on_progress(sentences as f64 / total);
+            let found = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
+                Err(DecodeError::Stopped) => return Ok(None),
+                found => found?,
             };
             scores.hypotheses = found
                 .iter()

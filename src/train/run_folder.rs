@@ -57,7 +57,7 @@ impl RunFolder {
     /// # Errors
     /// When the folder can not be written.
     pub(super) fn record(&self, config: &Config, command: &str) -> Result<()> {
-        fsio::write_atomic(&config_path(&self.root), config.to_toml().as_bytes())?;
+        fsio::write_atomic(&config_path(&self.root), config.to_toml()?.as_bytes())?;
         let path = self.root.join("command.txt");
         let mut commands = if path.exists() { fsio::read_to_string(&path)? } else { String::new() };
         commands.push_str(command);

@@ -10,7 +10,7 @@ use crate::checkpoint::{self, Snapshot, Store};
 use crate::events::sinks::Sinks;
 use crate::events::Event;
 use crate::exit::InputError;
-use crate::optim::{Ema, Optimizer, OptimizerState};
+use crate::optim::{Ema, Optimizer};
 use crate::params::ParamSet;
 
 use super::session::Session;
@@ -47,7 +47,7 @@ impl Session {
         let mut optimizer = self.optimizer.state()?;
         let (weights, raw_weights) = match &self.ema {
             Some(ema) => {
-                optimizer.scalars.extend(ema.state(params).scalars);
+                optimizer.scalars.push((AVERAGED_UPDATES.to_string(), ema.updates() as f64));
                 (ema.tensors(params), Some(trained))
             }
             None => (trained, None),
@@ -110,10 +110,7 @@ pub(super) fn restore(
     let state = serde_json::from_value(state).with_context(|| format!("read {}/state.json", path.display()))?;
     let counter = saved.scalars.iter().position(|(name, _)| name == AVERAGED_UPDATES).map(|i| saved.scalars.remove(i));
     match (ema, counter) {
-        (Some(ema), Some(counter)) => {
-            let tensors = weights.iter().map(|(name, average)| (format!("{name}.ema"), average.clone())).collect();
-            ema.load_state(params, OptimizerState { tensors, scalars: vec![counter] })?;
-        }
+        (Some(ema), Some((_, updates))) => ema.restore(params, &weights, updates as u64)?,
         // Averaging was switched on by this resume: it begins at the weights of the checkpoint.
         (Some(ema), None) => {
             checkpoint::fill(path, weights.clone(), params)?;
