@@ -193,7 +193,7 @@ mod tests {
         assert!(error.is_full());
         assert!(error.to_string().contains("best") && error.to_string().contains("free some space"), "{error}");
         assert_eq!(read(&path).unwrap(), b"old");
-        assert_eq!(list(dir.path()).unwrap(), [path.clone()]);
+        assert_eq!(list(dir.path()).unwrap(), std::slice::from_ref(&path));
         write_atomic(&path, b"new").unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
     }

@@ -11,7 +11,8 @@ pub struct OptimizerConfig {
     pub name: OptimizerName,
     /// Learning rate at the top of the schedule. Above 0.
     pub lr: f64,
-    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (adamw). 0 or more.
+    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (adamw). It leaves biases,
+    /// gains and embedding tables alone. 0 or more.
     pub weight_decay: f64,
     pub adam: AdamConfig,
     pub adamw: AdamwConfig,
@@ -125,7 +126,7 @@ pub struct ScheduleConfig {
     pub min_lr: f64,
     /// plateau: factor on the rate after `plateau_patience` validations without improvement. In (0, 1).
     pub plateau_factor: f64,
-    /// plateau: validations without improvement before the rate falls. 0 or more.
+    /// plateau: validations without improvement that are borne; the next one lowers the rate. 0 or more.
     pub plateau_patience: u32,
 }
 

@@ -29,11 +29,11 @@ pub(super) struct Guarded(pub(super) File);
 impl Write for Guarded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let folders = FOLDERS.load(Ordering::Relaxed);
-        match active() {
-            Some(Fault::Full { after_bytes }) if folders > 0 => {
-                if BYTES.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64 > after_bytes {
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
+        match active().filter(|_| folders > 0) {
+            Some(Fault::Full { after_bytes })
+                if BYTES.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64 > after_bytes =>
+            {
+                return Err(io::ErrorKind::StorageFull.into());
             }
             Some(Fault::Kill { in_folder }) if folders == in_folder => {
                 self.0.write_all(&bytes[..bytes.len() / 2])?;

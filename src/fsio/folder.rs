@@ -95,7 +95,7 @@ mod tests {
             folder.file("x", |out| out.write_all(content)).unwrap();
             folder.commit().unwrap();
             assert_eq!(read(&target.join("x")).unwrap(), content);
-            assert_eq!(list(&dir.path().join("a")).unwrap(), [target.clone()]);
+            assert_eq!(list(&dir.path().join("a")).unwrap(), std::slice::from_ref(&target));
         }
         let abandoned = NewFolder::begin(&target).unwrap();
         abandoned.file("x", |out| out.write_all(b"three")).unwrap();

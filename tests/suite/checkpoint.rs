@@ -273,7 +273,9 @@ fn the_first_format_is_read_for_ever() {
 #[test]
 #[ignore = "made tests/fixtures/checkpoint-v1 once; a new format gets a new folder"]
 fn write_the_sample() {
-    assert!(!sample().exists());
+    if sample().exists() {
+        return;
+    }
     let store = Store::open(&sample()).unwrap();
     store.save(&snapshot(7)).unwrap();
     store.retain("nll", true, &[Scored { step: 7, score: 2.5 }], 1, 1).unwrap();
@@ -288,7 +290,7 @@ fn child_saves_twice() {
     store.save(&snapshot(10)).unwrap();
     let error = store.save(&snapshot(20)).expect_err("the fault strikes");
     assert!(matches!(&error, Error::File(e) if e.is_full()), "{error}");
-    print!("{error}");
+    writeln!(std::io::stdout(), "{error}").unwrap();
 }
 
 fn run_child(dir: &Path, fault: &str) -> std::process::Output {

@@ -9,3 +9,4 @@ mod checkpoint;
 mod optimizers;
 mod metrics;
 mod transformer;
+mod run_lock;
