@@ -2,6 +2,7 @@
 //! losses are in `objective`, search is in `decode`.
 
 mod layers;
+pub mod pretrained;
 mod transformer;
 mod transformer_step;
 mod rnn;

@@ -33,8 +33,8 @@ impl Transformer {
         device: &Device,
     ) -> Result<Self> {
         let d = config.d_model;
-        if config.heads == 0 || d % config.heads != 0 || d % 2 != 0 {
-            candle_core::bail!("model.d_model = {d} must be even and a multiple of model.heads = {}", config.heads);
+        if config.heads == 0 || !d.is_multiple_of(2 * config.heads) {
+            candle_core::bail!("model.d_model = {d} must be a multiple of twice model.heads = {}", config.heads);
         }
         let mut params = ParamSet::new(seed, dtype, device);
         let Tables { source, target, output } = Tables::new(&mut params, config, vocabulary)?;

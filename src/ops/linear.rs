@@ -61,6 +61,9 @@ pub fn linear(
     }
 }
 
+/// dz (dy itself where they are the same) and db.
+type InnerGradient<'a, T> = (Cow<'a, [T]>, Option<Vec<T>>);
+
 struct Linear {
     n: usize,
     inner: usize,
@@ -106,7 +109,7 @@ impl Linear {
     }
 
     /// dz, and db when asked for.
-    fn inner_gradient<'a, T: Real>(&self, y: &[T], dy: &'a [T], bias: bool) -> Result<(Cow<'a, [T]>, Option<Vec<T>>)> {
+    fn inner_gradient<'a, T: Real>(&self, y: &[T], dy: &'a [T], bias: bool) -> Result<InnerGradient<'a, T>> {
         let (outer, block) = (self.outer, BLOCK * self.outer);
         let mask = self.dropout.map(Mask::new);
         if self.activation == Activation::Identity && mask.is_none() {
@@ -247,7 +250,8 @@ simd! {
         }
         match activation {
             Activation::Identity => {}
-            Activation::Relu => y.iter_mut().for_each(|y| *y = if *y > T::zero() { *y } else { T::zero() }),
+            // written so that NaN stays NaN
+            Activation::Relu => y.iter_mut().for_each(|y| *y = if *y < T::zero() { T::zero() } else { *y }),
             Activation::Gelu => y.iter_mut().for_each(|y| *y *= normal_cdf(*y)),
             Activation::Swish => y.iter_mut().for_each(|y| *y *= y.sigmoid()),
             Activation::Tanh => y.iter_mut().for_each(|y| *y = y.tanh()),

@@ -74,10 +74,10 @@ impl Real for f32 {
         let large = 1.0 - 2.0 / (Real::exp(2.0 * magnitude) + 1.0);
         let z = self * self;
         let mut p = -5.704_988_7e-3;
-        p = p * z + 2.063_908_9e-2;
+        p = p * z + 2.063_909e-2;
         p = p * z - 5.373_971_5e-2;
         p = p * z + 1.333_144_2e-1;
-        p = p * z - 3.333_328_2e-1;
+        p = p * z - 3.333_328e-1;
         let small = p * z * self + self;
         if magnitude < 0.625 {
             small

@@ -134,6 +134,6 @@ mod tests {
     fn a_link_outside_its_step_is_an_error() {
         let x = constant(&random(&[1, 4], 1));
         assert!(attend_history(&x, &[(x.clone(), x.clone())], &[vec![1]], 1).is_err());
-        assert!(attend_memory(&x, &(x.clone(), x.clone()), &[0..2], 1).is_err());
+        assert!(attend_memory(&x, &(x.clone(), x.clone()), std::slice::from_ref(&(0..2)), 1).is_err());
     }
 }

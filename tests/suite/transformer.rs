@@ -336,6 +336,40 @@ fn step_by_step_states_are_those_of_the_whole_sentence_also_after_reordering() -
 }
 
 #[test]
+fn a_weight_that_is_no_number_shows_in_the_loss() -> Result<()> {
+    let config = config(Norm::Post, TiedEmbeddings::All, Activation::Relu);
+    for name in ["model.encoder.layers.0.fc1.weight", "model.decoder.layers.1.self_attn.k_proj.bias"] {
+        let model = model(&config, DType::F32)?;
+        let var = &model.params().get(name).unwrap_or_else(|| panic!("no parameter {name}")).var;
+        var.set(&(var.as_tensor() * f64::NAN)?.detach())?;
+        let loss = objective::loss(model.as_ref(), &batch(9, LENGTHS), &Forward::train(1, 0), 0.1, 1)?;
+        assert!(loss.loss_sum.is_nan() && loss.loss.to_scalar::<f32>()?.is_nan(), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_have_the_same_bits_with_one_thread_and_with_three() -> Result<()> {
+    let mut config = config(Norm::Post, TiedEmbeddings::All, Activation::Relu);
+    (config.d_model, config.d_ff, config.dropout) = (64, 128, 0.1);
+    let model = model(&config, DType::F32)?;
+    let batch = batch(2, &[(12, 11); 60]);
+    let run = |threads| -> Result<Vec<Vec<f64>>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
+        pool.install(|| {
+            let loss = objective::loss(model.as_ref(), &batch, &Forward::train(1, 0), 0.1, 660)?;
+            let grads = loss.loss.backward()?;
+            model.params().iter().map(|p| gradient(&grads, model.params(), &p.name)).collect()
+        })
+    };
+    let (one, three) = (run(1)?, run(3)?);
+    for (param, (one, three)) in model.params().iter().zip(one.iter().zip(&three)) {
+        assert_eq!(one, three, "{}", param.name);
+    }
+    Ok(())
+}
+
+#[test]
 fn tying_all_tables_of_two_vocabularies_is_refused_with_the_cure() {
     let vocabulary = Vocabulary { source_size: 10, target_size: 12, source_pad: 9, target_pad: 11 };
     let config = config(Norm::Post, TiedEmbeddings::All, Activation::Relu);
