@@ -117,12 +117,12 @@ mod tests {
     #[test]
     fn the_masked_token_has_no_probability_and_the_others_sum_to_one() -> Result<()> {
         let states = Tensor::new(&[[1f32, 2.0], [-1.0, 0.0]], &Device::Cpu)?;
-        let best = best_tokens(&[output(3)?], &[states.clone()], 9)?;
+        let best = best_tokens(&[output(3)?], std::slice::from_ref(&states), 9)?;
         assert_eq!(best[0].iter().map(|c| c.0).collect::<Vec<_>>(), [2, 1, 0]);
         for row in &best {
             assert!((row.iter().map(|c| c.1.exp()).sum::<f64>() - 1.0).abs() < 1e-6);
         }
-        let scores = token_scores(&[output(3)?], &[states.clone()], &[1, 0])?;
+        let scores = token_scores(&[output(3)?], std::slice::from_ref(&states), &[1, 0])?;
         assert!((scores[0] - best[0][1].1).abs() < 1e-6);
         assert!(token_scores(&[output(3)?], &[states], &[1, 3]).is_err());
         Ok(())

@@ -99,7 +99,7 @@ fn speed(tokens_per_second: f64) -> String {
 /// About four significant digits of a loss or norm.
 fn number(x: f64) -> String {
     let size = x.abs();
-    if !x.is_finite() || (size >= 0.01 && size < 100.0) || size == 0.0 {
+    if !x.is_finite() || (0.01..100.0).contains(&size) || size == 0.0 {
         format!("{x:.3}")
     } else if (100.0..10_000.0).contains(&size) {
         format!("{x:.1}")
@@ -286,8 +286,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_about_four_digits() {
-        let shown = [0.0, 3.14159, 0.000123, 250.04, 123_456.0, f64::NAN].map(number);
-        assert_eq!(shown, ["0.000", "3.142", "1.23e-4", "250.0", "1.23e5", "NaN"]);
+        let shown = [0.0, 4.56789, 0.000123, 250.04, 123_456.0, f64::NAN].map(number);
+        assert_eq!(shown, ["0.000", "4.568", "1.23e-4", "250.0", "1.23e5", "NaN"]);
     }
 
     #[test]

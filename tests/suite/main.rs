@@ -8,5 +8,6 @@ mod rnn;
 mod checkpoint;
 mod optimizers;
 mod metrics;
+mod decoding;
 mod transformer;
 mod run_lock;

@@ -1,0 +1,101 @@
+//! Search with a real model: cached steps against the decoder run over whole sequences.
+
+use candle_core::{DType, Device, Tensor, D};
+use nmt_train::batch::Sequences;
+use nmt_train::config::{DecodeConfig, ModelConfig};
+use nmt_train::decode::{score, translate, Hypothesis, Options};
+use nmt_train::model::{build, Forward, Model, Vocabulary};
+use nmt_train::rng::{stream, Purpose};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const SIZE: usize = 23;
+const PAD: u32 = 22;
+const EOS: u32 = 2;
+
+/// Weights large enough that distributions are peaked and translations differ, those of `</s>` so that many end.
+fn model(seed: u64) -> candle_core::Result<Box<dyn Model>> {
+    let config = ModelConfig { layers: 2, d_model: 16, d_ff: 24, heads: 2, ..ModelConfig::default() };
+    let vocabulary = Vocabulary { source_size: SIZE, target_size: SIZE, source_pad: PAD, target_pad: PAD };
+    let model = build(&config, vocabulary, seed, DType::F32, &Device::Cpu)?;
+    for param in model.params() {
+        if param.var.rank() == 2 {
+            let rows = param.var.dim(0)? as u32;
+            let scale = |row| if rows == SIZE as u32 && row == EOS { 16.0 } else { 3.0 };
+            let scales = Tensor::from_iter((0..rows).map(scale), &Device::Cpu)?.to_dtype(DType::F32)?;
+            param.var.set(&param.var.as_detached_tensor().broadcast_mul(&scales.unsqueeze(1)?)?)?;
+        }
+    }
+    Ok(model)
+}
+
+fn sources() -> Vec<Vec<u32>> {
+    let mut rng = stream(3, Purpose::Text, 0);
+    (0..12)
+        .map(|_| {
+            let length = 1 + rng.below(9);
+            (0..length).map(|_| 3 + rng.below(SIZE - 4) as u32).chain([EOS]).collect()
+        })
+        .collect()
+}
+
+fn options(beam_size: usize) -> Options {
+    Options::new(&DecodeConfig { beam_size, batch_size: 40, ..DecodeConfig::default() }, EOS, PAD)
+}
+
+fn run(models: &[&dyn Model], options: &Options) -> Result<Vec<Vec<Hypothesis>>, nmt_train::decode::DecodeError> {
+    translate(models, &sources(), options, &mut |_| (), &|| false)
+}
+
+/// The tokens that the search chose: those of the translation, and `</s>` where it got there.
+fn labels(hypothesis: &Hypothesis) -> Vec<u32> {
+    let end = (hypothesis.length > hypothesis.ids.len()).then_some(EOS);
+    hypothesis.ids.iter().copied().chain(end).collect()
+}
+
+#[test]
+fn greedy_steps_choose_what_the_decoder_over_the_whole_sequence_finds_most_probable() -> Outcome {
+    let model = model(1)?;
+    let output = model.output();
+    let mut distinct = std::collections::BTreeSet::new();
+    for (source, found) in sources().iter().zip(run(&[&*model], &options(1))?) {
+        let labels = labels(&found[0]);
+        let input = Sequences::pack([labels.as_slice()]).shifted_right(PAD);
+        let memory = model.encode(&Sequences::pack([source.as_slice()]), &Forward::eval())?;
+        let states = model.decode(&memory, &input, &Forward::eval())?;
+        let logits = states.matmul(&output.table.t()?)?.narrow(1, 0, PAD as usize)?;
+        assert_eq!(logits.argmax(D::Minus1)?.to_vec1::<u32>()?, labels);
+        distinct.insert(labels);
+    }
+    assert!(distinct.len() > 3, "all translations are alike: {distinct:?}");
+    Ok(())
+}
+
+#[test]
+fn the_scores_of_a_beam_are_those_of_forced_decoding_also_in_an_ensemble() -> Outcome {
+    let (first, second) = (model(1)?, model(2)?);
+    for models in [vec![&*first], vec![&*first, &*second]] {
+        let found = run(&models, &Options { n_best: 3, ..options(3) })?;
+        let pairs: Vec<_> = sources()
+            .iter()
+            .zip(&found)
+            .flat_map(|(source, list)| list.iter().map(|hypothesis| (source.clone(), labels(hypothesis))))
+            .collect();
+        assert_eq!(pairs.len(), 36);
+        let scores = score(&models, &pairs, PAD, 50, &mut |_| (), &|| false)?;
+        for (hypothesis, score) in found.iter().flatten().zip(scores) {
+            assert!((hypothesis.score - score).abs() < 1e-3, "{hypothesis:?} has {score}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wider_beam_finds_better_translations_where_greedy_search_comes_to_an_end() -> Outcome {
+    let model = model(1)?;
+    let (greedy, beam) = (run(&[&*model], &options(1))?, run(&[&*model], &options(6))?);
+    let ended = greedy.iter().zip(&beam).filter(|(greedy, _)| greedy[0].length > greedy[0].ids.len());
+    let gains: Vec<f64> = ended.map(|(greedy, beam)| beam[0].normalized - greedy[0].normalized).collect();
+    assert!(gains.iter().sum::<f64>() > 0.0, "{gains:?}");
+    Ok(())
+}
