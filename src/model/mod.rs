@@ -3,6 +3,8 @@
 
 mod layers;
 pub mod pretrained;
+mod rnn;
+mod rnn_step;
 mod transformer;
 mod transformer_step;
 mod rnn;

@@ -9,17 +9,19 @@ use candle_core::{DType, Device, Result, Tensor};
 use std::sync::Arc;
 
 use super::rnn_step::RnnStep;
+use super::transformer::Tables;
 use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
-use crate::config::{self, AttentionKind, ModelConfig, TiedEmbeddings};
+use crate::config::{self, AttentionKind, ModelConfig};
 use crate::ops::{
     attention, attentional, columns, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell, Direction,
     Recurrence, Widths,
 };
 use crate::params::{Init, ParamKind, ParamSet};
 
-/// The model; parameters are named `encoder.layers.0.forward.weight_ih`, `decoder.attention.query.weight`, ….
-pub struct Rnn {
+/// The model; parameters are named `encoder.layers.0.forward.weight_ih`, `decoder.attention.query.weight`, …, tables as
+/// in the Transformer.
+pub(super) struct Rnn {
     params: ParamSet,
     cell: Cell,
     source_table: Tensor,
@@ -84,7 +86,13 @@ impl Rnn {
     ///
     /// # Errors
     /// Memory errors of candle; vocabularies that differ under `tied_embeddings = "all"`.
-    pub fn new(config: &ModelConfig, vocabulary: Vocabulary, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+    pub(super) fn new(
+        config: &ModelConfig,
+        vocabulary: Vocabulary,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let mut builder = Builder {
             params: ParamSet::new(seed, dtype, device),
             cell: match config.rnn.cell {
@@ -93,7 +101,7 @@ impl Rnn {
             },
         };
         let (width, hidden) = (config.embedding_size(), config.rnn.hidden_size);
-        let (source_table, target_table, output_table) = builder.tables(config, vocabulary, width)?;
+        let tables = Tables::new(&mut builder.params, config, vocabulary)?;
         let mut encoder = Vec::new();
         for l in 0..config.encoder_layers() {
             let input = if l == 0 { width } else { hidden };
@@ -107,9 +115,9 @@ impl Rnn {
         Ok(Rnn {
             cell: builder.cell,
             params: builder.params,
-            source_table,
-            target_table,
-            output: Output { table: output_table, bias: Some(bias), masked: vocabulary.target_pad },
+            source_table: tables.source,
+            target_table: tables.target,
+            output: Output { table: tables.output, bias: Some(bias), masked: vocabulary.target_pad },
             encoder,
             decoder,
             dropout: config.dropout,
@@ -151,39 +159,6 @@ impl Builder {
             bias.var.set(&values.to_dtype(bias.var.dtype())?)?;
         }
         Ok(Layer { weight_ih, bias_ih, weight_hh, bias_hh })
-    }
-
-    /// Tables of source, target and output.
-    fn tables(&mut self, config: &ModelConfig, v: Vocabulary, width: usize) -> Result<(Tensor, Tensor, Tensor)> {
-        let mut table = |name: &str, tied: bool, rows: usize, pad: u32| {
-            let init = Init::Normal((width as f64).powf(-0.5));
-            let kind = ParamKind::Table { tied };
-            self.params.add_with_frozen_row(name, kind, &[rows, width], init, Some(pad as usize))
-        };
-        match config.tied_embeddings {
-            TiedEmbeddings::All => {
-                if v.source_size != v.target_size || v.source_pad != v.target_pad {
-                    candle_core::bail!(
-                        "model.tied_embeddings = \"all\" needs one vocabulary, but the source has {} tokens and the \
-                         target {}; set it to \"decoder\" or train a joint tokenizer",
-                        v.source_size,
-                        v.target_size
-                    );
-                }
-                let shared = table("shared.weight", true, v.source_size, v.source_pad)?;
-                Ok((shared.clone(), shared.clone(), shared))
-            }
-            TiedEmbeddings::Decoder => {
-                let source = table("encoder.embed_tokens.weight", false, v.source_size, v.source_pad)?;
-                let target = table("decoder.embed_tokens.weight", true, v.target_size, v.target_pad)?;
-                Ok((source, target.clone(), target))
-            }
-            TiedEmbeddings::None => Ok((
-                table("encoder.embed_tokens.weight", false, v.source_size, v.source_pad)?,
-                table("decoder.embed_tokens.weight", false, v.target_size, v.target_pad)?,
-                table("output.weight", true, v.target_size, v.target_pad)?,
-            )),
-        }
     }
 
     fn decoder(&mut self, config: &ModelConfig, width: usize, hidden: usize) -> Result<Decoder> {
@@ -253,17 +228,20 @@ impl Decoder {
                 Some(context) => join(&[&state, context], dropout)?,
                 None => join(&[&state], dropout)?,
             };
-            state = recurrences.plain(l, &layer.project(&below)?)?;
+            state = forward.settle(recurrences.plain(l, &layer.project(&below)?)?);
         }
         let context = match (read, &self.attention) {
             (Some(context), _) => context,
             (None, Attention::Additive { query, .. } | Attention::General { query }) => {
-                recurrences.general(&linear(&state, query, None, Activation::Identity, None)?)?
+                // `attention` divides scores by √width, Luong's general score does not
+                let root = (self.widths.context as f64).sqrt();
+                recurrences.general(&(linear(&state, query, None, Activation::Identity, None)? * root)?)?
             }
         };
         let (weight, bias) = &self.readout;
         let joined = join(&[&state, &context, y], None)?;
-        linear(&joined, weight, Some(bias), Activation::Tanh, forward.dropout(self.dropout))
+        let deep = linear(&joined, weight, Some(bias), Activation::Tanh, forward.dropout(self.dropout))?;
+        Ok(forward.settle(deep))
     }
 
     /// Initial states `[sentences, hidden]` of each layer.
@@ -327,10 +305,8 @@ impl Recurrences for Whole<'_> {
     }
 
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
-        // the operation divides scores by √width, Luong's general score does not
-        let queries = (queries * (self.decoder.widths.context as f64).sqrt())?;
         let states = &self.memory.states;
-        attention([&queries, states, states], [self.target, &self.memory.offsets], 1, false, None)
+        attention([queries, states, states], [self.target, &self.memory.offsets], 1, false, None)
     }
 }
 
@@ -352,7 +328,7 @@ impl Model for Rnn {
             };
             let (along, against) = (run(along, Direction::Forward)?, run(against, Direction::Reverse)?);
             let last = l + 1 == self.encoder.len();
-            x = join(&[&along, &against], if last { None } else { forward.dropout(self.dropout) })?;
+            x = forward.settle(join(&[&along, &against], if last { None } else { forward.dropout(self.dropout) })?);
         }
         Ok(Memory { states: x, offsets: Arc::clone(&source.offsets) })
     }

@@ -1,11 +1,12 @@
 //! Step-by-step decoding of the recurrent model: one row a hypothesis, its states cached, the source shared.
 
 use candle_core::{Result, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::rnn::{Decoder, Recurrences};
 use super::{Forward, Memory, StepState};
-use crate::ops::{attentional_step, columns, embed, join, product_attention_step, recurrent_step, Source};
+use crate::ops::{attend_memory, attentional_step, columns, embed, join, recurrent_step, Step};
 
 /// Cached states of hypotheses. Nothing of it is on the tape.
 pub(super) struct RnnStep {
@@ -17,9 +18,9 @@ pub(super) struct RnnStep {
 struct Cache {
     decoder: Decoder,
     /// Keys (of additive attention; else the states again) and states of the encoder.
-    source: Source,
-    /// Source sentence of each row.
-    sentences: Vec<usize>,
+    memory: Step,
+    /// For each row, its source sentence in the memory.
+    sources: Vec<Range<usize>>,
     /// State of each layer, `[rows, h or 2h]`.
     states: Vec<Tensor>,
     /// Flat weights of each layer.
@@ -40,13 +41,9 @@ impl RnnStep {
         };
         let states = decoder.initial(&memory)?.into_iter().map(extend).collect::<Result<_>>()?;
         let weights = (0..decoder.layers()).map(|l| Ok(decoder.weights(l)?.detach())).collect::<Result<_>>()?;
-        let source = Source {
-            keys: decoder.keys(&memory)?.detach(),
-            values: memory.states.clone(),
-            offsets: Arc::clone(&memory.offsets),
-        };
-        let sentences = (0..memory.offsets.len().saturating_sub(1)).collect();
-        let cache = Cache { decoder: decoder.clone(), source, sentences, states, weights };
+        let sources = memory.offsets.windows(2).map(|pair| pair[0]..pair[1]).collect();
+        let memory = (decoder.keys(&memory)?.detach(), memory.states);
+        let cache = Cache { decoder: decoder.clone(), memory, sources, states, weights };
         Ok(RnnStep { decoder, target_table, cache })
     }
 }
@@ -63,7 +60,7 @@ impl Cache {
 impl Recurrences for Cache {
     fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let (weights, state) = (&self.weights[0], &self.states[0]);
-        let (state, context) = attentional_step(self.decoder.cell, x, &self.source, &self.sentences, weights, state)?;
+        let (state, context) = attentional_step(self.decoder.cell, x, &self.memory, &self.sources, weights, state)?;
         Ok((self.keep(0, state)?, context))
     }
 
@@ -73,29 +70,32 @@ impl Recurrences for Cache {
     }
 
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
-        product_attention_step(queries, &self.source, &self.sentences)
+        attend_memory(queries, &self.memory, &self.sources, 1)
     }
 }
 
 impl StepState for RnnStep {
     fn rows(&self) -> usize {
-        self.cache.sentences.len()
+        self.cache.sources.len()
     }
 
     fn step(&mut self, last: &[u32]) -> Result<Tensor> {
         if last.len() != self.rows() {
-            candle_core::bail!("step: {} tokens for {} rows", last.len(), self.rows());
+            candle_core::bail!("decoding step: {} tokens for {} hypotheses", last.len(), self.rows());
         }
         let y = embed(&self.target_table, last, None, 1.0, None)?;
         Ok(self.decoder.run(&y, &mut self.cache, &Forward::eval())?.detach())
     }
 
     fn select(&mut self, rows: &[usize]) -> Result<()> {
+        if let Some(row) = rows.iter().find(|&&row| row >= self.rows()) {
+            candle_core::bail!("decoding: hypothesis {row} of {} was selected", self.rows());
+        }
         let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
         for state in &mut self.cache.states {
             *state = embed(state, &ids, None, 1.0, None)?;
         }
-        self.cache.sentences = rows.iter().map(|&row| self.cache.sentences[row]).collect();
+        self.cache.sources = rows.iter().map(|&row| self.cache.sources[row].clone()).collect();
         Ok(())
     }
 }

@@ -92,16 +92,16 @@ impl Model for Transformer {
     }
 }
 
-/// The embedding tables, which may be one.
-struct Tables {
-    source: Tensor,
-    target: Tensor,
-    output: Tensor,
+/// The embedding tables, which may be one; named alike in every kind of model.
+pub(super) struct Tables {
+    pub(super) source: Tensor,
+    pub(super) target: Tensor,
+    pub(super) output: Tensor,
 }
 
 impl Tables {
-    fn new(params: &mut ParamSet, config: &ModelConfig, vocabulary: Vocabulary) -> Result<Self> {
-        let d = config.d_model;
+    pub(super) fn new(params: &mut ParamSet, config: &ModelConfig, vocabulary: Vocabulary) -> Result<Self> {
+        let d = config.embedding_size();
         let mut table = |name: &str, size: usize, pad: u32, tied: bool| {
             let init = Init::Normal((d as f64).powf(-0.5));
             params.add_with_frozen_row(name, ParamKind::Table { tied }, &[size, d], init, Some(pad as usize))

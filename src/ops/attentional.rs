@@ -210,7 +210,7 @@ impl<T: Real> Op<T> {
 
     /// Gradients of `x`, `memory` and `weights`.
     fn backward(&self, memory: &[T], weights: &[T], out: &[T], grad: &[T]) -> Result<[Vec<T>; 3]> {
-        let Attentional { cell, widths, source, target } = &self.recurrence;
+        let Attentional { cell, widths, source, .. } = &self.recurrence;
         let Widths { hidden: h, attention: a, context: e } = *widths;
         let Saved { schedule, gates, cells, queries, alphas } = take_saved(&self.saved, "attentional")?;
         let (n, width, sentences) = (schedule.tokens.len(), cell.gates() * h, schedule.order.len());
@@ -351,39 +351,17 @@ simd! {
         for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
             *score = score_of(query, key, v);
         }
-        read(weights, values, context);
-    }
-}
-
-simd! {
-    /// As [`attend`] with the products of query and keys as scores.
-    pub(super) fn attend_by_product<T: Real>(
-        query: &[T],
-        keys: &[T],
-        values: &[T],
-        weights: &mut [T],
-        context: &mut [T],
-    ) {
-        for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
-            *score = dot(query, key);
+        let top = max(weights);
+        for weight in weights.iter_mut() {
+            *weight = (*weight - top).exp();
         }
-        read(weights, values, context);
-    }
-}
-
-/// Softmax of scores in place and the sum of values that it weights.
-#[inline(always)]
-fn read<T: Real>(weights: &mut [T], values: &[T], context: &mut [T]) {
-    let top = max(weights);
-    for weight in weights.iter_mut() {
-        *weight = (*weight - top).exp();
-    }
-    let scale = T::one() / sum(weights);
-    context.fill(T::zero());
-    for (weight, value) in weights.iter_mut().zip(values.chunks_exact(context.len())) {
-        *weight *= scale;
-        for (c, &x) in context.iter_mut().zip(value) {
-            *c += *weight * x;
+        let scale = T::one() / sum(weights);
+        context.fill(T::zero());
+        for (weight, value) in weights.iter_mut().zip(values.chunks_exact(context.len())) {
+            *weight *= scale;
+            for (c, &x) in context.iter_mut().zip(value) {
+                *c += *weight * x;
+            }
         }
     }
 }

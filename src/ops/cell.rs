@@ -82,115 +82,130 @@ fn part<T>(row: &[T], k: usize, h: usize) -> &[T] {
     &row[k * h..][..h]
 }
 
-/// Three or four equal parts of a row, to write to.
+/// The `K` equal parts of a row, to write to.
 #[inline(always)]
 fn parts_mut<const K: usize, T>(row: &mut [T], h: usize) -> [&mut [T]; K] {
     let mut chunks = row.chunks_exact_mut(h);
     std::array::from_fn(|_| chunks.next().unwrap_or_default())
 }
 
-simd! {
-fn gru_forward<T: Real>(x: &[T], g: &[T], bias: &[T], hidden: &mut [T], saved: &mut [T]) {
-    let h = hidden.len();
-    let [xr, xz, xn] = [0, 1, 2].map(|k| part(x, k, h));
-    let [gr, gz, gn] = [0, 1, 2].map(|k| part(g, k, h));
-    let [br, bz, bn] = [0, 1, 2].map(|k| part(bias, k, h));
-    let [sr, sz, sn, su] = parts_mut(saved, h);
-    let (sr, sz, sn, su) = (&mut sr[..h], &mut sz[..h], &mut sn[..h], &mut su[..h]);
-    for i in 0..h {
-        let r = (xr[i] + gr[i] + br[i]).sigmoid();
-        let z = (xz[i] + gz[i] + bz[i]).sigmoid();
-        let u = gn[i] + bn[i];
-        let n = Real::tanh(xn[i] + r * u);
-        hidden[i] = n + z * (hidden[i] - n);
-        sr[i] = r;
-        sz[i] = z;
-        sn[i] = n;
-        su[i] = u;
+// Each loop below writes few slices: with more, the compiler gives up proving them apart and does not vectorize.
+
+/// σ or tanh of the gates' sums: `y = φ(x + g + bias)`.
+#[inline(always)]
+fn gates<T: Real>(y: &mut [T], [x, g, bias]: [&[T]; 3], phi: impl Fn(T) -> T) {
+    let n = y.len();
+    let (x, g, bias) = (&x[..n], &g[..n], &bias[..n]);
+    for i in 0..n {
+        y[i] = phi(x[i] + g[i] + bias[i]);
     }
-}
 }
 
 simd! {
-fn gru_backward<T: Real>(saved: &[T], before: &[T], dh: &mut [T], dx: &mut [T], dg: &mut [T]) {
-    let h = dh.len();
-    let before = &before[..h];
-    let [sr, sz, sn, su] = [0, 1, 2, 3].map(|k| part(saved, k, h));
-    let [dxr, dxz, dxn] = parts_mut(dx, h);
-    let [dgr, dgz, dgn] = parts_mut(dg, h);
-    let (dxr, dxz, dxn) = (&mut dxr[..h], &mut dxz[..h], &mut dxn[..h]);
-    let (dgr, dgz, dgn) = (&mut dgr[..h], &mut dgz[..h], &mut dgn[..h]);
-    let one = T::one();
-    for i in 0..h {
-        let (r, z, n) = (sr[i], sz[i], sn[i]);
-        let dn = dh[i] * (one - z) * (one - n * n);
-        let dz = dh[i] * (before[i] - n) * z * (one - z);
-        let dr = dn * su[i] * r * (one - r);
-        dxr[i] = dr;
-        dgr[i] = dr;
-        dxz[i] = dz;
-        dgz[i] = dz;
-        dxn[i] = dn;
-        dgn[i] = dn * r;
-        dh[i] = dh[i] * z;
+    fn gru_forward<T: Real>(x: &[T], g: &[T], bias: &[T], hidden: &mut [T], saved: &mut [T]) {
+        let h = hidden.len();
+        let (rz, rest) = saved.split_at_mut(2 * h);
+        gates(rz, [x, g, bias], T::sigmoid);
+        let (r, z) = (part(rz, 0, h), part(rz, 1, h));
+        let [n, u] = parts_mut(rest, h);
+        let (x, g, bias) = (part(x, 2, h), part(g, 2, h), part(bias, 2, h));
+        for i in 0..h {
+            u[i] = g[i] + bias[i];
+        }
+        for i in 0..h {
+            n[i] = Real::tanh(x[i] + r[i] * u[i]);
+        }
+        for i in 0..h {
+            hidden[i] = n[i] + z[i] * (hidden[i] - n[i]);
+        }
     }
-}
 }
 
 simd! {
-fn lstm_forward<T: Real>(x: &[T], g: &[T], bias: &[T], hidden: &mut [T], memory: &mut [T], saved: &mut [T]) {
-    let h = hidden.len();
-    let memory = &mut memory[..h];
-    let [xi, xf, xg, xo] = [0, 1, 2, 3].map(|k| part(x, k, h));
-    let [gi, gf, gg, go] = [0, 1, 2, 3].map(|k| part(g, k, h));
-    let [bi, bf, bg, bo] = [0, 1, 2, 3].map(|k| part(bias, k, h));
-    let [si, sf, sg, so] = parts_mut(saved, h);
-    let (si, sf, sg, so) = (&mut si[..h], &mut sf[..h], &mut sg[..h], &mut so[..h]);
-    for k in 0..h {
-        let i = (xi[k] + gi[k] + bi[k]).sigmoid();
-        let f = (xf[k] + gf[k] + bf[k]).sigmoid();
-        let g = Real::tanh(xg[k] + gg[k] + bg[k]);
-        let o = (xo[k] + go[k] + bo[k]).sigmoid();
-        let c = f * memory[k] + i * g;
-        memory[k] = c;
-        hidden[k] = o * Real::tanh(c);
-        si[k] = i;
-        sf[k] = f;
-        sg[k] = g;
-        so[k] = o;
+    fn gru_backward<T: Real>(saved: &[T], before: &[T], dh: &mut [T], dx: &mut [T], dg: &mut [T]) {
+        let h = dh.len();
+        let before = &before[..h];
+        let [r, z, n, u] = [0, 1, 2, 3].map(|k| part(saved, k, h));
+        let [dr, dz, dn] = parts_mut(dx, h);
+        let (dr, dz, dn) = (&mut dr[..h], &mut dz[..h], &mut dn[..h]);
+        let one = T::one();
+        for i in 0..h {
+            dn[i] = dh[i] * (one - z[i]) * (one - n[i] * n[i]);
+        }
+        for i in 0..h {
+            dr[i] = dn[i] * u[i] * r[i] * (one - r[i]);
+        }
+        for i in 0..h {
+            dz[i] = dh[i] * (before[i] - n[i]) * z[i] * (one - z[i]);
+        }
+        let (dg_rz, dg_n) = dg.split_at_mut(2 * h);
+        let dg_n = &mut dg_n[..h];
+        for i in 0..h {
+            dg_n[i] = dn[i] * r[i];
+        }
+        for i in 0..h {
+            dh[i] *= z[i];
+        }
+        dg_rz.copy_from_slice(&dx[..2 * h]);
     }
-}
 }
 
 simd! {
-fn lstm_backward<T: Real>(
-    saved: &[T],
-    memory: &[T],
-    memory_after: &[T],
-    dh: &mut [T],
-    dm: &mut [T],
-    dx: &mut [T],
-    dg: &mut [T],
-) {
-    let h = dh.len();
-    let (memory, memory_after, dm) = (&memory[..h], &memory_after[..h], &mut dm[..h]);
-    let [si, sf, sg, so] = [0, 1, 2, 3].map(|k| part(saved, k, h));
-    let [di, df, dc, d_o] = parts_mut(dx, h);
-    let (di, df, dc, d_o) = (&mut di[..h], &mut df[..h], &mut dc[..h], &mut d_o[..h]);
-    let one = T::one();
-    for k in 0..h {
-        let (i, f, g, o) = (si[k], sf[k], sg[k], so[k]);
-        let y = Real::tanh(memory_after[k]);
-        let dmemory = dm[k] + dh[k] * o * (one - y * y);
-        di[k] = dmemory * g * i * (one - i);
-        df[k] = dmemory * memory[k] * f * (one - f);
-        dc[k] = dmemory * i * (one - g * g);
-        d_o[k] = dh[k] * y * o * (one - o);
-        dm[k] = dmemory * f;
-        dh[k] = T::zero();
+    fn lstm_forward<T: Real>(x: &[T], g: &[T], bias: &[T], hidden: &mut [T], memory: &mut [T], saved: &mut [T]) {
+        let h = hidden.len();
+        let memory = &mut memory[..h];
+        let of = |k: usize| [part(x, k, h), part(g, k, h), part(bias, k, h)];
+        let [i, f, c, o] = parts_mut(saved, h);
+        gates(i, of(0), T::sigmoid);
+        gates(f, of(1), T::sigmoid);
+        gates(c, of(2), Real::tanh);
+        gates(o, of(3), T::sigmoid);
+        let (i, f, c, o) = (&i[..h], &f[..h], &c[..h], &o[..h]);
+        for k in 0..h {
+            memory[k] = f[k] * memory[k] + i[k] * c[k];
+        }
+        for k in 0..h {
+            hidden[k] = o[k] * Real::tanh(memory[k]);
+        }
     }
-    dg.copy_from_slice(dx);
 }
+
+simd! {
+    fn lstm_backward<T: Real>(
+        saved: &[T],
+        memory: &[T],
+        memory_after: &[T],
+        dh: &mut [T],
+        dm: &mut [T],
+        dx: &mut [T],
+        dg: &mut [T],
+    ) {
+        let h = dh.len();
+        let (memory, memory_after, dm) = (&memory[..h], &memory_after[..h], &mut dm[..h]);
+        let [i, f, c, o] = [0, 1, 2, 3].map(|k| part(saved, k, h));
+        let [di, df, dc, d_o] = parts_mut(dx, h);
+        let (di, df, dc, d_o) = (&mut di[..h], &mut df[..h], &mut dc[..h], &mut d_o[..h]);
+        let one = T::one();
+        for k in 0..h {
+            let y = Real::tanh(memory_after[k]);
+            d_o[k] = dh[k] * y * o[k] * (one - o[k]);
+            dm[k] += dh[k] * o[k] * (one - y * y);
+        }
+        for k in 0..h {
+            di[k] = dm[k] * c[k] * i[k] * (one - i[k]);
+        }
+        for k in 0..h {
+            df[k] = dm[k] * memory[k] * f[k] * (one - f[k]);
+        }
+        for k in 0..h {
+            dc[k] = dm[k] * i[k] * (one - c[k] * c[k]);
+        }
+        for k in 0..h {
+            dm[k] *= f[k];
+        }
+        dh.fill(T::zero());
+        dg.copy_from_slice(dx);
+    }
 }
 
 #[cfg(test)]

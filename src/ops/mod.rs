@@ -3,10 +3,10 @@
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
 mod attention;
-#[cfg(test)]
-mod check;
 mod attentional;
 mod cell;
+#[cfg(test)]
+mod check;
 mod columns;
 mod cross_entropy;
 mod dropout;
@@ -16,25 +16,25 @@ mod linear;
 mod memory;
 mod norm;
 mod real;
+mod recurrent;
+mod recurrent_step;
 mod rows;
+mod schedule;
 mod step_attention;
 
 pub use attention::attention;
+pub use attentional::{attentional, Attentional, Widths};
+pub use cell::Cell;
+pub use columns::{columns, join};
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
 pub use memory::keep_freed_memory;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
-pub use step_attention::{attend_history, attend_memory, Step};
-mod recurrent;
-mod recurrent_step;
-mod schedule;
-pub use attentional::{attentional, Attentional, Widths};
-pub use cell::Cell;
-pub use columns::{columns, join};
 pub use recurrent::{flatten, recurrent, Recurrence};
-pub use recurrent_step::{attentional_step, product_attention_step, recurrent_step, Source};
+pub use recurrent_step::{attentional_step, recurrent_step};
 pub use schedule::Direction;
+pub use step_attention::{attend_history, attend_memory, Step};
 
 use crate::rng::MaskKey;
 

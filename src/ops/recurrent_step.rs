@@ -3,13 +3,14 @@
 //! A row of a state is `[s]` for a GRU and `[s | c]` for an LSTM, `[B, h]` or `[B, 2h]`; weights and inputs are laid
 //! out as in the operations over whole sequences, and so is the arithmetic.
 
-use super::attentional::{attend, attend_by_product, Widths};
+use super::attentional::{attend, Widths};
 use super::cell::{Cell, SAVED};
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{tensor, values, with_real, Real};
 use super::recurrent::split_weights;
+use super::step_attention::Step;
 use candle_core::{bail, Result, Tensor};
-use std::sync::Arc;
+use std::ops::Range;
 
 impl Cell {
     /// Width of a row of a step's state: the hidden state, and an LSTM's cell.
@@ -40,92 +41,41 @@ fn plain_step<T: Real>(cell: Cell, x: &Tensor, weights: &Tensor, state: &Tensor)
     Ok(tensor(states, (rows, cell.state_width(h))))
 }
 
-/// The source side of [`attentional_step`]: keys `[S, a]` and values `[S, e]` of packed sentences.
-#[derive(Clone, Debug)]
-pub struct Source {
-    pub keys: Tensor,
-    pub values: Tensor,
-    /// Borders of the sentences.
-    pub offsets: Arc<Vec<usize>>,
-}
-
-/// The next state of every row, and what it read `[B, e]`: `x [B, G·h]`, `weights` as in
-/// [`attentional`](super::attentional), `state [B, h or 2h]`. Row i reads sentence `sentences[i]` of the source.
+/// The next state of every row, and what it read `[B, e]`: `x [B, G·h]`, keys `[S, a]` and values `[S, e]`, `weights`
+/// as in [`attentional`](super::attentional), `state [B, h or 2h]`. Row i reads rows `ranges[i]` of keys and values.
 ///
 /// # Errors
 /// Shapes that do not fit each other; types other than f32 and f64.
 pub fn attentional_step(
     cell: Cell,
     x: &Tensor,
-    source: &Source,
-    sentences: &[usize],
+    memory: &Step,
+    ranges: &[Range<usize>],
     weights: &Tensor,
     state: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     with_real!(x, T => {
         let (weights, state) = (weights.contiguous()?, state.contiguous()?);
-        reading_step::<T>(cell, &x.contiguous()?, source, sentences, &weights, &state)
+        reading_step::<T>(cell, &x.contiguous()?, memory, ranges, &weights, &state)
     })
-}
-
-/// What each row reads by general attention `[B, e]`: softmax over `queries·keyᵀ`; queries `[B, e]` as wide as the keys.
-///
-/// # Errors
-/// Shapes that do not fit each other; types other than f32 and f64.
-pub fn product_attention_step(queries: &Tensor, source: &Source, sentences: &[usize]) -> Result<Tensor> {
-    with_real!(queries, T => product_step::<T>(&queries.contiguous()?, source, sentences))
-}
-
-fn product_step<T: Real>(queries: &Tensor, source: &Source, sentences: &[usize]) -> Result<Tensor> {
-    let (rows, width) = queries.dims2()?;
-    let (a, e) = source.check(rows, sentences)?;
-    if width != a {
-        bail!("attention: queries of {width} for keys of {a}");
-    }
-    let (keys, source_values) = (source.keys.contiguous()?, source.values.contiguous()?);
-    let (queries, keys, source_values) = (values::<T>(queries)?, values::<T>(&keys)?, values::<T>(&source_values)?);
-    let mut contexts = vec![T::zero(); rows * e];
-    let mut alphas = Vec::new();
-    for (row, &sentence) in sentences.iter().enumerate() {
-        let (from, to) = (source.offsets[sentence], source.offsets[sentence + 1]);
-        alphas.resize(to - from, T::zero());
-        attend_by_product(
-            &queries[row * a..][..a],
-            &keys[from * a..to * a],
-            &source_values[from * e..to * e],
-            &mut alphas,
-            &mut contexts[row * e..][..e],
-        );
-    }
-    Ok(tensor(contexts, (rows, e)))
-}
-
-impl Source {
-    /// Widths of keys and values; errors unless the parts fit each other and every row has a sentence.
-    fn check(&self, rows: usize, sentences: &[usize]) -> Result<(usize, usize)> {
-        let ((tokens, a), (value_tokens, e)) = (self.keys.dims2()?, self.values.dims2()?);
-        let known = sentences.iter().all(|&s| s + 1 < self.offsets.len());
-        if sentences.len() != rows || !known || self.offsets.last() != Some(&tokens) || tokens != value_tokens {
-            bail!("attention: {rows} rows of {} sentences, {tokens} keys, {value_tokens} values", sentences.len());
-        }
-        Ok((a, e))
-    }
 }
 
 fn reading_step<T: Real>(
     cell: Cell,
     x: &Tensor,
-    source: &Source,
-    sentences: &[usize],
+    (keys, source_values): &Step,
+    ranges: &[Range<usize>],
     weights: &Tensor,
     state: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let Source { keys, values: source_values, offsets } = source;
     let (rows, width) = x.dims2()?;
     let h = width / cell.gates();
-    let (a, e) = source.check(rows, sentences)?;
+    let ((tokens, a), (value_tokens, e)) = (keys.dims2()?, source_values.dims2()?);
     let widths = Widths { hidden: h, attention: a, context: e };
     check_state(cell, state, rows, h)?;
+    if ranges.len() != rows || tokens != value_tokens || ranges.iter().any(|r| r.end > tokens || r.start > r.end) {
+        bail!("attentional: {rows} rows, {} ranges, {tokens} keys, {value_tokens} values", ranges.len());
+    }
     let (keys, source_values) = (keys.contiguous()?, source_values.contiguous()?);
     let (flat, keys, source_values) = (values::<T>(weights)?, values::<T>(&keys)?, values::<T>(&source_values)?);
     let weights = widths.weights(&flat, cell)?;
@@ -133,8 +83,7 @@ fn reading_step<T: Real>(
     let projected = project(&states, rows, cell.state_width(h), weights.state, width + a, h);
     let mut contexts = vec![T::zero(); rows * e];
     let mut alphas = Vec::new();
-    for (row, &sentence) in sentences.iter().enumerate() {
-        let (from, to) = (offsets[sentence], offsets[sentence + 1]);
+    for (row, &Range { start: from, end: to }) in ranges.iter().enumerate() {
         alphas.resize(to - from, T::zero());
         attend(
             &projected[row * (width + a) + width..][..a],
