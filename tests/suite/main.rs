@@ -7,5 +7,6 @@ mod configs;
 mod rnn;
 mod checkpoint;
 mod optimizers;
+mod layers;
 mod metrics;
 mod transformer;
