@@ -126,19 +126,19 @@ impl Counts {
         if self.correct.iter().any(|&matches| matches > 0) {
             let mut smoothing = 1.0;
             let mut order = ORDERS;
-            for n in 0..ORDERS {
-                let total = self.total[n] as f64;
+            for (n, precision) in precisions.iter_mut().enumerate() {
+                let (correct, total) = (self.correct[n], self.total[n] as f64);
                 if self.total[n] == 0 {
                     break;
                 }
                 if options.effective_order {
                     order = n + 1;
                 }
-                precisions[n] = if self.correct[n] == 0 {
+                *precision = if correct == 0 {
                     smoothing *= 2.0;
                     100.0 / (smoothing * total)
                 } else {
-                    100.0 * self.correct[n] as f64 / total
+                    100.0 * correct as f64 / total
                 };
             }
             let log = |p: f64| if p == 0.0 { LOG_OF_ZERO } else { p.ln() };

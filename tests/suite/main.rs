@@ -7,6 +7,7 @@ mod configs;
 mod rnn;
 mod checkpoint;
 mod optimizers;
+mod layers;
 mod metrics;
 mod decoding;
 mod transformer;
