@@ -154,11 +154,11 @@ fn model(check: &mut Checks, config: &Config) {
     check.at_least("model.heads", model.heads, 1);
     check.at_least("model.rnn.embedding_size", model.rnn.embedding_size, 1);
     let hidden = model.rnn.hidden_size;
-    check.rule(hidden >= 2 && hidden % 2 == 0, &["model.rnn.hidden_size"], "must be even, 2 or more");
+    check.rule(hidden >= 2 && hidden.is_multiple_of(2), &["model.rnn.hidden_size"], "must be even, 2 or more");
     let unit = 2 * model.heads.max(1);
     let transformer = model.kind == ModelKind::Transformer;
     check.rule(
-        model.d_model > 0 && (!transformer || model.d_model % unit == 0),
+        model.d_model > 0 && (!transformer || model.d_model.is_multiple_of(unit)),
         &["model.d_model", "model.heads"],
         format!("must be a multiple of 2 × heads = {unit}"),
     );
@@ -352,8 +352,7 @@ mod tests {
 
     #[test]
     fn findings_name_keys_that_exist() {
-        let mut config = Config::default();
-        config.device = "gpu".to_string();
+        let mut config = Config { device: "gpu".to_string(), ..Config::default() };
         config.data.max_length = 0;
         config.tokenizer.joint = false;
         config.model.d_model = 0;

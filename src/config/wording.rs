@@ -14,7 +14,10 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 pub(super) fn syntax(name: &str, text: &str, errors: &[toml::de::Error]) -> Problems {
     let mut problems: Vec<Problem> = Vec::new();
     for error in errors {
-        let offset = error.span().map_or(0, |span| span.start).min(text.len());
+        let mut offset = error.span().map_or(0, |span| span.start).min(text.len());
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
         let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
         let line = text[start..].lines().next().unwrap_or_default();
         let number = line_of(text, offset);

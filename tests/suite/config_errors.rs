@@ -260,3 +260,18 @@ fn a_set_that_breaks_a_rule_of_the_file_is_the_one_named() {
 1 problem in the configuration; nothing was started."
     );
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn no_text_makes_loading_panic(at in 0usize..4000, cut in 0usize..40, put in "[\\[\\]{}=.\"'#\na1é\t-]{0,6}") {
+        let good = include_str!("../../configs/multi30k-en-de.toml");
+        let chars: Vec<char> = good.chars().collect();
+        let at = at % chars.len();
+        let text: String = chars[..at].iter().copied().chain(put.chars()).chain(chars.iter().skip(at + cut).copied()).collect();
+        if let Err(problems) = load(&text, &[&put, &format!("data.train={put}"), &format!("{put}=1")]) {
+            proptest::prop_assert!(problems.lines().count() > 1, "{}", problems);
+        }
+    }
+}
