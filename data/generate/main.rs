@@ -50,13 +50,8 @@ fn write_all(folder: &std::path::Path) -> Result<()> {
         for (name, text) in corpus.files() {
             fs::write(folder.join(&name), text).with_context(|| name)?;
         }
-        for (name, set) in &corpus.sets {
-            let words: usize = set.source.iter().map(|line| line.split_whitespace().count()).sum();
-            let mean = words as f64 / set.source.len() as f64;
-            writeln!(report, "{}/{name}: {} pairs, {mean:.1} source words a line", corpus.folder, set.source.len())?;
-            if !set.reserved.is_empty() {
-                writeln!(report, "  with a reserved combination: {:?}", set.reserved)?;
-            }
+        for line in corpus.counts() {
+            writeln!(report, "{line}")?;
         }
     }
     Ok(())

@@ -102,6 +102,31 @@ const PRONOUNS: [([&str; 2], [&str; 3], Person); 6] = [
     (["they", "them"], ["sie", "sie", "ihnen"], Person::They),
 ];
 
+/// See [`numbers::clock`].
+pub(crate) struct TimeOfDay {
+    pub(crate) form: usize,
+    pub(crate) hour: usize,
+    pub(crate) minute: usize,
+    pub(crate) afternoon: bool,
+}
+
+impl TimeOfDay {
+    /// In digits, hour and minute are a combination.
+    pub(crate) fn draw(rng: &mut Stream, marks: &mut Marks) -> Self {
+        let (form, hour, minute) = (rng.below(6), 1 + rng.below(12), 5 * rng.below(12));
+        let afternoon = hour == 12 || rng.below(2) == 0;
+        if form >= 4 {
+            marks.meet("time", &hour.to_string(), &minute.to_string());
+        }
+        TimeOfDay { form, hour, minute, afternoon }
+    }
+
+    /// English, German.
+    pub(crate) fn both(&self) -> Both {
+        numbers::clock(self.form, self.hour, self.minute, self.afternoon)
+    }
+}
+
 /// Draws and remembers which reserved combinations were met.
 pub(crate) struct Maker<'r, 'a> {
     pub(crate) rng: &'r mut Stream,
@@ -275,12 +300,7 @@ impl<'a> Maker<'_, 'a> {
 
     /// "at half past eight".
     pub(crate) fn clock(&mut self) -> Both {
-        let (form, hour, minute) = (self.rng.below(6), 1 + self.rng.below(12), 5 * self.rng.below(12));
-        let afternoon = hour == 12 || self.chance(50);
-        if form >= 4 {
-            self.marks.meet("time", &hour.to_string(), &minute.to_string());
-        }
-        numbers::clock(form, hour, minute, afternoon)
+        TimeOfDay::draw(self.rng, &mut self.marks).both()
     }
 
     /// An expression of time that agrees with the tense.

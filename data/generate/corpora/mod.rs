@@ -1,15 +1,19 @@
 //! Every committed corpus as a pure function of its seed: lines of a training, a validation and a test set.
 //!
-//! No held-out sentence shares its source or its target with another sentence of any set, and most hold a
+//! No two sources of a corpus are equal, nor (in translation) two targets; four in five held-out sentences hold a
 //! combination of words that training never shows (`held_out.rs`).
 
+mod chinese;
 mod clause;
+mod english_chinese;
 mod english_german;
 mod german;
 mod held_out;
 mod lexicon;
 mod maker;
 mod numbers;
+mod summarisation;
+mod tagging;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
@@ -48,6 +52,21 @@ impl Corpus {
         }
         files
     }
+
+    /// Counts of each set, one line a set; `data/README.md` quotes them.
+    pub(crate) fn counts(&self) -> Vec<String> {
+        let count = |(name, set): &(&str, Set)| {
+            let words: usize = set.source.iter().map(|line| line.split_whitespace().count()).sum();
+            let mean = words as f64 / set.source.len() as f64;
+            let mut line = format!("{}/{name}: {} pairs, {mean:.1} source words a line", self.folder, set.source.len());
+            let reserved: Vec<String> = set.reserved.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+            if !reserved.is_empty() {
+                line.push_str(&format!("; reserved: {}", reserved.join(", ")));
+            }
+            line
+        };
+        self.sets.iter().map(count).collect()
+    }
 }
 
 /// Draws one pair and the reserved combinations in it.
@@ -60,8 +79,8 @@ struct Plan<'a> {
     seed: u64,
     /// Pairs for training, validation, test.
     sizes: [usize; 3],
-    /// Whether four in five held-out sentences must hold a reserved combination.
-    reserve: bool,
+    /// Whether no two pairs may have the same target.
+    unique_targets: bool,
     draw: Box<Draw<'a>>,
 }
 
@@ -73,7 +92,7 @@ fn quickstart(words: &lexicon::Lexicon) -> Plan<'_> {
         extensions: ["en", "de"],
         seed: 1,
         sizes: QUICKSTART_SIZES,
-        reserve: true,
+        unique_targets: true,
         draw: Box::new(|rng| {
             let mut maker = maker::Maker { rng, words, marks: Marks::default() };
             let both = english_german::sentence(&mut maker);
@@ -82,10 +101,38 @@ fn quickstart(words: &lexicon::Lexicon) -> Plan<'_> {
     }
 }
 
-/// All corpora in the order of their folders' names.
+/// All corpora.
 pub(crate) fn all() -> Vec<Corpus> {
-    let words = lexicon::Lexicon::new();
-    vec![build(quickstart(&words))]
+    let (words, chinese_words) = (lexicon::Lexicon::new(), chinese::Words::new());
+    let zh = Plan {
+        folder: "quickstart-zh",
+        extensions: ["en", "zh"],
+        seed: 2,
+        sizes: [6_000, 300, 300],
+        unique_targets: true,
+        draw: Box::new(|rng| {
+            let mut maker = chinese::Maker { rng, words: &chinese_words, marks: Marks::default() };
+            let both = english_chinese::sentence(&mut maker);
+            (both, maker.marks)
+        }),
+    };
+    let tagging = Plan {
+        folder: "tagging",
+        extensions: ["text", "tags"],
+        seed: 3,
+        sizes: [4_000, 200, 200],
+        unique_targets: false,
+        draw: Box::new(tagging::sentence),
+    };
+    let summarisation = Plan {
+        folder: "summarisation",
+        extensions: ["text", "headline"],
+        seed: 4,
+        sizes: [3_000, 200, 200],
+        unique_targets: false,
+        draw: Box::new(summarisation::report),
+    };
+    [quickstart(&words), zh, tagging, summarisation].map(build).into()
 }
 
 /// Writes `pairs` English→German training pairs that share nothing with the committed held-out sets; unlike the
@@ -116,10 +163,9 @@ fn build(mut plan: Plan) -> Corpus {
     Corpus { folder: plan.folder, extensions: plan.extensions, sets }
 }
 
-/// Validation and test set; the latter never meets what is reserved for the former, and the other way round.
+/// Validation and test set; four in five of their sentences hold a reserved combination. The latter never meets what is reserved for the former, and the other way round.
 fn held_out_sets(plan: &mut Plan, seen: &mut HashSet<u64>) -> (Set, Set) {
-    let reserve = plan.reserve;
-    let wants = move |index: usize| reserve && index % 5 != 4;
+    let wants = |index: usize| index % 5 != 4;
     let test = draw_set(plan, 2, seen, |m, i| m.valid.is_empty() && m.test.is_empty() != wants(i));
     let valid = draw_set(plan, 1, seen, |m, i| m.test.is_empty() && m.valid.is_empty() != wants(i));
     (valid, test)
@@ -132,6 +178,7 @@ fn draw_set(plan: &mut Plan, which: usize, seen: &mut HashSet<u64>, accept: impl
     while set.source.len() < plan.sizes[which] {
         let ((source, target), marks) = (plan.draw)(&mut rng);
         let keys = [side(0, &source), side(1, &target)];
+        let keys = if plan.unique_targets { &keys[..] } else { &keys[..1] };
         if !accept(&marks, set.source.len()) || keys.iter().any(|key| seen.contains(key)) {
             continue;
         }
