@@ -226,8 +226,9 @@ impl<'a> Maker<'_, 'a> {
 
     fn number(&mut self) -> Determiner<'static> {
         match self.rng.below(10) {
-            0..4 => Determiner::Number(2 + self.rng.below(11)),
-            4..8 => Determiner::Number(self.counted(13, 100)),
+            0..3 => Determiner::Number(2 + self.rng.below(11)),
+            3..5 => Determiner::Number(13 + self.rng.below(7)),
+            5..8 => Determiner::Number(self.counted(20, 100)),
             _ => Determiner::Digits(self.counted(2, 200)),
         }
     }
