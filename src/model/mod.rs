@@ -7,8 +7,6 @@ mod rnn;
 mod rnn_step;
 mod transformer;
 mod transformer_step;
-mod rnn;
-mod rnn_step;
 
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;

@@ -12,3 +12,5 @@ mod metrics;
 mod decoding;
 mod transformer;
 mod run_lock;
+mod quickstart_data;
+mod tokenizer;
