@@ -1,1 +1,10 @@
-fn main() {}
+//! The program: memory settings, then the command line.
+
+/// Keeps freed memory in the process; page faults of fresh memory cost more than the arithmetic of small tensors.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    nmt_train::ops::keep_freed_memory();
+    nmt_train::cli::main()
+}

@@ -159,13 +159,24 @@ fn orthogonalize(rows: &mut [f64], width: usize) {
             let (done, rest) = rows.split_at_mut(i * width);
             let row = &mut rest[..width];
             for other in done.chunks(width) {
-                let dot: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
+                let dot = dot(row, other);
                 row.iter_mut().zip(other).for_each(|(a, b)| *a -= dot * b);
             }
             let norm = row.iter().map(|a| a * a).sum::<f64>().sqrt();
             row.iter_mut().for_each(|a| *a /= norm);
         }
     }
+}
+
+/// In eight partial sums, which the compiler computes side by side: a model of width 512 has 10⁹ of these products.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum()
 }
 
 #[cfg(test)]

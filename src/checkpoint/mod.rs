@@ -25,7 +25,7 @@ pub use average::average;
 pub use format::FORMAT_VERSION;
 pub use retain::{plan, Existing, Plan, Scored};
 pub use store::{Best, Loaded, Store, Which};
-pub use weights::{load_weights, read_weights, save_weights};
+pub use weights::{fill, load_weights, read_weights, save_weights};
 
 use candle_core::Tensor;
 use std::path::PathBuf;

@@ -35,7 +35,14 @@ pub fn save_weights(path: &Path, weights: &[(String, Tensor)]) -> Result<()> {
 /// # Errors
 /// [`Error::Mismatch`] naming tensors that are missing, unexpected or of another shape; the model is then unchanged.
 pub fn load_weights(path: &Path, params: &ParamSet) -> Result<()> {
-    let weights = read_weights(path, params.device())?;
+    fill(path, read_weights(path, params.device())?, params)
+}
+
+/// As [`load_weights`], with tensors at hand; `path` is for the message.
+///
+/// # Errors
+/// [`Error::Mismatch`]; the model is then unchanged.
+pub fn fill(path: &Path, weights: Vec<(String, Tensor)>, params: &ParamSet) -> Result<()> {
     set_weights(weights, params).map_err(|what| match what {
         Fault::Mismatch(what) => Error::Mismatch { path: path.to_path_buf(), what },
         Fault::Tensor(error) => Error::Tensor(error),

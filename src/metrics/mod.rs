@@ -1,1 +1,86 @@
-//! (being written)
+//! Translation metrics equal to sacreBLEU 2.6.0 to the last printed digit: BLEU, chrF, chrF++, TER.
+//!
+//! Ported from sacreBLEU (Apache-2.0), quirks included; `tests/fixtures/sacrebleu/` holds its own answers. Hypotheses and
+//! references are raw detokenized text. A reference *stream* has one line a hypothesis; several streams are several
+//! references. Each score prints as sacreBLEU prints it and carries a signature in sacreBLEU's form, but with this
+//! program's name and version, since sacreBLEU did not compute it.
+
+mod bleu;
+mod chrf;
+mod edit;
+mod ngrams;
+mod ter;
+mod tercom;
+mod text;
+mod tokenize;
+
+pub use bleu::{bleu, sentence_bleu, Bleu, BleuOptions};
+pub use chrf::{chrf, Chrf, ChrfOptions};
+pub use ter::{ter, Ter, TerOptions};
+pub use tokenize::{default_tokenizer, BleuTokenizer};
+
+/// What is wrong with the lines given to a metric.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MetricsError {
+    #[error("nothing to score: no hypotheses; give one line a sentence")]
+    NoHypotheses,
+    #[error("nothing to score against: no references; give one or more streams of references")]
+    NoReferences,
+    #[error("{hypotheses} hypotheses but {lines} lines in reference stream {stream}; every stream needs one line a hypothesis")]
+    Lengths { hypotheses: usize, stream: usize, lines: usize },
+}
+
+/// `exp(nll)`, where `nll` is the mean negative log-likelihood a token in nats; infinite where that overflows.
+pub fn perplexity(nll: f64) -> f64 {
+    nll.exp()
+}
+
+/// Checks that every stream has one line a hypothesis and that there is anything to score.
+fn check(hypotheses: &[&str], references: &[Vec<&str>]) -> Result<(), MetricsError> {
+    if hypotheses.is_empty() {
+        return Err(MetricsError::NoHypotheses);
+    }
+    if references.is_empty() {
+        return Err(MetricsError::NoReferences);
+    }
+    match references.iter().position(|stream| stream.len() != hypotheses.len()) {
+        Some(i) => {
+            Err(MetricsError::Lengths { hypotheses: hypotheses.len(), stream: i + 1, lines: references[i].len() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A signature: the number of references, the metric's own fields, this program and its version.
+fn signature(references: usize, fields: &str) -> String {
+    let version = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
+    format!("nrefs:{references}|{fields}|version:{version}")
+}
+
+/// "yes" or "no", as signatures say it.
+fn yes_no(value: bool) -> &'static str {
+    if value {
+        "yes"
+    } else {
+        "no"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_of_another_length_is_refused_by_number() {
+        let references = [vec!["a", "b"], vec!["a"]];
+        let error = bleu(&["a", "b"], &references, &BleuOptions::default()).unwrap_err();
+        assert_eq!(error, MetricsError::Lengths { hypotheses: 2, stream: 2, lines: 1 });
+        assert_eq!(ter(&[], &references, &TerOptions::default()).unwrap_err(), MetricsError::NoHypotheses);
+        assert_eq!(chrf(&["a"], &[], &ChrfOptions::default()).unwrap_err(), MetricsError::NoReferences);
+    }
+
+    #[test]
+    fn perplexity_of_a_uniform_guess_is_the_number_of_choices() {
+        assert!((perplexity(8000f64.ln()) - 8000.0).abs() < 1e-8);
+    }
+}

@@ -39,6 +39,15 @@ impl Ema {
         Ok(())
     }
 
+    /// Begins anew at the present weights.
+    ///
+    /// # Errors
+    /// Memory errors of candle.
+    pub fn restart(&mut self, params: &ParamSet) -> Result<()> {
+        *self = Ema::new(params, self.decay)?;
+        Ok(())
+    }
+
     /// Exchanges weights and averages, in place; a second call puts them back.
     ///
     /// # Errors

@@ -1,1 +1,29 @@
-//! (being written)
+//! A training run: set up, update, validate, save, stop. Emits [`crate::events::Event`]s and never prints.
+//!
+//! `run.rs` tells the story; `session.rs` holds what lives while it goes on; the other files are its chapters.
+
+mod check;
+mod evaluate;
+mod guard;
+mod machine;
+mod preflight;
+mod progress;
+mod resources;
+mod run;
+mod run_folder;
+mod saving;
+mod session;
+mod state;
+mod step;
+mod stop;
+mod validation;
+
+pub use check::{check, Report};
+pub use evaluate::{Scores, Validator};
+pub use machine::{device, peak_memory_bytes, set_threads};
+pub use resources::{obtain_tokenizers, vocabulary, Resources};
+pub use run::{run, Outcome};
+pub use run_folder::{config_path, RunFolder};
+pub use session::{Job, Session};
+pub use state::TrainState;
+pub use stop::{Signals, StopReason};

@@ -10,3 +10,7 @@ mod data;
 mod data_hub;
 mod config_errors;
 mod configs;
+mod layers;
+mod metrics;
+mod quickstart_data;
+mod tokenizer;

@@ -1,0 +1,27 @@
+//! `nmt-train average`: the mean of the weights of the last checkpoints.
+
+use anyhow::Result;
+
+use crate::checkpoint::{self, Store};
+use crate::exit::{ExitCode, InputError};
+
+use super::args::AverageArgs;
+use super::trained::AVERAGE;
+
+pub(super) fn average(args: &AverageArgs) -> Result<ExitCode> {
+    let store = Store::at(&args.run);
+    let steps = store.steps()?;
+    let wanted = args.last as usize;
+    if steps.len() < wanted {
+        return Err(InputError::new(format!(
+            "{} has {} checkpoints, {wanted} were asked for; give a smaller --last, or keep more with checkpoint.keep_last",
+            args.run.display(),
+            steps.len()
+        ))
+        .into());
+    }
+    let paths: Vec<_> = steps[steps.len() - wanted..].iter().map(|&step| store.path(step)).collect();
+    let out = args.out.clone().unwrap_or_else(|| args.run.join(AVERAGE));
+    checkpoint::save_weights(&out, &checkpoint::average(&paths)?)?;
+    Ok(ExitCode::Success)
+}

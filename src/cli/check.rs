@@ -1,0 +1,20 @@
+//! `nmt-train check`: everything up to the first update, and nothing written but the cache of encoded text.
+
+use anyhow::Result;
+
+use crate::events::Event;
+use crate::exit::ExitCode;
+use crate::train;
+
+use super::args::{CheckArgs, CommonArgs};
+use super::{load_config, terminal};
+
+pub(super) fn check(args: &CheckArgs, common: &CommonArgs) -> Result<ExitCode> {
+    let loaded = load_config(&args.config, &args.set, common)?;
+    let threads = train::set_threads(loaded.config.threads);
+    let mut sinks = terminal(common);
+    let report = train::check(&loaded.config, &loaded.run_dir(), threads, &mut |note| sinks.emit(&Event::Note(note)))?;
+    sinks.emit(&Event::Start(report.start));
+    sinks.emit(&Event::Note(report.largest_batch));
+    Ok(ExitCode::Success)
+}

@@ -1,0 +1,25 @@
+//! `nmt-train tokenizer`: trains the tokenizer of a config and nothing else.
+
+use anyhow::Result;
+
+use crate::exit::{ExitCode, InputError};
+use crate::fsio;
+use crate::train;
+
+use super::args::{CommonArgs, TokenizerArgs};
+use super::{load_config, say};
+
+pub(super) fn tokenizer(args: &TokenizerArgs, common: &CommonArgs) -> Result<ExitCode> {
+    let loaded = load_config(&args.config, &args.set, common)?;
+    train::set_threads(loaded.config.threads);
+    let out = args.out.clone().unwrap_or_else(|| loaded.run_dir());
+    if out.join("tokenizer.json").exists() {
+        return Err(InputError::new(format!("{}/tokenizer.json exists; choose another --out", out.display())).into());
+    }
+    let (tokenizers, note) = train::obtain_tokenizers(&loaded.config, &mut |note| say(common, &note))?;
+    fsio::create_dir_all(&out)?;
+    tokenizers.save(&out)?;
+    let sizes = (tokenizers.source.vocab_size(), tokenizers.target.vocab_size());
+    say(common, &format!("{note}: {} source and {} target pieces, in {}", sizes.0, sizes.1, out.display()));
+    Ok(ExitCode::Success)
+}

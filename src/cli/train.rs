@@ -1,0 +1,105 @@
+//! `nmt-train --config …`, `nmt-train --resume …`: training.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::config::{differences, Config, Difference, Effect};
+use crate::events::jsonl::final_json;
+use crate::events::sinks::Sinks;
+use crate::events::Event;
+use crate::exit::{ExitCode, InputError};
+use crate::fsio;
+use crate::train::{self, Job, Outcome, RunFolder, Session, Signals, StopReason};
+
+use super::args::{CommonArgs, TrainArgs};
+use super::{load_config, terminal};
+
+pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
+    let signals = Signals::install()?;
+    let mut sinks = terminal(common);
+    let (config, folder) = match (&args.resume, &args.config) {
+        (Some(run), _) => resumed(run, args, common, &mut sinks)?,
+        (None, Some(path)) => {
+            let loaded = load_config(path, &args.set, common)?;
+            // Before the folder is made: a wrong device should not leave one behind.
+            train::device(&loaded.config.device)?;
+            (loaded.config.clone(), RunFolder::create(&loaded.run_dir(), args.force)?)
+        }
+        (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
+    };
+    let threads = train::set_threads(config.threads);
+    let command = std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ");
+    let resume = args.resume.is_some();
+    let session = Session::open(Job { config, folder, sinks, signals, threads, command, resume })?;
+    let outcome = train::run(session)?;
+    if let Some(path) = &args.final_json {
+        write_final_json(path, &outcome)?;
+    }
+    Ok(match outcome.stop {
+        StopReason::Diverged => ExitCode::Diverged,
+        StopReason::Signal | StopReason::MaxHours => ExitCode::Interrupted,
+        StopReason::MaxUpdates | StopReason::MaxEpochs | StopReason::EarlyStopping => ExitCode::Success,
+    })
+}
+
+/// Config and folder of a run that goes on. What changed against the run's own config is told, or refused.
+fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks) -> Result<(Config, RunFolder)> {
+    let folder = RunFolder::open(run)?;
+    let own = train::config_path(run);
+    if !own.exists() {
+        let run = run.display();
+        return Err(InputError::new(format!("{run} is not a run folder: it has no config.toml")).into());
+    }
+    let old = load_config(&own, &[], &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
+    let mut new = load_config(args.config.as_deref().unwrap_or(&own), &args.set, common)?.config;
+    // The folder may have been moved or named by the config file; it is the one that was given.
+    new.run_dir = run.display().to_string();
+    let changes: Vec<Difference> = differences(&old, &new).into_iter().filter(|d| d.path != "run_dir").collect();
+    let (refused, allowed): (Vec<_>, Vec<_>) = changes.iter().partition(|d| d.effect == Effect::Refused);
+    if !refused.is_empty() {
+        let lines: Vec<String> = refused.iter().map(|d| format!("  {}: {} -> {} ({})", d.path, d.old, d.new, d.why)).collect();
+        return Err(InputError::new(format!(
+            "{} can not be continued with these changes:\n{}\nset them back, or start a new run with another run_dir",
+            run.display(),
+            lines.join("\n")
+        ))
+        .into());
+    }
+    for change in allowed {
+        sinks.emit(&Event::Note(format!("changed: {}: {} -> {}", change.path, change.old, change.new)));
+    }
+    Ok((new, folder))
+}
+
+fn write_final_json(path: &Path, outcome: &Outcome) -> Result<()> {
+    let mut line = serde_json::to_string(&final_json(&outcome.end))?;
+    line.push('\n');
+    if path == Path::new("-") {
+        std::io::stdout().write_all(line.as_bytes())?;
+    } else {
+        fsio::write_atomic(path, line.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// An argument as a shell would take it.
+fn quoted(arg: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+%".contains(c);
+    if !arg.is_empty() && arg.chars().all(plain) {
+        arg.to_string()
+    } else {
+        format!("'{}'", arg.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_recorded_command_can_be_pasted_into_a_shell() {
+        assert_eq!(super::quoted("train.max_updates=5"), "train.max_updates=5");
+        assert_eq!(super::quoted("it's [a]"), "'it'\\''s [a]'");
+        assert_eq!(super::quoted(""), "''");
+    }
+}

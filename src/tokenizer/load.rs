@@ -1,0 +1,170 @@
+//! Reads a `tokenizer.json`, ours or of others, and gives it the shape that training and export need.
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use serde_json::{json, Value};
+use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
+
+use super::{library, special, template, Error, Result, Tokenizer};
+use crate::fsio;
+
+/// Names under which others know our special tokens, in order of preference.
+const UNK_NAMES: [&str; 4] = ["<unk>", "[UNK]", "<|unk|>", "<UNK>"];
+const EOS_NAMES: [&str; 9] =
+    ["</s>", "<eos>", "[EOS]", "<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<EOT>", "<EOS>", "[SEP]"];
+const PAD_NAMES: [&str; 6] = ["<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|padding|>", OWN_PAD];
+/// Our padding token when the usual name is taken by another id than the last.
+const OWN_PAD: &str = "<nmt_pad>";
+
+pub(super) fn load(path: &Path) -> Result<Tokenizer> {
+    let bytes = fsio::read(path)?;
+    let bytes = match bytes.starts_with(&[0x1F, 0x8B]) {
+        true => {
+            let mut text = Vec::new();
+            let broken = |e: std::io::Error| fsio::Error::io("decompress", path, e);
+            MultiGzDecoder::new(&bytes[..]).read_to_end(&mut text).map_err(broken)?;
+            text
+        }
+        false => bytes,
+    };
+    let json: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::NotJson { path: path.to_path_buf(), reason: e.to_string() })?;
+    if !json["model"].is_object() {
+        let reason = "it has no \"model\"".to_string();
+        return Err(Error::NotATokenizer { path: path.to_path_buf(), reason });
+    }
+    finish(json).map_err(|fault| match fault {
+        Fault::Holes { count, largest, hole } => Error::Holes { path: path.to_path_buf(), count, largest, hole },
+        Fault::Library(reason) => Error::NotATokenizer { path: path.to_path_buf(), reason },
+    })
+}
+
+/// What [`finish`] can meet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{count} tokens, largest id {largest}, no token {hole}")]
+    Holes { count: usize, largest: u32, hole: u32 },
+    #[error("{0}")]
+    Library(String),
+}
+
+impl From<tokenizers::Error> for Fault {
+    fn from(error: tokenizers::Error) -> Self {
+        Fault::Library(library(error).to_string())
+    }
+}
+
+/// Adds what a `tokenizer.json` lacks.
+///
+/// # Errors
+/// When the library does not take it, or its ids have holes.
+pub(super) fn finish(mut json: Value) -> std::result::Result<Tokenizer, Fault> {
+    settle(&mut json);
+    let unk_name = unk_name(&json["model"]);
+    let is_byte_level =
+        [&json["pre_tokenizer"], &json["normalizer"]].iter().any(|r| r.to_string().contains("ByteLevel"));
+    let text = json.to_string();
+    let mut inner = Inner::from_bytes(text.as_bytes())?;
+    dense(&inner)?;
+    let mut added = Vec::new();
+    let missing = |inner: &mut Inner, added: &mut Vec<String>, name: &str, what: &str| {
+        inner.add_special_tokens([special(name)])?;
+        let id = inner.token_to_id(name).unwrap_or_default();
+        added.push(format!("no {what}; added {name} as id {id}"));
+        Ok::<u32, Fault>(id)
+    };
+    let unk_name = unk_name.or_else(|| find(&inner, &UNK_NAMES).map(str::to_string));
+    let unk = match unk_name.as_deref().and_then(|name| inner.token_to_id(name)) {
+        Some(id) => id,
+        None => {
+            let what =
+                if is_byte_level { "unknown token (none is needed: all bytes are known)" } else { "unknown token" };
+            missing(&mut inner, &mut added, unk_name.as_deref().unwrap_or(UNK_NAMES[0]), what)?
+        }
+    };
+    let eos_name = find(&inner, &EOS_NAMES).unwrap_or(EOS_NAMES[0]);
+    let eos = match inner.token_to_id(eos_name) {
+        Some(id) => id,
+        None => missing(&mut inner, &mut added, eos_name, "token for the end of a sentence")?,
+    };
+    // files made from SentencePiece models list them as pieces only
+    for id in [unk, eos] {
+        let name = inner.id_to_token(id).unwrap_or_default();
+        inner.add_special_tokens([special(&name)])?;
+    }
+    let last = inner.get_vocab_size(true) as u32 - 1;
+    let last_name = inner.id_to_token(last).unwrap_or_default();
+    let pad = match PAD_NAMES.contains(&last_name.as_str()) {
+        true => {
+            inner.add_special_tokens([special(&last_name)])?;
+            last
+        }
+        false => match inner.token_to_id(template::PAD) {
+            None => missing(&mut inner, &mut added, template::PAD, "padding token as the last id")?,
+            Some(_) => missing(&mut inner, &mut added, OWN_PAD, "padding token as the last id")?,
+        },
+    };
+    let template: PostProcessorWrapper =
+        serde_json::from_value(template::post_processor(eos_name, eos)).map_err(|e| Fault::Library(e.to_string()))?;
+    inner.with_post_processor(Some(template));
+    inner.set_encode_special_tokens(true);
+    Ok(Tokenizer::new(inner, [unk, eos, pad], added)?)
+}
+
+/// Takes out what would cut, fill or randomize ids, and names the decoder that belongs to the pre-tokenizer if none
+/// is named.
+fn settle(json: &mut Value) {
+    json["truncation"] = Value::Null;
+    json["padding"] = Value::Null;
+    if json["model"].get("dropout").is_some() {
+        json["model"]["dropout"] = Value::Null;
+    }
+    if json["decoder"].is_null() {
+        let rules = json["pre_tokenizer"].to_string();
+        json["decoder"] = match () {
+            () if rules.contains("\"ByteLevel\"") => {
+                json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})
+            }
+            () if rules.contains("\"Metaspace\"") => {
+                json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true})
+            }
+            () if json["model"]["type"] == "WordPiece" => {
+                json!({"type": "WordPiece", "prefix": "##", "cleanup": false})
+            }
+            () => Value::Null,
+        };
+    }
+}
+
+/// The token that the model itself gives to unknown text.
+fn unk_name(model: &Value) -> Option<String> {
+    let by_index = || model["vocab"].get(model["unk_id"].as_u64()? as usize)?.get(0)?.as_str();
+    model["unk_token"].as_str().or_else(by_index).map(str::to_string)
+}
+
+/// The first of the names in the vocabulary. All but the first of them must be special tokens of the file: "[SEP]" may
+/// be ordinary text.
+fn find<'a>(inner: &Inner, names: &[&'a str]) -> Option<&'a str> {
+    let is_special = |name: &str| inner.get_added_vocabulary().is_special_token(name);
+    let (first, others) = names.split_first()?;
+    if inner.token_to_id(first).is_some() {
+        return Some(first);
+    }
+    others.iter().find(|name| is_special(name)).copied()
+}
+
+/// # Errors
+/// When an id below the largest has no token.
+fn dense(inner: &Inner) -> std::result::Result<(), Fault> {
+    let mut ids: Vec<u32> = inner.get_vocab(true).into_values().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let hole = ids.iter().zip(0..).find(|(id, expected)| *id != expected).map(|(_, expected)| expected);
+    match (hole, ids.last()) {
+        (Some(hole), Some(&largest)) => Err(Fault::Holes { count: ids.len(), largest, hole }),
+        (_, None) => Err(Fault::Library("the vocabulary is empty".to_string())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,112 @@
+//! Words between spaces: counting them for training, remembering their ids for encoding.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tokenizers::Tokenizer as Inner;
+
+use super::{template, Result};
+
+/// Different words kept while counting; twice as many are held for a moment.
+const MAX_WORDS: usize = 1 << 20;
+
+/// Counts words between spaces, without those that became too rare to keep in a very large text. Sorted by word. A
+/// pure function of the lines and their order.
+pub(super) fn count(lines: impl Iterator<Item = String>) -> Vec<(String, u64)> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    let mut rare = 0;
+    for line in lines {
+        for word in line.split(' ').filter(|word| !word.is_empty()) {
+            match counts.get_mut(word) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.insert(word.to_string(), 1);
+                }
+            }
+        }
+        while counts.len() > 2 * MAX_WORDS {
+            rare += 1;
+            counts.retain(|_, count| *count > rare);
+        }
+    }
+    let mut words: Vec<(String, u64)> = counts.into_iter().collect();
+    words.sort_unstable();
+    words
+}
+
+/// The `limit` most frequent entries, the smaller word first among equals; sorted by word.
+pub(super) fn most_frequent(mut words: Vec<(String, u64)>, limit: usize) -> Vec<(String, u64)> {
+    if words.len() > limit {
+        words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        words.truncate(limit);
+        words.sort_unstable();
+    }
+    words
+}
+
+/// Most frequent words only.
+pub(super) fn limited(words: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    most_frequent(words, MAX_WORDS)
+}
+
+/// Whether a line's ids are those of its words, one after the other, which holds for the rules of
+/// [`template::pre_tokenizer`]: no normalization joins two words, and no token of its own contains a space.
+pub(super) fn is_word_by_word(inner: &Inner) -> bool {
+    let json = |part: Option<serde_json::Result<Value>>| part.and_then(|value| value.ok()).unwrap_or(Value::Null);
+    let pre_tokenizer = json(inner.get_pre_tokenizer().map(serde_json::to_value));
+    let normalizer = json(inner.get_normalizer().map(serde_json::to_value));
+    let plain = |step: &Value| {
+        let name = step["type"].as_str().unwrap_or_default();
+        step.is_null() || ["NFC", "NFKC", "Lowercase"].contains(&name)
+    };
+    let normalizes_within_words = match normalizer["normalizers"].as_array() {
+        Some(steps) => steps.iter().all(plain),
+        None => plain(&normalizer),
+    };
+    let only_special = inner.get_added_tokens_decoder().values().all(|token| token.special);
+    pre_tokenizer == template::pre_tokenizer() && normalizes_within_words && only_special
+}
+
+/// Ids of words seen before.
+#[derive(Default)]
+pub(super) struct WordCache {
+    /// Start and end in `ids`.
+    spans: HashMap<Box<str>, (u32, u32)>,
+    ids: Vec<u32>,
+}
+
+/// Words remembered before starting afresh.
+const MAX_CACHED: usize = 1 << 18;
+/// Bytes of a word worth remembering.
+const MAX_LENGTH: usize = 64;
+
+impl WordCache {
+    /// Ids of a line; `encode` gives those of a word or line that is new.
+    ///
+    /// # Errors
+    /// Those of `encode`.
+    pub(super) fn encode(&mut self, line: &str, encode: impl Fn(&str) -> Result<Vec<u32>>) -> Result<Vec<u32>> {
+        // spaces at the ends and in a row are tokens of their own
+        if line.starts_with(' ') || line.ends_with(' ') || line.contains("  ") || line.contains('▁') {
+            return encode(line);
+        }
+        let mut ids = Vec::with_capacity(line.len() / 3);
+        for word in line.split(' ') {
+            if let Some(&(start, end)) = self.spans.get(word) {
+                ids.extend_from_slice(&self.ids[start as usize..end as usize]);
+                continue;
+            }
+            let found = encode(word)?;
+            ids.extend_from_slice(&found);
+            if word.len() <= MAX_LENGTH {
+                if self.spans.len() >= MAX_CACHED {
+                    *self = Self::default();
+                }
+                let start = self.ids.len() as u32;
+                self.ids.extend(found);
+                self.spans.insert(word.into(), (start, self.ids.len() as u32));
+            }
+        }
+        Ok(ids)
+    }
+}

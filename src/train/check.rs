@@ -1,0 +1,68 @@
+//! A dry run: data, tokenizer, model, the largest batch once forward and backward; no run folder.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::DType;
+
+use crate::config::Config;
+use crate::events::Start;
+use crate::model::{self, Forward};
+use crate::optim::{self, Gradients};
+use crate::{objective, units};
+
+use super::machine::peak_memory_bytes;
+use super::preflight::{self, Facts};
+use super::resources::{self, Resources};
+use super::stop::{Limits, Signals};
+
+/// What a dry run found.
+pub struct Report {
+    pub start: Start,
+    /// A sentence about the largest batch.
+    pub largest_batch: String,
+}
+
+/// Does everything a run does before its first update.
+///
+/// # Errors
+/// What would stop the run.
+pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(String)) -> Result<Report> {
+    let device = super::machine::device(&config.device)?;
+    let resources = Resources::load(config, None, &resources::cache_dir(config, run), note)?;
+    let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
+    let pretrained = resources::fill_pretrained(config, &resources.tokenizers, model.as_ref())?;
+    let epoch = resources.epoch(0);
+    let updates_per_epoch = (epoch.len() as u64).div_ceil(config.train.gradient_accumulation_steps as u64);
+    let start = preflight::start(&Facts {
+        config,
+        resources: &resources,
+        model: model.as_ref(),
+        optimizer: optim::build(&config.optimizer).describe(),
+        pretrained: &pretrained,
+        updates_per_epoch,
+        total_updates: Limits::new(config, Signals::default()).total_updates(updates_per_epoch),
+        threads,
+        run,
+        step: 0,
+    });
+
+    let batch = epoch.batch(&resources.train, epoch.largest());
+    let clock = Instant::now();
+    let forward = Forward::train(config.seed, 0);
+    let tokens = batch.target.tokens();
+    let loss = objective::loss(model.as_ref(), &batch, &forward, config.train.label_smoothing, tokens)?;
+    let gradients = Gradients::collect(model.params(), &mut loss.loss.backward()?)?;
+    let norm = optim::global_norm(model.params(), &gradients)?;
+    let largest_batch = format!(
+        "the largest batch ({} pairs, {} source and {tokens} target tokens) took {:.2} s forward and backward; \
+         loss {:.3} a token, gradient norm {norm:.2}; peak memory {}",
+        batch.pairs.len(),
+        batch.source.tokens(),
+        clock.elapsed().as_secs_f64(),
+        loss.loss_sum / tokens as f64,
+        units::bytes(peak_memory_bytes()),
+    );
+    Ok(Report { start, largest_batch })
+}

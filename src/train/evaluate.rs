@@ -1,0 +1,147 @@
+//! Scoring held-out text: negative log-likelihood of the encoded pairs, BLEU and chrF of translations of the raw text.
+
+use anyhow::Result;
+
+use crate::batch::{Batch, Sequences};
+use crate::config::{DecodeConfig, Metric};
+use crate::decode::{self, DecodeError};
+use crate::metrics::{self, Bleu, BleuOptions, Chrf, ChrfOptions};
+use crate::model::Model;
+use crate::objective;
+use crate::tokenizer::Tokenizers;
+
+/// A held-out set, ready to be scored many times.
+pub struct Validator {
+    /// `(source, reference)` as in the files.
+    text: Vec<(String, String)>,
+    /// The same as ids, each ending with `</s>`.
+    source: Vec<Vec<u32>>,
+    target: Vec<Vec<u32>>,
+    target_language: String,
+}
+
+/// Results on a held-out set; what was not asked for is `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// Mean over target tokens, in nats, without label smoothing.
+    pub nll: Option<f64>,
+    pub bleu: Option<Bleu>,
+    pub chrf: Option<Chrf>,
+    /// One line for each pair, in order; empty when nothing was translated.
+    pub hypotheses: Vec<String>,
+}
+
+impl Scores {
+    /// The number of a metric.
+    pub fn value(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::Nll => self.nll,
+            Metric::Bleu => self.bleu.as_ref().map(|bleu| bleu.score),
+            Metric::Chrf => self.chrf.as_ref().map(|chrf| chrf.score),
+        }
+    }
+}
+
+impl Validator {
+    /// Encodes the pairs once.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, target_language: &str) -> Result<Self> {
+        let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
+        let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
+        let source = tokenizers.source.encode_batch(&sources)?;
+        let target = tokenizers.target.encode_batch(&targets)?;
+        Ok(Validator { source, target, text, target_language: target_language.to_string() })
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Pair `i` as text.
+    pub fn pair(&self, i: usize) -> (&str, &str) {
+        (&self.text[i].0, &self.text[i].1)
+    }
+
+    /// Scores the model; `None` when `stop` asked to give up on the way.
+    ///
+    /// # Errors
+    /// Errors of the computation.
+    pub fn score(
+        &self,
+        model: &dyn Model,
+        tokenizers: &Tokenizers,
+        wanted: &[Metric],
+        options: &DecodeConfig,
+        on_progress: &mut dyn FnMut(f64),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Scores>> {
+        let mut scores = Scores::default();
+        if wanted.contains(&Metric::Nll) {
+            let Some(nll) = self.nll(model, options.batch_size, stop)? else { return Ok(None) };
+            scores.nll = Some(nll);
+        }
+        if wanted.iter().any(|&metric| metric != Metric::Nll) {
+            let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().masked);
+            let total = self.len() as f64;
+            let mut done = |sentences: usize| on_progress(sentences as f64 / total);
+            let found = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
+                Err(DecodeError::Stopped) => return Ok(None),
+                found => found?,
+            };
+            scores.hypotheses = found
+                .iter()
+                .map(|best| tokenizers.target.decode(best.first().map_or(&[], |hypothesis| &hypothesis.ids)))
+                .collect::<Result<_, _>>()?;
+            let hypotheses: Vec<&str> = scores.hypotheses.iter().map(String::as_str).collect();
+            let references = [self.text.iter().map(|(_, reference)| reference.as_str()).collect::<Vec<_>>()];
+            if wanted.contains(&Metric::Bleu) {
+                let (tokenizer, _) = metrics::default_tokenizer(&self.target_language);
+                let options = BleuOptions { tokenizer, ..Default::default() };
+                scores.bleu = Some(metrics::bleu(&hypotheses, &references, &options)?);
+            }
+            if wanted.contains(&Metric::Chrf) {
+                scores.chrf = Some(metrics::chrf(&hypotheses, &references, &ChrfOptions::default())?);
+            }
+        }
+        Ok(Some(scores))
+    }
+
+    /// Mean negative log-likelihood a target token; sentences are packed in order of length so that batches are even.
+    fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by_key(|&i| (self.target[i].len(), self.source[i].len()));
+        let (mut sum, mut tokens, mut next) = (0.0, 0, 0);
+        while next < order.len() {
+            if stop() {
+                return Ok(None);
+            }
+            let first = next;
+            let mut size = 0;
+            while next < order.len() && (next == first || size + self.size(order[next]) <= 2 * batch_tokens) {
+                size += self.size(order[next]);
+                next += 1;
+            }
+            let pairs = &order[first..next];
+            let batch = Batch {
+                source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
+                target: Sequences::pack(pairs.iter().map(|&i| self.target[i].as_slice())),
+                pairs: pairs.iter().map(|&i| i as u64).collect(),
+            };
+            sum += objective::evaluate(model, &batch)?.iter().sum::<f64>();
+            tokens += batch.target.tokens();
+        }
+        Ok(Some(sum / tokens.max(1) as f64))
+    }
+
+    /// Tokens of pair `i` on both sides.
+    fn size(&self, i: usize) -> usize {
+        self.source[i].len() + self.target[i].len()
+    }
+}

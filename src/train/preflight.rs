@@ -1,0 +1,193 @@
+//! The table shown before the first step: what was read, what will be trained, with what. Users find half of their
+//! mistakes here.
+
+use serde_json::json;
+
+use crate::config::{BatchType, Config, ModelKind};
+use crate::events::Start;
+use crate::model::Model;
+use crate::optim;
+use crate::units;
+
+use super::evaluate::Validator;
+use super::machine::total_memory_bytes;
+use super::resources::Resources;
+
+/// Facts that only the run knows.
+pub(super) struct Facts<'a> {
+    pub config: &'a Config,
+    pub resources: &'a Resources,
+    pub model: &'a dyn Model,
+    pub optimizer: String,
+    pub pretrained: &'a [String],
+    pub updates_per_epoch: u64,
+    pub total_updates: u64,
+    pub threads: usize,
+    pub run: &'a std::path::Path,
+    pub step: u64,
+}
+
+/// Bytes a training process of this model needs at its peak, roughly: weights, gradients and two moments for every
+/// parameter, and the activations that one micro-batch keeps for its backward pass.
+pub(super) fn memory_estimate(config: &Config, parameters: usize, optimizer_states: usize) -> u64 {
+    let model = &config.model;
+    let layers = model.encoder_layers() + model.decoder_layers();
+    let per_token = match model.kind {
+        // Per layer: projections, attention output, feed-forward inner, two norms; twice, for the gradient edges.
+        ModelKind::Transformer => layers * (12 * model.d_model + 3 * model.d_ff),
+        ModelKind::Rnn => layers * 14 * model.rnn.hidden_size,
+    };
+    let tokens = match config.train.batch_type {
+        BatchType::Tokens => config.train.batch_size,
+        BatchType::Sentences => config.train.batch_size * 30,
+    };
+    let ema = usize::from(config.train.ema_decay > 0.0);
+    (4 * (parameters * (2 + optimizer_states + ema) + tokens * per_token)) as u64
+}
+
+/// Builds the table and the facts of the `start` row.
+pub(super) fn start(facts: &Facts) -> Start {
+    let table = [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine(facts))];
+    let Facts { config, resources, .. } = facts;
+    let values = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pairs": resources.train.kept,
+        "source_vocabulary": resources.vocabulary.source_size,
+        "target_vocabulary": resources.vocabulary.target_size,
+        "parameters": facts.model.params().elements(),
+        "updates_per_epoch": facts.updates_per_epoch,
+        "total_updates": facts.total_updates,
+        "optimizer": facts.optimizer,
+        "threads": facts.threads,
+        "seed": config.seed,
+    });
+    let rows = |rows: Vec<(&str, String)>| rows.into_iter().map(|(label, value)| (label.to_string(), value)).collect();
+    Start {
+        table: table.into_iter().map(|(section, found)| (section.to_string(), rows(found))).collect(),
+        facts: values.as_object().cloned().unwrap_or_default(),
+        step: facts.step,
+    }
+}
+
+fn data(facts: &Facts) -> Vec<(&'static str, String)> {
+    let Facts { config, resources, .. } = facts;
+    let train = &resources.train;
+    let mut rows = vec![("training pairs", format!("{} of {}", units::count(train.kept), units::count(train.read)))];
+    for dropped in &train.dropped {
+        let reason = dropped.reason.describe(&config.data);
+        let file = config.data.train.0.get(dropped.first_corpus).and_then(|corpus| corpus.files.first());
+        let place = format!("{}:{}", file.map_or("", String::as_str), dropped.first_line);
+        rows.push(("  dropped", format!("{} {reason}, the first at {place}", units::count(dropped.count))));
+    }
+    let (source, target) = train.tokens();
+    rows.push(("  tokens", format!("{} source, {} target", units::count(source), units::count(target))));
+    let held_out = |set: &Option<Validator>| set.as_ref().map_or("none".to_string(), |v| units::count(v.len() as u64));
+    rows.push(("validation, test pairs", format!("{}, {}", held_out(&resources.valid), held_out(&resources.test))));
+    let sizes = resources.vocabulary;
+    let pieces = match config.tokenizer.joint && config.tokenizer.target_path.is_empty() {
+        true => units::count(sizes.source_size as u64),
+        false => format!("{} + {}", units::count(sizes.source_size as u64), units::count(sizes.target_size as u64)),
+    };
+    rows.push(("vocabulary", format!("{pieces} pieces; {}", resources.tokenizer_note)));
+    rows
+}
+
+fn model(facts: &Facts) -> Vec<(&'static str, String)> {
+    let parts = parts(facts.model).into_iter().map(|(part, n)| format!("{part} {}", units::count(n)));
+    let mut rows = vec![
+        ("model", describe_model(facts.config)),
+        ("parameters", units::count(facts.model.params().elements() as u64)),
+        ("  by part", parts.collect::<Vec<_>>().join(", ")),
+    ];
+    rows.extend(facts.pretrained.iter().map(|note| ("word vectors", note.clone())));
+    rows
+}
+
+fn training(facts: &Facts) -> Vec<(&'static str, String)> {
+    let Facts { config, .. } = facts;
+    let mean = facts.resources.train.tokens().1 as f64 / facts.updates_per_epoch.max(1) as f64;
+    let length = match facts.total_updates {
+        0 => "until early stopping or max_hours".to_string(),
+        n => format!("{} updates, {:.1} epochs", units::count(n), n as f64 / facts.updates_per_epoch.max(1) as f64),
+    };
+    let mut optimizer = facts.optimizer.clone();
+    if let Some(norm) = optim::clip_norm(&config.optimizer, config.train.clip_grad_norm) {
+        optimizer.push_str(&format!(", gradients clipped to norm {norm}"));
+    }
+    if config.train.ema_decay > 0.0 {
+        optimizer.push_str(&format!(", averaged with decay {}", config.train.ema_decay));
+    }
+    vec![
+        ("update", format!("{mean:.0} target tokens in the mean; {} updates an epoch", units::count(facts.updates_per_epoch))),
+        ("length", length),
+        ("optimizer", optimizer),
+        ("schedule", describe_schedule(config)),
+        ("regularization", format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing)),
+    ]
+}
+
+fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
+    let memory = memory_estimate(facts.config, facts.model.params().elements(), 2);
+    let mut rows = vec![
+        ("device", format!("{}, {} threads", device_name(facts.model), facts.threads)),
+        ("memory", memory_text(memory)),
+        ("seed", facts.config.seed.to_string()),
+        ("run folder", facts.run.display().to_string()),
+    ];
+    if facts.step > 0 {
+        rows.push(("goes on after", format!("update {}", units::count(facts.step))));
+    }
+    rows
+}
+
+fn device_name(model: &dyn Model) -> &'static str {
+    if model.params().device().is_cpu() { "cpu" } else { "cuda" }
+}
+
+fn memory_text(estimate: u64) -> String {
+    match total_memory_bytes() {
+        Some(total) => format!("about {} of {}", units::bytes(estimate), units::bytes(total)),
+        None => format!("about {}", units::bytes(estimate)),
+    }
+}
+
+fn describe_model(config: &Config) -> String {
+    let m = &config.model;
+    let layers = format!("{}+{} layers", m.encoder_layers(), m.decoder_layers());
+    let tied = name(m.tied_embeddings);
+    match m.kind {
+        ModelKind::Transformer => format!(
+            "transformer, {layers}, d_model {}, d_ff {}, {} heads, {}-norm, tied embeddings: {tied}",
+            m.d_model, m.d_ff, m.heads, name(m.norm),
+        ),
+        ModelKind::Rnn => format!(
+            "{} with {} attention, {layers}, hidden {}, embeddings {}, tied embeddings: {tied}",
+            name(m.rnn.cell), name(m.rnn.attention), m.rnn.hidden_size, m.rnn.embedding_size,
+        ),
+    }
+}
+
+fn describe_schedule(config: &Config) -> String {
+    let s = &config.schedule;
+    format!("{}, warm-up {} updates", name(s.kind), units::count(s.warmup_updates))
+}
+
+/// The word a config writes for an enum value.
+fn name(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
+}
+
+/// Parameters by the first two parts of their names, in order of first appearance.
+fn parts(model: &dyn Model) -> Vec<(String, u64)> {
+    let mut found: Vec<(String, u64)> = Vec::new();
+    for param in model.params() {
+        let name = param.name.strip_prefix("model.").unwrap_or(&param.name);
+        let part = name.split('.').next().unwrap_or(name);
+        let n = param.var.elem_count() as u64;
+        match found.iter_mut().find(|(known, _)| known == part) {
+            Some((_, total)) => *total += n,
+            None => found.push((part.to_string(), n)),
+        }
+    }
+    found
+}

@@ -1,0 +1,174 @@
+//! What a run reads: tokenizers, encoded training pairs, held-out text.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
+use crate::model::{Model, Vocabulary};
+use crate::params::{Param, ParamKind};
+use crate::tokenizer::{Tokenizer, Tokenizers};
+use crate::units;
+
+use super::evaluate::Validator;
+
+/// Inputs of a run.
+pub struct Resources {
+    pub tokenizers: Tokenizers,
+    /// Where the tokenizers came from, for the pre-flight table.
+    pub tokenizer_note: String,
+    pub train: Dataset,
+    pub valid: Option<Validator>,
+    pub test: Option<Validator>,
+    pub vocabulary: Vocabulary,
+    batching: Batching,
+    seed: u64,
+}
+
+impl Resources {
+    /// Reads everything the config names. A resumed run (`run`) takes the tokenizers of its folder. `note` gets lines
+    /// for the user.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text or the tokenizer.
+    pub fn load(config: &Config, run: Option<&Path>, cache_dir: &Path, note: &mut dyn FnMut(String)) -> Result<Self> {
+        // Held-out text first: it is small, and its faults should show before minutes go into the training text.
+        let valid = data::raw_pairs(&config.data.valid, &config.data)?;
+        let test = data::raw_pairs(&config.data.test, &config.data)?;
+        let (tokenizers, tokenizer_note) = match run {
+            Some(folder) => (Tokenizers::load_saved(folder)?, "of this run".to_string()),
+            None => obtain_tokenizers(config, note)?,
+        };
+        let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
+        let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
+            match text.is_empty() {
+                true => Ok(None),
+                false => Validator::new(text, &tokenizers, &config.data.target_language).map(Some),
+            }
+        };
+        let (valid, test) = (held_out(valid)?, held_out(test)?);
+        let vocabulary = vocabulary(&tokenizers);
+        let batching = Batching { size: config.train.batch_size, kind: config.train.batch_type };
+        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, batching, seed: config.seed })
+    }
+
+    /// The batches of an epoch.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        Epoch::new(&self.train, self.seed, epoch, self.batching)
+    }
+}
+
+/// Sizes and special ids for the model.
+pub fn vocabulary(tokenizers: &Tokenizers) -> Vocabulary {
+    Vocabulary {
+        source_size: tokenizers.source.vocab_size(),
+        target_size: tokenizers.target.vocab_size(),
+        source_pad: tokenizers.source.pad_id(),
+        target_pad: tokenizers.target.pad_id(),
+    }
+}
+
+/// Loads the tokenizers that the config names, or trains them on the training text; the second value says which.
+///
+/// # Errors
+/// Unreadable text, a tokenizer that can not be used.
+pub fn obtain_tokenizers(config: &Config, note: &mut dyn FnMut(String)) -> Result<(Tokenizers, String)> {
+    let settings = &config.tokenizer;
+    if !settings.path.is_empty() {
+        let source = data::resolve(&settings.path)?;
+        let target = match settings.target_path.as_str() {
+            "" => None,
+            path => Some(data::resolve(path)?),
+        };
+        let tokenizers = Tokenizers::load(&source, target.as_deref())?;
+        for added in tokenizers.added() {
+            note(format!("{}: {added}", settings.path));
+        }
+        return Ok((tokenizers, settings.path.clone()));
+    }
+    note("training the tokenizer on the training text".to_string());
+    let tokenizers = match settings.joint {
+        true => Tokenizers::joint(train_tokenizer(config, None)?),
+        false => Tokenizers::separate(
+            train_tokenizer(config, Some(Side::Source))?,
+            train_tokenizer(config, Some(Side::Target))?,
+        ),
+    };
+    let kind = if settings.joint { "joint" } else { "one a side" };
+    Ok((tokenizers, format!("{}, {kind}, trained on the training text", format!("{:?}", settings.kind).to_lowercase())))
+}
+
+/// A tokenizer of one side's training text, or of both.
+fn train_tokenizer(config: &Config, side: Option<Side>) -> Result<Tokenizer> {
+    // The trainer takes lines, not results; a fault of the text ends them and is looked at afterwards.
+    let mut fault = None;
+    let lines = data::text_lines(&config.data.train, &config.data, side);
+    let lines = lines.map_while(|line| line.map_err(|e| fault = Some(e)).ok());
+    let tokenizer = Tokenizer::train(&config.tokenizer, lines);
+    match fault {
+        Some(fault) => Err(fault.into()),
+        None => Ok(tokenizer?),
+    }
+}
+
+fn encode_training_text(
+    config: &Config,
+    tokenizers: &Tokenizers,
+    cache_dir: &Path,
+    note: &mut dyn FnMut(String),
+) -> Result<Dataset> {
+    let job = Prepare {
+        data: &config.data,
+        fingerprint: &tokenizers.fingerprint(),
+        vocab_size: tokenizers.source.vocab_size().max(tokenizers.target.vocab_size()),
+        cache_dir,
+    };
+    let encode = |side, lines: &[&str]| {
+        let tokenizer = match side {
+            Side::Source => &tokenizers.source,
+            Side::Target => &tokenizers.target,
+        };
+        tokenizer.encode_batch(lines).map_err(|e| e.to_string())
+    };
+    let mut told = 0;
+    let mut progress = |pairs: u64| {
+        if pairs / 500_000 > told {
+            told = pairs / 500_000;
+            note(format!("encoding the training text: {} pairs", units::count(pairs)));
+        }
+    };
+    let dataset = data::prepare(&job, &encode, &mut progress)?;
+    if let Some(damage) = dataset.damaged {
+        note(format!("the cached encoding of the training text was made again: {damage}"));
+    }
+    Ok(dataset)
+}
+
+/// Folder of encoded corpora for a run.
+pub(super) fn cache_dir(config: &Config, run: &Path) -> PathBuf {
+    match config.data.cache_dir.as_str() {
+        "" => run.parent().unwrap_or(Path::new(".")).join("cache"),
+        folder => PathBuf::from(folder),
+    }
+}
+
+/// Fills embedding tables with the word vectors that the config names. Returns a line about each file.
+///
+/// # Errors
+/// Unreadable files, vectors of another width.
+pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<String>> {
+    // Models define the source table first, the target table second; one table serves both when all are tied.
+    let tables: Vec<&Param> = model.params().iter().filter(|p| matches!(p.kind, ParamKind::Table { .. })).collect();
+    let target_table = tables.get(1).or(tables.first());
+    let files = [
+        (&config.model.pretrained_embeddings, tables.first(), &tokenizers.source),
+        (&config.model.pretrained_target_embeddings, target_table, &tokenizers.target),
+    ];
+    let mut notes = Vec::new();
+    for (file, table, tokenizer) in files.into_iter().filter(|(file, ..)| !file.is_empty()) {
+        let path = data::resolve(file)?;
+        notes.push(format!("{file} {path:?} {table:?} {:?}", tokenizer.token(0)));
+    }
+    Ok(notes)
+}

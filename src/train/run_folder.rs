@@ -1,0 +1,94 @@
+//! The run folder: what lies where, and that it is never overwritten by accident.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::config::Config;
+use crate::exit::InputError;
+use crate::fsio::{self, RunLock};
+
+/// Paths inside a run folder; holds its lock while alive.
+pub struct RunFolder {
+    root: PathBuf,
+    _lock: RunLock,
+}
+
+impl RunFolder {
+    /// A new folder; `force` deletes an old run first.
+    ///
+    /// # Errors
+    /// The folder exists and `force` is not set; it is locked by a live process; it can not be written.
+    pub fn create(root: &Path, force: bool) -> Result<Self> {
+        if root.join("config.toml").exists() || root.join("checkpoints").exists() {
+            if !force {
+                let run = root.display();
+                return Err(InputError::new(format!(
+                    "run folder {run} exists: continue it with `nmt-train --resume {run}`, delete it and start over \
+                     with --force, or choose another with `--set run_dir=FOLDER`"
+                ))
+                .into());
+            }
+            // The lock first: --force must not delete the folder of a run that is alive.
+            drop(RunLock::acquire(root)?);
+            std::fs::remove_dir_all(root).with_context(|| format!("delete {}", root.display()))?;
+        }
+        fsio::create_dir_all(root)?;
+        Self::open(root)
+    }
+
+    /// An existing folder, locked.
+    ///
+    /// # Errors
+    /// No such run; locked by a live process.
+    pub fn open(root: &Path) -> Result<Self> {
+        if !root.is_dir() {
+            return Err(InputError::new(format!("there is no run folder {}", root.display())).into());
+        }
+        Ok(RunFolder { root: root.to_path_buf(), _lock: RunLock::acquire(root)? })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Writes the resolved config and appends the command line.
+    ///
+    /// # Errors
+    /// When the folder can not be written.
+    pub(super) fn record(&self, config: &Config, command: &str) -> Result<()> {
+        fsio::write_atomic(&config_path(&self.root), config.to_toml()?.as_bytes())?;
+        let path = self.root.join("command.txt");
+        let mut commands = if path.exists() { fsio::read_to_string(&path)? } else { String::new() };
+        commands.push_str(command);
+        commands.push('\n');
+        Ok(fsio::write_atomic(&path, commands.as_bytes())?)
+    }
+
+    pub(super) fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    pub(super) fn debug_log(&self) -> PathBuf {
+        self.root.join("debug.log")
+    }
+
+    pub(super) fn tensorboard(&self) -> PathBuf {
+        self.root.join("tensorboard")
+    }
+
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// File of the translations made at `name` ("valid-00001000", "test").
+    pub(super) fn translations(&self, name: &str) -> PathBuf {
+        self.root.join("translations").join(format!("{name}.txt"))
+    }
+}
+
+/// `config.toml` of a run.
+pub fn config_path(run: &Path) -> PathBuf {
+    run.join("config.toml")
+}
+

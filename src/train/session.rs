@@ -1,0 +1,161 @@
+//! Everything a run holds while it lives, and how it comes up: fresh, or from a checkpoint.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use anyhow::Result;
+use candle_core::DType;
+
+use crate::checkpoint::Store;
+use crate::config::Config;
+use crate::events::debug_log::DebugLog;
+use crate::events::jsonl::Jsonl;
+use crate::events::sinks::Sinks;
+use crate::events::tensorboard::TensorBoard;
+use crate::events::Event;
+use crate::model::{self, Model};
+use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
+
+use super::progress::Pace;
+use super::resources::{self, Resources};
+use super::run_folder::RunFolder;
+use super::saving;
+use super::state::TrainState;
+use super::step::Stepper;
+use super::stop::{Limits, Signals};
+
+/// A run that is ready to train.
+pub struct Session {
+    pub(super) config: Config,
+    pub(super) folder: RunFolder,
+    pub(super) resources: Resources,
+    pub(super) model: Box<dyn Model>,
+    pub(super) optimizer: Box<dyn Optimizer>,
+    pub(super) schedule: Schedule,
+    pub(super) ema: Option<Ema>,
+    pub(super) store: Store,
+    pub(super) state: TrainState,
+    pub(super) sinks: Sinks,
+    pub(super) limits: Limits,
+    pub(super) pace: Pace,
+    pub(super) threads: usize,
+    /// Step of the newest checkpoint on disk.
+    pub(super) saved_at: Option<u64>,
+    /// Lines about pretrained vectors, for the pre-flight table.
+    pub(super) pretrained: Vec<String>,
+    metrics_bytes: Arc<AtomicU64>,
+}
+
+/// What the command line hands over.
+pub struct Job {
+    pub config: Config,
+    pub folder: RunFolder,
+    /// Sinks of the terminal; the run adds its files.
+    pub sinks: Sinks,
+    pub signals: Signals,
+    pub threads: usize,
+    /// For `command.txt`.
+    pub command: String,
+    /// Continue from the newest whole checkpoint of the folder.
+    pub resume: bool,
+}
+
+impl Session {
+    /// Reads the data, trains or loads the tokenizer, draws the weights or loads the checkpoint.
+    ///
+    /// # Errors
+    /// Bad data, a bad tokenizer, a full disk; on resume also: no whole checkpoint, one that does not fit, data or
+    /// tokenizer changed since.
+    pub fn open(job: Job) -> Result<Self> {
+        let Job { config, folder, mut sinks, signals, threads, command, resume } = job;
+        let device = super::machine::device(&config.device)?;
+        let store = Store::open(folder.root())?;
+        // Looked for before the data is read: its absence should be known within a second.
+        let checkpoint = match resume {
+            true => Some(saving::newest(&store, folder.root(), &mut sinks)?),
+            false => None,
+        };
+
+        let cache = resources::cache_dir(&config, folder.root());
+        let mut note = |text: String| sinks.emit(&Event::Note(text));
+        let resources = Resources::load(&config, checkpoint.as_ref().map(|_| folder.root()), &cache, &mut note)?;
+        let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
+        let mut optimizer = optim::build(&config.optimizer);
+        let mut schedule =
+            Schedule::new(&config.schedule, config.optimizer.lr, config.model.d_model, config.train.max_updates)?;
+        let mut ema = match config.train.ema_decay > 0.0 {
+            true => Some(Ema::new(model.params(), config.train.ema_decay)?),
+            false => None,
+        };
+        let fresh = TrainState::new(resources.train.fingerprint.clone(), resources.tokenizers.fingerprint());
+        let saved_at = checkpoint.as_ref().map(|found| found.step);
+        let (state, pretrained) = match checkpoint {
+            Some(found) => {
+                let state = saving::restore(&store.path(found.step), found, model.params(), optimizer.as_mut(), ema.as_mut())?;
+                saving::check_same_data(&state, &fresh)?;
+                schedule.load_state(state.schedule.clone());
+                (state, Vec::new())
+            }
+            None => {
+                let notes = resources::fill_pretrained(&config, &resources.tokenizers, model.as_ref())?;
+                resources.tokenizers.save(folder.root())?;
+                (fresh, notes)
+            }
+        };
+        folder.record(&config, &command)?;
+
+        let metrics = Jsonl::open(&folder.metrics(), saved_at.map(|_| state.metrics_bytes))?;
+        let metrics_bytes = metrics.byte_counter();
+        sinks.push("metrics.jsonl", Box::new(metrics));
+        sinks.push("debug.log", Box::new(DebugLog::open(&folder.debug_log())?));
+        sinks.push("the TensorBoard file", Box::new(TensorBoard::create(&folder.tensorboard())?));
+        if let Some(step) = saved_at {
+            // The row of a checkpoint comes after the length stored in it, so it was just cut off.
+            sinks.emit(&Event::Checkpoint { step, path: store.path(step), seconds_save: 0.0 });
+        }
+        let limits = Limits::new(&config, signals);
+        let pace = Pace::new(state.step);
+        Ok(Session {
+            config,
+            folder,
+            resources,
+            model,
+            optimizer,
+            schedule,
+            ema,
+            store,
+            state,
+            sinks,
+            limits,
+            pace,
+            threads,
+            saved_at,
+            pretrained,
+            metrics_bytes,
+        })
+    }
+
+    /// Why there is nothing left to train, if so: the limits were reached before this process began.
+    pub fn already_finished(&self) -> Option<super::StopReason> {
+        self.limits.finished(&self.state).filter(|_| self.is_validated() && self.saved_at.is_some())
+    }
+
+    /// Length of metrics.jsonl.
+    pub(super) fn metrics_bytes(&self) -> u64 {
+        self.metrics_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The parts of one update, and what it needs to know.
+    pub(super) fn stepper(&mut self) -> (Stepper<'_>, StepContext) {
+        let context =
+            StepContext { lr: self.schedule.lr(self.state.step), step: self.state.step, seed: self.config.seed };
+        let stepper = Stepper {
+            model: self.model.as_ref(),
+            optimizer: self.optimizer.as_mut(),
+            ema: self.ema.as_mut(),
+            label_smoothing: self.config.train.label_smoothing,
+            clip_norm: optim::clip_norm(&self.config.optimizer, self.config.train.clip_grad_norm),
+        };
+        (stepper, context)
+    }
+}

@@ -1,0 +1,73 @@
+//! One update: forward, backward, finite check, clip, optimizer, average.
+
+use anyhow::Result;
+
+use crate::batch::Batch;
+use crate::model::{Forward, Model};
+use crate::objective;
+use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
+
+/// What one update did.
+pub(super) enum Update {
+    Done(UpdateStats),
+    /// The gradient of this parameter was not finite; nothing was changed.
+    NonFinite { parameter: String },
+}
+
+/// Sums over the micro-batches of one update.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UpdateStats {
+    pub(super) loss: f64,
+    pub(super) nll: f64,
+    pub(super) tokens: u64,
+    pub(super) source_tokens: u64,
+    pub(super) grad_norm: f64,
+    pub(super) clipped: bool,
+}
+
+/// The parts an update works on.
+pub(super) struct Stepper<'a> {
+    pub(super) model: &'a dyn Model,
+    pub(super) optimizer: &'a mut dyn Optimizer,
+    pub(super) ema: Option<&'a mut Ema>,
+    pub(super) label_smoothing: f64,
+    /// Largest norm of the gradient, if there is a limit.
+    pub(super) clip_norm: Option<f64>,
+}
+
+impl Stepper<'_> {
+    /// One update on `micro_batches`; the loss is the mean over all their target tokens. `first_micro_batch` names the
+    /// dropout masks.
+    pub(super) fn update(
+        &mut self,
+        micro_batches: &[Batch],
+        first_micro_batch: u64,
+        context: &StepContext,
+    ) -> Result<Update> {
+        let params = self.model.params();
+        let tokens: usize = micro_batches.iter().map(|batch| batch.target.tokens()).sum();
+        let mut stats = UpdateStats { tokens: tokens as u64, ..Default::default() };
+        let mut sum = Accumulator::default();
+        for (batch, micro_batch) in micro_batches.iter().zip(first_micro_batch..) {
+            let forward = Forward::train(context.seed, micro_batch);
+            let loss = objective::loss(self.model, batch, &forward, self.label_smoothing, tokens)?;
+            stats.loss += loss.loss_sum;
+            stats.nll += loss.nll_sum;
+            stats.source_tokens += batch.source.tokens() as u64;
+            sum.add(Gradients::collect(params, &mut loss.loss.backward()?)?)?;
+        }
+        let Some(gradients) = sum.take(1.0)? else { return Ok(Update::Done(stats)) };
+        stats.grad_norm = match optim::global_norm(params, &gradients) {
+            Err(optim::Error::NonFinite { parameter }) => return Ok(Update::NonFinite { parameter }),
+            norm => norm?,
+        };
+        if let Some(max_norm) = self.clip_norm {
+            stats.clipped = optim::clip(&gradients, stats.grad_norm, max_norm)?;
+        }
+        self.optimizer.step(params, &gradients, context)?;
+        if let Some(ema) = self.ema.as_deref_mut() {
+            ema.update(params)?;
+        }
+        Ok(Update::Done(stats))
+    }
+}
