@@ -159,7 +159,6 @@ impl Writer {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let main = builder.tempfile_in(folder).map_err(at)?;
-        let main = tempfile::Builder::new().prefix(".encoding-").tempfile_in(folder).map_err(at)?;
         let mut body = HashWriter { inner: BufWriter::with_capacity(1 << 20, main), hash: Xxh3::new() };
         body.inner.write_all(&[0; HEADER]).map_err(at)?;
         let side_file = || tempfile::tempfile_in(folder).map(|file| BufWriter::with_capacity(1 << 18, file));
@@ -186,7 +185,6 @@ impl Writer {
         for side in [source, target] {
             for id in side {
                 self.bytes.extend_from_slice(&id.to_le_bytes()[..self.layout.width]);
-                self.body.write_all(&id.to_le_bytes()[..self.layout.width])?;
             }
             self.layout.tokens += side.len();
             self.offsets.write_all(&(self.layout.tokens as u64).to_le_bytes())?;

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -34,19 +33,6 @@ fn open_error(name: &str, source: io::Error) -> Error {
         _ => String::new(),
     };
     Error::Open { file: name.to_string(), source, place }
-}
-
-/// All lines of a file (a path or an `hf://` name, also `.gz`), in memory.
-///
-/// # Errors
-/// A file that can not be read; invalid UTF-8, with its line.
-pub fn read_lines(name: &str) -> Result<Vec<String>, Error> {
-    let mut lines = Lines::open(name)?;
-    let mut all = Vec::new();
-    while let Some(line) = lines.next()? {
-        all.push(line);
-    }
-    Ok(all)
 }
 
 /// A line ends at `\n` only, so U+2028, U+0085, form feeds and NUL stay inside it; one `\r` before the `\n` and a byte
@@ -106,8 +92,6 @@ impl Lines {
             ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
                 io::Error::new(source.kind(), format!("not a whole gzip file ({source})"))
             }
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if self.name.ends_with(".gz") => {
-            io::ErrorKind::UnexpectedEof => io::Error::new(source.kind(), "the gzip file ends too early"),
             _ => source,
         };
         Error::Read { file: self.name.clone(), line: self.line + 1, source }

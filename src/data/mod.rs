@@ -14,13 +14,11 @@ mod prepare;
 mod source;
 
 pub use batches::{batches_by_length, Batching, Epoch, Lengths, Span, SOURCE_SHARE};
-pub use batches::{Batching, Epoch, Lengths, Span, SOURCE_SHARE};
 pub use cache::{Dataset, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};
 pub use hub::{resolve, Hub, HubError};
 pub use prepare::{prepare, Encode, Prepare};
-pub use lines::read_lines;
 pub use source::{raw_pairs, text_lines, Pair, Pairs, TextLines};
 
 /// One of the two languages of a pair.
