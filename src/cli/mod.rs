@@ -20,7 +20,7 @@ use crate::config::{self, Loaded, Source};
 use crate::events::console::{self, Console};
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError};
-use crate::{checkpoint, data, decode, fsio, metrics, tokenizer as tokenizers};
+use crate::{checkpoint, data, decode, fsio, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Color, Command, CommonArgs};
 
@@ -67,6 +67,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<data::HubError>()
         || error.is::<tokenizers::Error>()
         || error.is::<metrics::MetricsError>()
+        || error.is::<model::pretrained::PretrainedError>()
         || matches!(error.downcast_ref(), Some(fsio::Error::Locked { .. } | fsio::Error::MaybeLocked { .. }))
         || matches!(error.downcast_ref(), Some(checkpoint::Error::Mismatch { .. }))
         || matches!(error.downcast_ref(), Some(decode::DecodeError::Vocabularies { .. }));

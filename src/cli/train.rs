@@ -59,7 +59,8 @@ fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks)
     let changes: Vec<Difference> = differences(&old, &new).into_iter().filter(|d| d.path != "run_dir").collect();
     let (refused, allowed): (Vec<_>, Vec<_>) = changes.iter().partition(|d| d.effect == Effect::Refused);
     if !refused.is_empty() {
-        let lines: Vec<String> = refused.iter().map(|d| format!("  {}: {} -> {} ({})", d.path, d.old, d.new, d.why)).collect();
+        let lines: Vec<String> =
+            refused.iter().map(|d| format!("  {}: {} -> {} ({})", d.path, d.old, d.new, d.why)).collect();
         return Err(InputError::new(format!(
             "{} can not be continued with these changes:\n{}\nset them back, or start a new run with another run_dir",
             run.display(),

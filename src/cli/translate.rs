@@ -112,7 +112,10 @@ fn read_block(input: &mut impl BufRead, first_line: usize) -> Result<Vec<String>
             bytes.pop();
         }
         let line = String::from_utf8(bytes).map_err(|_| {
-            InputError::new(format!("stdin:{}: not valid UTF-8; nothing after it was translated", first_line + lines.len() + 1))
+            InputError::new(format!(
+                "stdin:{}: not valid UTF-8; nothing after it was translated",
+                first_line + lines.len() + 1
+            ))
         })?;
         lines.push(line);
     }

@@ -18,6 +18,8 @@ pub struct Dataset {
     layout: Layout,
     /// Kept pairs of each corpus and its weight.
     spans: Vec<Span>,
+    /// Hash of all that the encoded pairs depend on: text, tokenizer, filters.
+    pub fingerprint: String,
     /// Pairs in the text.
     pub read: u64,
     /// Pairs left, `len()`.
@@ -56,6 +58,7 @@ impl Dataset {
         });
         Ok(Some(Ok(Dataset {
             spans: spans.collect(),
+            fingerprint: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             read: description.read,
             kept: layout.pairs as u64,
             dropped: description.dropped,

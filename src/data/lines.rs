@@ -35,6 +35,19 @@ fn open_error(name: &str, source: io::Error) -> Error {
     Error::Open { file: name.to_string(), source, place }
 }
 
+/// All lines of a file (a path or an `hf://` name, also `.gz`), in memory.
+///
+/// # Errors
+/// A file that can not be read; invalid UTF-8, with its line.
+pub fn read_lines(name: &str) -> Result<Vec<String>, Error> {
+    let mut lines = Lines::open(name)?;
+    let mut all = Vec::new();
+    while let Some(line) = lines.next()? {
+        all.push(line);
+    }
+    Ok(all)
+}
+
 /// A line ends at `\n` only, so U+2028, U+0085, form feeds and NUL stay inside it; one `\r` before the `\n` and a byte
 /// order mark at the start of the file are removed.
 pub(super) struct Lines {

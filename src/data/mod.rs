@@ -18,6 +18,7 @@ pub use cache::{Dataset, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};
 pub use hub::{resolve, Hub, HubError};
+pub use lines::read_lines;
 pub use prepare::{prepare, Encode, Prepare};
 pub use source::{raw_pairs, text_lines, Pair, Pairs, TextLines};
 

@@ -47,6 +47,21 @@ pub struct Report {
     pub rows: usize,
 }
 
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} of {} rows filled from {} vectors", self.covered, self.rows, self.loaded)?;
+        if let Some(announced) = self.header_count.filter(|&announced| announced != self.loaded) {
+            write!(f, "; the header announces {announced}")?;
+        }
+        for (lines, fault) in [(self.bad_utf8, "not UTF-8"), (self.bad_width, "of another form")] {
+            if lines > 0 {
+                write!(f, "; {lines} lines {fault} skipped")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Overwrites the rows of `param` (`[V, d]`) whose token is in the file; the others and the frozen row stay as they
 /// are. `token_of_id` gives the word to look for, `None` for rows to leave alone. A name ending in `.gz` is unpacked.
 ///

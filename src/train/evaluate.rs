@@ -3,7 +3,8 @@
 use anyhow::Result;
 
 use crate::batch::{Batch, Sequences};
-use crate::config::{DecodeConfig, Metric};
+use crate::config::{BatchType, DecodeConfig, Metric};
+use crate::data::{self, Batching};
 use crate::decode::{self, DecodeError};
 use crate::metrics::{self, Bleu, BleuOptions, Chrf, ChrfOptions};
 use crate::model::Model;
@@ -113,22 +114,14 @@ impl Validator {
         Ok(Some(scores))
     }
 
-    /// Mean negative log-likelihood a target token; sentences are packed in order of length so that batches are even.
+    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together.
     fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.sort_by_key(|&i| (self.target[i].len(), self.source[i].len()));
-        let (mut sum, mut tokens, mut next) = (0.0, 0, 0);
-        while next < order.len() {
+        let lengths: Vec<_> = self.source.iter().zip(&self.target).map(|(s, t)| (s.len(), t.len())).collect();
+        let (mut sum, mut tokens) = (0.0, 0);
+        for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
             if stop() {
                 return Ok(None);
             }
-            let first = next;
-            let mut size = 0;
-            while next < order.len() && (next == first || size + self.size(order[next]) <= 2 * batch_tokens) {
-                size += self.size(order[next]);
-                next += 1;
-            }
-            let pairs = &order[first..next];
             let batch = Batch {
                 source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
                 target: Sequences::pack(pairs.iter().map(|&i| self.target[i].as_slice())),
@@ -138,10 +131,5 @@ impl Validator {
             tokens += batch.target.tokens();
         }
         Ok(Some(sum / tokens.max(1) as f64))
-    }
-
-    /// Tokens of pair `i` on both sides.
-    fn size(&self, i: usize) -> usize {
-        self.source[i].len() + self.target[i].len()
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn memory_estimate(config: &Config, parameters: usize, optimizer_stat
 
 /// Builds the table and the facts of the `start` row.
 pub(super) fn start(facts: &Facts) -> Start {
-    let table = [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine(facts))];
+    let table =
+        [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine(facts))];
     let Facts { config, resources, .. } = facts;
     let values = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -118,11 +119,17 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         optimizer.push_str(&format!(", averaged with decay {}", config.train.ema_decay));
     }
     vec![
-        ("update", format!("{mean:.0} target tokens in the mean; {} updates an epoch", units::count(facts.updates_per_epoch))),
+        (
+            "update",
+            format!("{mean:.0} target tokens in the mean; {} updates an epoch", units::count(facts.updates_per_epoch)),
+        ),
         ("length", length),
         ("optimizer", optimizer),
         ("schedule", describe_schedule(config)),
-        ("regularization", format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing)),
+        (
+            "regularization",
+            format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing),
+        ),
     ]
 }
 
@@ -141,7 +148,11 @@ fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
 }
 
 fn device_name(model: &dyn Model) -> &'static str {
-    if model.params().device().is_cpu() { "cpu" } else { "cuda" }
+    if model.params().device().is_cpu() {
+        "cpu"
+    } else {
+        "cuda"
+    }
 }
 
 fn memory_text(estimate: u64) -> String {
@@ -158,11 +169,17 @@ fn describe_model(config: &Config) -> String {
     match m.kind {
         ModelKind::Transformer => format!(
             "transformer, {layers}, d_model {}, d_ff {}, {} heads, {}-norm, tied embeddings: {tied}",
-            m.d_model, m.d_ff, m.heads, name(m.norm),
+            m.d_model,
+            m.d_ff,
+            m.heads,
+            name(m.norm),
         ),
         ModelKind::Rnn => format!(
             "{} with {} attention, {layers}, hidden {}, embeddings {}, tied embeddings: {tied}",
-            name(m.rnn.cell), name(m.rnn.attention), m.rnn.hidden_size, m.rnn.embedding_size,
+            name(m.rnn.cell),
+            name(m.rnn.attention),
+            m.rnn.hidden_size,
+            m.rnn.embedding_size,
         ),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
-use crate::model::{Model, Vocabulary};
+use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::{Param, ParamKind};
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
@@ -153,6 +153,11 @@ pub(super) fn cache_dir(config: &Config, run: &Path) -> PathBuf {
     }
 }
 
+/// The word that a piece stands for: pieces that begin a word carry a mark, the others are parts of words.
+fn whole_word(piece: &str) -> Option<String> {
+    piece.strip_prefix(['▁', 'Ġ']).filter(|word| !word.is_empty()).map(str::to_string)
+}
+
 /// Fills embedding tables with the word vectors that the config names. Returns a line about each file.
 ///
 /// # Errors
@@ -167,8 +172,9 @@ pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &
     ];
     let mut notes = Vec::new();
     for (file, table, tokenizer) in files.into_iter().filter(|(file, ..)| !file.is_empty()) {
-        let path = data::resolve(file)?;
-        notes.push(format!("{file} {path:?} {table:?} {:?}", tokenizer.token(0)));
+        let Some(table) = table else { continue };
+        let report = pretrained::fill(table, &data::resolve(file)?, &|id| whole_word(&tokenizer.token(id)?))?;
+        notes.push(format!("{file}: {report}"));
     }
     Ok(notes)
 }

@@ -91,4 +91,3 @@ impl RunFolder {
 pub fn config_path(run: &Path) -> PathBuf {
     run.join("config.toml")
 }
-

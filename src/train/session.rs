@@ -91,7 +91,8 @@ impl Session {
         let saved_at = checkpoint.as_ref().map(|found| found.step);
         let (state, pretrained) = match checkpoint {
             Some(found) => {
-                let state = saving::restore(&store.path(found.step), found, model.params(), optimizer.as_mut(), ema.as_mut())?;
+                let state =
+                    saving::restore(&store.path(found.step), found, model.params(), optimizer.as_mut(), ema.as_mut())?;
                 saving::check_same_data(&state, &fresh)?;
                 schedule.load_state(state.schedule.clone());
                 (state, Vec::new())

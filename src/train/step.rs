@@ -11,7 +11,9 @@ use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 pub(super) enum Update {
     Done(UpdateStats),
     /// The gradient of this parameter was not finite; nothing was changed.
-    NonFinite { parameter: String },
+    NonFinite {
+        parameter: String,
+    },
 }
 
 /// Sums over the micro-batches of one update.

@@ -42,7 +42,8 @@ impl Session {
         let metric = self.config.validation.early_stopping_metric;
         let value = scores.value(metric);
         let previous = self.state.best.as_ref().map(|best| best.value);
-        let improvement = value.zip(previous).map(|(new, old)| if metric.lower_is_better() { old - new } else { new - old });
+        let improvement =
+            value.zip(previous).map(|(new, old)| if metric.lower_is_better() { old - new } else { new - old });
         let is_best = value.is_some_and(f64::is_finite) && improvement.is_none_or(|gain| gain > 0.0);
         let (nll, bleu) = (scores.value(Metric::Nll), scores.value(Metric::Bleu));
         if let (true, Some(value)) = (is_best, value) {
@@ -117,7 +118,8 @@ impl Session {
         let mut progress = |done| sinks.emit(&Event::Phase { name: "translating the test set", done });
         let stop = || limits.interrupted().is_some();
         let metrics = [Metric::Nll, Metric::Bleu, Metric::Chrf];
-        let scores = test.score(model.as_ref(), &resources.tokenizers, &metrics, &config.decode, &mut progress, &stop)?;
+        let scores =
+            test.score(model.as_ref(), &resources.tokenizers, &metrics, &config.decode, &mut progress, &stop)?;
         if let Some(scores) = &scores {
             self.write_translations("test", scores)?;
         }

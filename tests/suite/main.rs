@@ -1,16 +1,16 @@
 //! All integration tests in one binary: one link instead of many.
 
-mod rnn;
-mod decoding;
-mod transformer;
 mod checkpoint;
-mod optimizers;
-mod run_lock;
-mod data;
-mod data_hub;
 mod config_errors;
 mod configs;
+mod data;
+mod data_hub;
+mod decoding;
 mod layers;
 mod metrics;
+mod optimizers;
 mod quickstart_data;
+mod rnn;
+mod run_lock;
 mod tokenizer;
+mod transformer;
