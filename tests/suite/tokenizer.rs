@@ -284,9 +284,13 @@ fn a_published_tokenizer_without_padding_loads_with_it_added() {
     }
     let tokenizer = Tokenizer::load(&path).unwrap();
     assert_eq!(
-        tokenizer.added().len(),
-        3 - usize::from(tokenizer.token(tokenizer.eos_id()).as_deref() != Some("</s>"))
+        tokenizer.added(),
+        [
+            "no unknown token (none is needed: all bytes are known); added <unk> as id 65000",
+            "no padding token as the last id; added <pad> as id 65001",
+        ]
     );
+    assert_eq!(tokenizer.token(tokenizer.eos_id()).as_deref(), Some("<EOT>"));
     assert_eq!(tokenizer.token(tokenizer.pad_id()).as_deref(), Some("<pad>"));
     assert_eq!(tokenizer.vocab_size(), tokenizer.tokens().len());
     for line in ["Der Hund schläft.", "图书馆里有三只猫。", "def f(x):  return x"] {
