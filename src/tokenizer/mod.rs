@@ -17,7 +17,8 @@ use rayon::prelude::*;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::{config::TokenizerConfig, fsio};
+use crate::config::TokenizerConfig;
+use crate::fsio;
 use words::WordCache;
 
 /// What can be wrong with a tokenizer or the text it is trained on.

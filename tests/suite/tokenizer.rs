@@ -274,6 +274,7 @@ fn text_that_can_not_train_is_refused() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "says that it was skipped")]
 fn a_published_tokenizer_without_padding_loads_with_it_added() {
     let shared = std::env::var("NMT_SHARED").unwrap_or_else(|_| "../shared".to_string());
     let path = Path::new(&shared).join("artefacts/bpe-65k-no-pad.tokenizer.json.gz");
@@ -282,7 +283,14 @@ fn a_published_tokenizer_without_padding_loads_with_it_added() {
         return;
     }
     let tokenizer = Tokenizer::load(&path).unwrap();
-    println!("{:?}", tokenizer.added());
+    assert_eq!(
+        tokenizer.added(),
+        [
+            "no unknown token (none is needed: all bytes are known); added <unk> as id 65000",
+            "no padding token as the last id; added <pad> as id 65001",
+        ]
+    );
+    assert_eq!(tokenizer.token(tokenizer.eos_id()).as_deref(), Some("<EOT>"));
     assert_eq!(tokenizer.token(tokenizer.pad_id()).as_deref(), Some("<pad>"));
     assert_eq!(tokenizer.vocab_size(), tokenizer.tokens().len());
     for line in ["Der Hund schläft.", "图书馆里有三只猫。", "def f(x):  return x"] {

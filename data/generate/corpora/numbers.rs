@@ -69,9 +69,9 @@ pub(crate) const MONTHS: [[&str; 2]; 12] = [
 pub(crate) fn english(n: usize) -> String {
     match n {
         0..20 => EN[n].to_string(),
-        20..100 if n % 10 == 0 => EN_TENS[n / 10].to_string(),
+        20..100 if n.is_multiple_of(10) => EN_TENS[n / 10].to_string(),
         20..100 => format!("{}-{}", EN_TENS[n / 10], EN[n % 10]),
-        _ if n % 100 == 0 => format!("{} hundred", EN[n / 100]),
+        _ if n.is_multiple_of(100) => format!("{} hundred", EN[n / 100]),
         _ => format!("{} hundred and {}", EN[n / 100], english(n % 100)),
     }
 }
@@ -80,9 +80,9 @@ pub(crate) fn english(n: usize) -> String {
 pub(crate) fn german(n: usize) -> String {
     match n {
         0..20 => DE[n].to_string(),
-        20..100 if n % 10 == 0 => DE_TENS[n / 10].to_string(),
+        20..100 if n.is_multiple_of(10) => DE_TENS[n / 10].to_string(),
         20..100 => format!("{}und{}", DE[n % 10], DE_TENS[n / 10]),
-        _ if n % 100 == 0 => format!("{}hundert", DE[n / 100]),
+        _ if n.is_multiple_of(100) => format!("{}hundert", DE[n / 100]),
         _ => format!("{}hundert{}", DE[n / 100], german(n % 100)),
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn chinese(n: usize, measured: bool) -> String {
         0..10 => ZH[n].to_string(),
         10 => "十".to_string(),
         11..20 => format!("十{}", ZH[n % 10]),
-        20..100 if n % 10 == 0 => format!("{}十", ZH[n / 10]),
+        20..100 if n.is_multiple_of(10) => format!("{}十", ZH[n / 10]),
         20..100 => format!("{}十{}", ZH[n / 10], ZH[n % 10]),
         _ => {
             let hundreds = ZH[n / 100];
