@@ -6,12 +6,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::config::{differences, Config, Difference, Effect};
-use crate::events::jsonl::final_json;
+use crate::events::debug_log::DebugLog;
+use crate::events::jsonl::{final_json, Jsonl};
 use crate::events::sinks::Sinks;
-use crate::events::Event;
+use crate::events::tensorboard::TensorBoard;
+use crate::events::{Event, Sink};
 use crate::exit::{ExitCode, InputError};
 use crate::fsio;
-use crate::train::{self, Job, Outcome, RunFolder, Session, Signals, StopReason};
+use crate::train::{self, FileSinks, Job, Outcome, RunFolder, Session, Signals, StopReason};
 
 use super::args::{CommonArgs, TrainArgs};
 use super::{load_config, terminal};
@@ -32,7 +34,8 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
     let threads = train::set_threads(config.threads);
     let command = std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ");
     let resume = args.resume.is_some();
-    let session = Session::open(Job { config, folder, sinks, signals, threads, command, resume })?;
+    let open_files = Box::new(open_files);
+    let session = Session::open(Job { config, folder, sinks, open_files, signals, threads, command, resume })?;
     let outcome = train::run(session)?;
     if let Some(path) = &args.final_json {
         write_final_json(path, &outcome)?;
@@ -42,6 +45,18 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
         StopReason::Signal | StopReason::MaxHours => ExitCode::Interrupted,
         StopReason::MaxUpdates | StopReason::MaxEpochs | StopReason::EarlyStopping => ExitCode::Success,
     })
+}
+
+/// The files that follow a run: metrics.jsonl (cut to `keep_bytes` on resume), debug.log, TensorBoard events.
+fn open_files(run: &Path, keep_bytes: Option<u64>) -> Result<FileSinks> {
+    let metrics = Jsonl::open(&run.join("metrics.jsonl"), keep_bytes)?;
+    let metrics_bytes = metrics.byte_counter();
+    let sinks: Vec<(&str, Box<dyn Sink>)> = vec![
+        ("metrics.jsonl", Box::new(metrics)),
+        ("debug.log", Box::new(DebugLog::open(&run.join("debug.log"))?)),
+        ("the TensorBoard file", Box::new(TensorBoard::create(&run.join("tensorboard"))?)),
+    ];
+    Ok(FileSinks { sinks, metrics_bytes })
 }
 
 /// Config and folder of a run that goes on. What changed against the run's own config is told, or refused.

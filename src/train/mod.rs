@@ -24,6 +24,6 @@ pub use machine::{device, peak_memory_bytes, set_threads};
 pub use resources::{obtain_tokenizers, vocabulary, Resources};
 pub use run::{run, Outcome};
 pub use run_folder::{config_path, RunFolder};
-pub use session::{Job, Session};
+pub use session::{FileSinks, Job, Session};
 pub use state::TrainState;
 pub use stop::{Signals, StopReason};

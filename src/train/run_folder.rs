@@ -65,20 +65,12 @@ impl RunFolder {
         Ok(fsio::write_atomic(&path, commands.as_bytes())?)
     }
 
-    pub(super) fn metrics(&self) -> PathBuf {
-        self.root.join("metrics.jsonl")
-    }
-
-    pub(super) fn debug_log(&self) -> PathBuf {
-        self.root.join("debug.log")
-    }
-
-    pub(super) fn tensorboard(&self) -> PathBuf {
-        self.root.join("tensorboard")
-    }
-
     pub(super) fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
+    }
+
+    pub(super) fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
     }
 
     /// File of the translations made at `name` ("valid-00001000", "test").

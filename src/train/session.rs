@@ -1,5 +1,6 @@
 //! Everything a run holds while it lives, and how it comes up: fresh, or from a checkpoint.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -8,11 +9,8 @@ use candle_core::DType;
 
 use crate::checkpoint::Store;
 use crate::config::Config;
-use crate::events::debug_log::DebugLog;
-use crate::events::jsonl::Jsonl;
 use crate::events::sinks::Sinks;
-use crate::events::tensorboard::TensorBoard;
-use crate::events::Event;
+use crate::events::{Event, Sink};
 use crate::model::{self, Model};
 use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
 
@@ -50,14 +48,24 @@ pub struct Session {
 pub struct Job {
     pub config: Config,
     pub folder: RunFolder,
-    /// Sinks of the terminal; the run adds its files.
+    /// Sinks of the terminal.
     pub sinks: Sinks,
+    /// Opens the sinks of the run folder once it is known how much of an earlier metrics.jsonl stays.
+    pub open_files: Box<dyn FnOnce(&Path, Option<u64>) -> Result<FileSinks>>,
     pub signals: Signals,
     pub threads: usize,
     /// For `command.txt`.
     pub command: String,
     /// Continue from the newest whole checkpoint of the folder.
     pub resume: bool,
+}
+
+/// Sinks that write into the run folder.
+pub struct FileSinks {
+    /// With the names used in warnings.
+    pub sinks: Vec<(&'static str, Box<dyn Sink>)>,
+    /// Length of metrics.jsonl, for checkpoints.
+    pub metrics_bytes: Arc<AtomicU64>,
 }
 
 impl Session {
@@ -67,7 +75,7 @@ impl Session {
     /// Bad data, a bad tokenizer, a full disk; on resume also: no whole checkpoint, one that does not fit, data or
     /// tokenizer changed since.
     pub fn open(job: Job) -> Result<Self> {
-        let Job { config, folder, mut sinks, signals, threads, command, resume } = job;
+        let Job { config, folder, mut sinks, open_files, signals, threads, command, resume } = job;
         let device = super::machine::device(&config.device)?;
         let store = Store::open(folder.root())?;
         // Looked for before the data is read: its absence should be known within a second.
@@ -105,11 +113,10 @@ impl Session {
         };
         folder.record(&config, &command)?;
 
-        let metrics = Jsonl::open(&folder.metrics(), saved_at.map(|_| state.metrics_bytes))?;
-        let metrics_bytes = metrics.byte_counter();
-        sinks.push("metrics.jsonl", Box::new(metrics));
-        sinks.push("debug.log", Box::new(DebugLog::open(&folder.debug_log())?));
-        sinks.push("the TensorBoard file", Box::new(TensorBoard::create(&folder.tensorboard())?));
+        let files = open_files(folder.root(), saved_at.map(|_| state.metrics_bytes))?;
+        for (name, sink) in files.sinks {
+            sinks.push(name, sink);
+        }
         if let Some(step) = saved_at {
             // The row of a checkpoint comes after the length stored in it, so it was just cut off.
             sinks.emit(&Event::Checkpoint { step, path: store.path(step), seconds_save: 0.0 });
@@ -132,7 +139,7 @@ impl Session {
             threads,
             saved_at,
             pretrained,
-            metrics_bytes,
+            metrics_bytes: files.metrics_bytes,
         })
     }
 

@@ -10,6 +10,7 @@ mod layers;
 mod metrics;
 mod optimizers;
 mod quickstart_data;
+mod resume;
 mod rnn;
 mod run_lock;
 mod tokenizer;

@@ -1,0 +1,175 @@
+//! A run that was killed and resumed ends with the same bits as one that never stopped: weights, optimizer state,
+//! counters, metrics. Real processes, real SIGKILL, at several moments, one of them inside a save.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const UPDATES: u64 = 90;
+const SIGKILL: i32 = 9;
+
+/// The tiny run of one test: its folder of text and the settings under test.
+struct Toy {
+    dir: tempfile::TempDir,
+    settings: Vec<String>,
+}
+
+impl Toy {
+    fn new(settings: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for side in ["en", "de"] {
+            let text = fs::read_to_string(format!("data/quickstart/train.{side}")).unwrap();
+            let head = |n: usize| text.lines().take(n).collect::<Vec<_>>().join("\n") + "\n";
+            write(&dir.path().join(format!("train.{side}")), &head(120));
+            write(&dir.path().join(format!("valid.{side}")), &head(5));
+        }
+        let files = |name: &str| {
+            let path = |side| format!("{:?}", dir.path().join(format!("{name}.{side}")));
+            format!("[{}, {}]", path("en"), path("de"))
+        };
+        let mut all = vec![
+            format!("data.train={}", files("train")),
+            format!("data.valid={}", files("valid")),
+            "data.test=[]".to_string(),
+            format!("train.max_updates={UPDATES}"),
+        ];
+        all.extend(settings.iter().map(ToString::to_string));
+        Toy { dir, settings: all }
+    }
+
+    fn run_dir(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, name: &str, resume: bool) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nmt-train"));
+        command.args(["--quiet", "--threads", "1"]).stdin(Stdio::null()).env_remove("NMT_TRAIN_FAULT");
+        if resume {
+            command.arg("--resume").arg(self.run_dir(name));
+        } else {
+            command.args(["--config", "tests/fixtures/toy.toml"]);
+            for setting in &self.settings {
+                command.args(["--set", setting]);
+            }
+            command.args(["--set", &format!("run_dir={}", self.run_dir(name).display())]);
+        }
+        command
+    }
+
+    /// Runs to the end.
+    fn finish(&self, name: &str, resume: bool) {
+        let output = self.command(name, resume).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs until metrics.jsonl speaks of `step`, then kills.
+    fn kill_at(&self, name: &str, resume: bool, step: u64) -> ExitStatus {
+        let mut child = self.command(name, resume).spawn().unwrap();
+        let wanted = format!("\"step\":{step},");
+        loop {
+            let metrics = fs::read_to_string(self.run_dir(name).join("metrics.jsonl")).unwrap_or_default();
+            let reached = metrics.lines().any(|line| line.contains("\"train\"") && line.contains(&wanted));
+            if reached || child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap()
+    }
+
+    /// Everything of the last checkpoint that must not depend on interruptions.
+    fn result(&self, name: &str) -> (Vec<(String, Vec<u8>)>, Value, Vec<Value>) {
+        let run = self.run_dir(name);
+        let checkpoint = run.join(format!("checkpoints/step-{UPDATES:08}"));
+        let mut tensors = Vec::new();
+        for entry in fs::read_dir(&checkpoint).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "safetensors") {
+                let file = path.file_name().unwrap().to_string_lossy().into_owned();
+                tensors.push((file, fs::read(&path).unwrap()));
+            }
+        }
+        tensors.sort();
+        let mut state: Value = serde_json::from_slice(&fs::read(checkpoint.join("state.json")).unwrap()).unwrap();
+        // The length of the metrics file varies with the digits of its times.
+        state.as_object_mut().unwrap().remove("metrics_bytes");
+        without_times(&mut state);
+        let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let rows = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut rows: Vec<Value> = rows.filter(|row| row["event"] == "train" || row["event"] == "valid").collect();
+        rows.iter_mut().for_each(without_times);
+        (tensors, state, rows)
+    }
+}
+
+/// Removes what no two runs share: seconds, speeds, memory.
+fn without_times(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|name, _| {
+            !(name.starts_with("seconds") || name.ends_with("per_second") || name == "peak_memory_bytes")
+        });
+        fields.values_mut().for_each(without_times);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "test data, not a result")]
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}
+
+/// Kills at an early update, inside a save, and at a late update; compares with a run that was left alone.
+fn killed_and_resumed_equals_uninterrupted(settings: &[&str]) {
+    let toy = Toy::new(settings);
+    toy.finish("whole", false);
+
+    assert_eq!(toy.kill_at("killed", false, 17).signal(), Some(SIGKILL), "finished before it could be killed");
+    let in_save = toy.command("killed", true).env("NMT_TRAIN_FAULT", "save:kill=2").status().unwrap();
+    assert_eq!(in_save.signal(), Some(SIGKILL), "not killed inside its second save: {in_save}");
+    assert_eq!(toy.kill_at("killed", true, 55).signal(), Some(SIGKILL), "finished before it could be killed");
+    toy.finish("killed", true);
+
+    let (whole, killed) = (toy.result("whole"), toy.result("killed"));
+    assert!(whole.0.len() >= 2, "no tensors");
+    for ((file, a), (_, b)) in whole.0.iter().zip(&killed.0) {
+        assert!(a == b, "{file} differs");
+    }
+    assert_eq!(whole.1, killed.1);
+    assert_eq!(whole.2.len(), killed.2.len());
+    for (a, b) in whole.2.iter().zip(&killed.2) {
+        assert_eq!(a, b);
+    }
+}
+
+#[test]
+fn transformer_with_adam_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[]);
+}
+
+#[test]
+fn gru_with_clipped_adam_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&["model.kind=rnn", "optimizer.name=clipped-adam"]);
+}
+
+#[test]
+fn lstm_with_sgd_and_a_plateau_resumes_bit_for_bit() {
+    let schedule = ["schedule.kind=plateau", "schedule.plateau_patience=0"];
+    let rnn = ["model.kind=rnn", "model.rnn.cell=lstm", "model.rnn.attention=luong"];
+    let sgd = ["optimizer.name=sgd", "optimizer.sgd.momentum=0.9", "optimizer.lr=0.5"];
+    killed_and_resumed_equals_uninterrupted(&[&schedule[..], &rnn[..], &sgd[..]].concat());
+}
+
+#[test]
+fn adamw_with_average_and_accumulation_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "optimizer.name=adamw",
+        "optimizer.weight_decay=0.01",
+        "train.ema_decay=0.99",
+        "train.gradient_accumulation_steps=2",
+        "model.norm=pre",
+    ]);
+}
