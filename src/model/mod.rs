@@ -39,6 +39,9 @@ pub struct Forward {
 
 impl Forward {
     /// Dropout on, masks named by seed and micro-batch.
+    // Not inlined: with constant arguments rustc 1.95 makes a constant of the whole value, passes it by reference to
+    // one shared copy, and a second use finds the sites counted on (seen in tests/suite/rnn.rs).
+    #[inline(never)]
     pub fn train(seed: u64, micro_batch: u64) -> Self {
         Forward { training: Some((seed, micro_batch)), site: Cell::new(0) }
     }

@@ -41,17 +41,15 @@ impl Session {
                 self.state.batch = 0;
                 epoch = self.resources.epoch(self.state.epoch);
             }
-            if self.is_due(self.config.validation.valid_freq) && !self.is_validated() {
+            let validation_is_due =
+                self.is_due(self.config.validation.valid_freq) || self.limits.finished(&self.state).is_some();
+            if validation_is_due && !self.is_validated() {
                 if let Some(interrupted) = self.validate()? {
                     return self.save_and_stop(interrupted);
                 }
             }
+            // Asked after validation, which may have exhausted the patience.
             if let Some(finished) = self.limits.finished(&self.state) {
-                if !self.is_validated() {
-                    if let Some(interrupted) = self.validate()? {
-                        return self.save_and_stop(interrupted);
-                    }
-                }
                 return self.save_and_stop(finished);
             }
             if self.is_due(self.config.checkpoint.save_freq) {

@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(limits(|c| c.train.max_epochs = 2).finished(&state), Some(StopReason::MaxEpochs));
         assert_eq!(limits(|c| c.validation.early_stopping = 3).finished(&state), Some(StopReason::EarlyStopping));
         assert_eq!(limits(|c| c.validation.early_stopping = 4).finished(&state), None);
-        assert_eq!(limits(|c| c.train.max_hours = 1e-9).interrupted(), Some(StopReason::MaxHours));
+        assert_eq!(limits(|c| c.train.max_hours = 1e-12).interrupted(), Some(StopReason::MaxHours));
     }
 
     #[test]
