@@ -290,7 +290,7 @@ fn init_prints_a_config_that_trains_once_it_has_text() {
     toy.write("mine.toml", &text);
     let small = "--set model.layers=1 --set model.d_model=16 --set model.d_ff=16 --set model.heads=2 --threads 1";
     let text = "--set data.train=[\"train.en\",\"train.de\"] --set train.max_updates=1 --set tokenizer.vocab_size=99";
-    let none = "--set data.valid=[] --set data.test=[]";
+    let none = "--set data.valid=[] --set data.test=[] --set validation.metrics=[]";
     toy.run(&format!("check --config mine.toml {small} {text} {none}")).exits(0);
     assert!(toy.run("init --preset quickstart").exits(0).out.contains("max_updates"));
     toy.run("init --preset nonsense").exits(3).tells(&["nonsense", "quickstart", "transformer-base"]);

@@ -43,7 +43,7 @@ fn bad_text_is_named_and_does_not_bar_the_next_attempt() {
         (train(r#"["more.en","latin1.de"]"#), "latin1.de:81: invalid UTF-8 at byte 2 of the line"),
         (train(r#"["empty.en","empty.de"]"#), "empty.en is empty"),
         (train("[]"), "data.train"),
-        (train(r#"["toy.toml"]"#), "toy.toml: unsupported ending"),
+        (train(r#"["toy.toml"]"#), "must be two files, source and target, or one with both sides that ends in .tsv"),
         ("--config toy.toml --set data.max_length=2".to_string(), "all 80 pairs were dropped: 80 longer than"),
         (r#"--config toy.toml --set data.valid=["absent.en","x.de"]"#.to_string(), "can not open absent.en"),
         ("--config toy.toml --set device=cuda".to_string(), "built without CUDA; use device = \"cpu\""),
@@ -92,7 +92,7 @@ fn tokenizers_of_others_are_completed_or_refused() {
 #[test]
 fn a_checkpoint_and_a_tokenizer_of_two_runs_do_not_go_together() {
     let toy = Toy::trained();
-    toy.run("-q tokenizer --config toy.toml --set tokenizer.vocab_size=70 --out small").exits(0);
+    toy.run("tokenizer -q --config toy.toml --set tokenizer.vocab_size=70 --out small").exits(0);
     toy.write("run/tokenizer.json", toy.read("small/tokenizer.json"));
     let told = ["the checkpoint has a vocabulary of 124, the tokenizer one of 70"];
     toy.pipe("translate run", "the dog\n").exits(3).tells(&told);
