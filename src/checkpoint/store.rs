@@ -161,7 +161,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoneUsable`] naming what is there instead.
     pub fn find(&self, which: Which) -> Result<PathBuf> {
-        let good: Vec<u64> = self.existing()?.iter().filter(|c| c.good).map(|c| c.step).collect();
+        let existing = self.existing()?;
+        let good: Vec<u64> = existing.iter().filter(|c| c.good).map(|c| c.step).collect();
         let best = || -> Result<Option<u64>> {
             Ok(self.best()?.checkpoints.iter().map(|s| s.step).find(|step| good.contains(step)))
         };
@@ -173,7 +174,8 @@ impl Store {
         step.map(|step| self.path(step)).ok_or_else(|| {
             let problems = match which {
                 Which::Step(step) => format!("no whole checkpoint of step {step}; there are {good:?}"),
-                _ => "none was saved yet".to_string(),
+                _ if existing.is_empty() => "none was saved yet".to_string(),
+                _ => format!("the files of all {} are missing, cut off or replaced", existing.len()),
             };
             Error::NoneUsable { dir: self.dir.clone(), problems }
         })

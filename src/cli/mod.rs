@@ -42,7 +42,7 @@ pub fn main() -> std::process::ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::Success.into(),
         Err(error) => {
             // A closed stderr must not turn an error into a panic.
-            let _ = writeln!(std::io::stderr(), "nmt-train: {error:#}");
+            let _ = writeln!(std::io::stderr(), "nmt-train: {}", message(&error));
             exit_code(&error).into()
         }
     }
@@ -52,6 +52,12 @@ fn init(preset: Option<&str>) -> Result<ExitCode> {
     let text = config::init(preset).map_err(InputError)?;
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::Success)
+}
+
+/// An error and its causes; a cause that the text before it tells already is not repeated.
+fn message(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// The reader of a pipe has seen enough.

@@ -10,13 +10,13 @@ use crate::events::debug_log::DebugLog;
 use crate::events::jsonl::{final_json, Jsonl};
 use crate::events::sinks::Sinks;
 use crate::events::tensorboard::TensorBoard;
-use crate::events::{Event, Sink};
+use crate::events::{End, Event, Sink};
 use crate::exit::{ExitCode, InputError};
 use crate::fsio;
-use crate::train::{self, FileSinks, Job, Outcome, RunFolder, Session, Signals, StopReason};
+use crate::train::{self, FileSinks, Job, Opened, RunFolder, Session, Signals, StopReason};
 
 use super::args::{CommonArgs, TrainArgs};
-use super::{load_config, terminal};
+use super::{load_config, say, terminal};
 
 pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
     let signals = Signals::install()?;
@@ -27,7 +27,9 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
             let loaded = load_config(path, &args.set, common)?;
             // Before the folder is made: a wrong device should not leave one behind.
             train::device(&loaded.config.device)?;
-            (loaded.config.clone(), RunFolder::create(&loaded.run_dir(), args.force)?)
+            let folder = RunFolder::create(&loaded.run_dir(), args.force)?;
+            // So that the config in the folder names the folder, whatever that config's own name.
+            (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, folder)
         }
         (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
     };
@@ -35,11 +37,19 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
     let command = std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ");
     let resume = args.resume.is_some();
     let open_files = Box::new(open_files);
-    let session = Session::open(Job { config, folder, sinks, open_files, signals, threads, command, resume })?;
-    let outcome = train::run(session)?;
-    if let Some(path) = &args.final_json {
-        write_final_json(path, &outcome)?;
-    }
+    let job = Job { config, folder, sinks, open_files, signals, threads, command, resume };
+    let session = match Session::open(job)? {
+        Opened::Ready(session) => session,
+        Opened::Finished(finished) => {
+            say(common, &finished.to_string());
+            let mut end = final_json(&End::default());
+            end.extend(finished.end);
+            write_final_json(args, &end)?;
+            return Ok(ExitCode::Success);
+        }
+    };
+    let outcome = train::run(*session)?;
+    write_final_json(args, &final_json(&outcome.end))?;
     Ok(match outcome.stop {
         StopReason::Diverged => ExitCode::Diverged,
         StopReason::Signal | StopReason::MaxHours => ExitCode::Interrupted,
@@ -61,12 +71,12 @@ fn open_files(run: &Path, keep_bytes: Option<u64>) -> Result<FileSinks> {
 
 /// Config and folder of a run that goes on. What changed against the run's own config is told, or refused.
 fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks) -> Result<(Config, RunFolder)> {
-    let folder = RunFolder::open(run)?;
     let own = train::config_path(run);
-    if !own.exists() {
+    if run.is_dir() && !own.exists() {
         let run = run.display();
         return Err(InputError::new(format!("{run} is not a run folder: it has no config.toml")).into());
     }
+    let folder = RunFolder::open(run)?;
     let old = load_config(&own, &[], &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
     let mut new = load_config(args.config.as_deref().unwrap_or(&own), &args.set, common)?.config;
     // The folder may have been moved or named by the config file; it is the one that was given.
@@ -74,8 +84,7 @@ fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks)
     let changes: Vec<Difference> = differences(&old, &new).into_iter().filter(|d| d.path != "run_dir").collect();
     let (refused, allowed): (Vec<_>, Vec<_>) = changes.iter().partition(|d| d.effect == Effect::Refused);
     if !refused.is_empty() {
-        let lines: Vec<String> =
-            refused.iter().map(|d| format!("  {}: {} -> {} ({})", d.path, d.old, d.new, d.why)).collect();
+        let lines: Vec<String> = refused.iter().map(|change| format!("  {change}")).collect();
         return Err(InputError::new(format!(
             "{} can not be continued with these changes:\n{}\nset them back, or start a new run with another run_dir",
             run.display(),
@@ -84,13 +93,14 @@ fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks)
         .into());
     }
     for change in allowed {
-        sinks.emit(&Event::Note(format!("changed: {}: {} -> {}", change.path, change.old, change.new)));
+        sinks.emit(&Event::Note(format!("changed: {change}")));
     }
     Ok((new, folder))
 }
 
-fn write_final_json(path: &Path, outcome: &Outcome) -> Result<()> {
-    let mut line = serde_json::to_string(&final_json(&outcome.end))?;
+fn write_final_json(args: &TrainArgs, end: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+    let Some(path) = &args.final_json else { return Ok(()) };
+    let mut line = serde_json::to_string(end)?;
     line.push('\n');
     if path == Path::new("-") {
         std::io::stdout().write_all(line.as_bytes())?;

@@ -31,12 +31,15 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let mut input = stdin.lock();
     let mut first_line = 0;
     loop {
-        let lines = read_block(&mut input, first_line)?;
+        let (lines, fault) = read_block(&mut input, first_line)?;
+        let found = translate_lines(&runs, &lines, &options, &|| signals.raised())?;
+        print(&runs[0], &found, first_line, args)?;
+        if let Some(fault) = fault {
+            return Err(fault.into());
+        }
         if lines.is_empty() {
             return Ok(ExitCode::Success);
         }
-        let found = translate_lines(&runs, &lines, &options, &|| signals.raised())?;
-        print(&runs[0], &found, first_line, args)?;
         first_line += lines.len();
     }
 }
@@ -97,8 +100,8 @@ pub(super) fn translate_lines(
     Ok(decode::translate(&models, &sources, options, &mut |_| (), stop)?)
 }
 
-/// Up to [`BLOCK_LINES`] lines; empty at the end of the input.
-fn read_block(input: &mut impl BufRead, first_line: usize) -> Result<Vec<String>> {
+/// Up to [`BLOCK_LINES`] lines, empty at the end of the input; and what is wrong with the line after them, if it is.
+fn read_block(input: &mut impl BufRead, first_line: usize) -> Result<(Vec<String>, Option<InputError>)> {
     let mut lines = Vec::new();
     while lines.len() < BLOCK_LINES {
         let mut bytes = Vec::new();
@@ -111,15 +114,15 @@ fn read_block(input: &mut impl BufRead, first_line: usize) -> Result<Vec<String>
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
-        let line = String::from_utf8(bytes).map_err(|_| {
-            InputError::new(format!(
-                "stdin:{}: not valid UTF-8; nothing after it was translated",
-                first_line + lines.len() + 1
-            ))
-        })?;
+        let Ok(line) = String::from_utf8(bytes) else {
+            let number = first_line + lines.len() + 1;
+            let text =
+                format!("stdin:{number}: not valid UTF-8; the lines before it were translated, it and the rest not");
+            return Ok((lines, Some(InputError(text))));
+        };
         lines.push(line);
     }
-    Ok(lines)
+    Ok((lines, None))
 }
 
 fn print(run: &Trained, found: &[Vec<Hypothesis>], first_line: usize, args: &TranslateArgs) -> Result<()> {

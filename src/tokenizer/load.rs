@@ -62,13 +62,15 @@ impl From<tokenizers::Error> for Fault {
 /// When the library does not take it, or its ids have holes.
 pub(super) fn finish(mut json: Value) -> std::result::Result<Tokenizer, Fault> {
     settle(&mut json);
+    let supplied = supply_unk(&mut json);
     let unk_name = unk_name(&json["model"]);
     let is_byte_level =
         [&json["pre_tokenizer"], &json["normalizer"]].iter().any(|r| r.to_string().contains("ByteLevel"));
     let text = json.to_string();
     let mut inner = Inner::from_bytes(text.as_bytes())?;
     dense(&inner)?;
-    let mut added = Vec::new();
+    let mut added: Vec<String> =
+        supplied.iter().map(|(name, id)| format!("no unknown token; added {name} as id {id}")).collect();
     let missing = |inner: &mut Inner, added: &mut Vec<String>, name: &str, what: &str| {
         inner.add_special_tokens([special(name)])?;
         let id = inner.token_to_id(name).unwrap_or_default();
@@ -136,6 +138,19 @@ fn settle(json: &mut Value) {
             () => Value::Null,
         };
     }
+}
+
+/// Puts the unknown token that a model names into the model's own vocabulary, for want of which it would fail at the
+/// first unknown word. Name and id if the file has no such token at all.
+fn supply_unk(json: &mut Value) -> Option<(String, u64)> {
+    let name = json["model"]["unk_token"].as_str().filter(|name| !name.is_empty())?.to_string();
+    let vocab = json["model"]["vocab"].as_object().filter(|vocab| !vocab.contains_key(&name))?;
+    let added = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+    let known = added.iter().find(|token| token["content"] == name.as_str()).and_then(|token| token["id"].as_u64());
+    let ids = vocab.values().chain(added.iter().map(|token| &token["id"])).filter_map(Value::as_u64);
+    let id = known.or_else(|| ids.max().map(|largest| largest + 1)).unwrap_or(0);
+    json["model"]["vocab"][name.as_str()] = id.into();
+    known.is_none().then_some((name, id))
 }
 
 /// The token that the model itself gives to unknown text.

@@ -4,6 +4,7 @@
 
 mod check;
 mod evaluate;
+mod finished;
 mod guard;
 mod machine;
 mod preflight;
@@ -20,10 +21,11 @@ mod validation;
 
 pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};
+pub use finished::Finished;
 pub use machine::{device, peak_memory_bytes, set_threads};
 pub use resources::{obtain_tokenizers, vocabulary, Resources};
 pub use run::{run, Outcome};
 pub use run_folder::{config_path, RunFolder};
-pub use session::{FileSinks, Job, Session};
+pub use session::{FileSinks, Job, Opened, Session};
 pub use state::TrainState;
 pub use stop::{Signals, StopReason};

@@ -136,7 +136,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
 fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
     let memory = memory_estimate(facts.config, facts.model.params().elements(), 2);
     let mut rows = vec![
-        ("device", format!("{}, {} threads", device_name(facts.model), facts.threads)),
+        ("device", format!("{}, {}", device_name(facts.model), threads(facts.threads))),
         ("memory", memory_text(memory)),
         ("seed", facts.config.seed.to_string()),
         ("run folder", facts.run.display().to_string()),
@@ -145,6 +145,14 @@ fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
         rows.push(("goes on after", format!("update {}", units::count(facts.step))));
     }
     rows
+}
+
+fn threads(n: usize) -> String {
+    if n == 1 {
+        "1 thread".to_string()
+    } else {
+        format!("{n} threads")
+    }
 }
 
 fn device_name(model: &dyn Model) -> &'static str {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::events::{End, Event, Progress, TrainPoint};
 
 use super::evaluate::Scores;
+use super::finished;
 use super::machine::peak_memory_bytes;
 use super::preflight::{self, Facts};
 use super::session::Session;
@@ -129,18 +130,13 @@ impl Session {
         let best = state.best.as_ref();
         let bleu = test.and_then(|scores| scores.bleu.as_ref());
         let chrf = test.and_then(|scores| scores.chrf.as_ref());
-        let resume_command = (!stop.is_finished()).then(|| format!("nmt-train --resume {}", run.display()));
+        let (resume_command, next_commands) = self.commands(stop);
         let mut files = vec![
             ("metrics".to_string(), self.folder.metrics()),
             ("checkpoints".to_string(), self.folder.checkpoints()),
         ];
-        let mut next_commands = vec![format!("nmt-train translate {}", run.display())];
         if test.is_some() {
             files.push(("test translations".to_string(), self.folder.translations("test")));
-        }
-        if stop.is_finished() {
-            let longer = (state.step * 2).max(self.config.train.max_updates * 2);
-            next_commands.push(format!("nmt-train --resume {} --set train.max_updates={longer}", run.display()));
         }
         End {
             run: run.to_path_buf(),
@@ -162,6 +158,24 @@ impl Session {
             resume_command,
             next_commands,
             files,
+        }
+    }
+
+    /// What goes on with the run if it is not finished, and what else is worth typing.
+    fn commands(&self, stop: StopReason) -> (Option<String>, Vec<String>) {
+        let run = self.folder.root().display();
+        // What diverged once diverges again at the same rate.
+        let calmer = format!("--set optimizer.lr={:.1e}", self.config.optimizer.lr / 10.0);
+        let translate = format!("nmt-train translate {run}");
+        match stop {
+            stop if stop.is_finished() => {
+                (None, finished::next_commands(&self.folder, stop, &self.config, &self.state))
+            }
+            StopReason::Diverged if self.saved_at.is_some() => {
+                (Some(format!("nmt-train --resume {run} {calmer}")), vec![translate])
+            }
+            StopReason::Diverged => (None, vec![format!("nmt-train --config {run}/config.toml --force {calmer}")]),
+            _ => (Some(format!("nmt-train --resume {run}")), vec![translate]),
         }
     }
 }

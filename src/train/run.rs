@@ -25,9 +25,13 @@ pub struct Outcome {
 /// Unreadable data, a full disk, errors of the computation; what was saved before is whole.
 pub fn run(mut session: Session) -> Result<Outcome> {
     session.announce();
-    let stop = session.train()?;
-    let end = session.conclude(stop)?;
-    Ok(Outcome { stop, end })
+    let ended = session.train().and_then(|stop| session.conclude(stop));
+    if let (Err(_), Some(step)) = (&ended, session.saved_at) {
+        let run = session.folder.root().display();
+        let note = format!("the last checkpoint is of update {step}; go on with `nmt-train --resume {run}`");
+        session.sinks.emit(&Event::Note(note));
+    }
+    ended
 }
 
 impl Session {
@@ -101,16 +105,18 @@ impl Session {
     }
 
     /// Emits the last screen after the test.
-    fn conclude(&mut self, stop: StopReason) -> Result<End> {
-        let test = match stop.is_finished() {
-            true => {
-                self.load_best()?;
-                self.score_test_set()?
-            }
-            false => None,
-        };
+    fn conclude(&mut self, mut stop: StopReason) -> Result<Outcome> {
+        let mut test = None;
+        if stop.is_finished() {
+            self.load_best()?;
+            test = self.score_test_set()?;
+        }
+        if stop.is_finished() && self.resources.test.is_some() && test.is_none() {
+            // Given up on the way; a resume begins with the test.
+            stop = self.limits.interrupted().unwrap_or(stop);
+        }
         let end = self.last_screen(stop, test.as_ref());
         self.sinks.emit(&Event::End(end.clone()));
-        Ok(end)
+        Ok(Outcome { stop, end })
     }
 }

@@ -14,13 +14,30 @@ pub struct RunFolder {
     _lock: RunLock,
 }
 
+/// All that a run has in its folder; what of it was there before, `--force` deletes, and nothing else.
+const OWN: [&str; 10] = [
+    "config.toml",
+    "command.txt",
+    "metrics.jsonl",
+    "debug.log",
+    "tokenizer.json",
+    "tokenizer.target.json",
+    "average.safetensors",
+    "checkpoints",
+    "tensorboard",
+    "translations",
+];
+
 impl RunFolder {
     /// A new folder; `force` deletes an old run first.
     ///
     /// # Errors
-    /// The folder exists and `force` is not set; it is locked by a live process; it can not be written.
+    /// The folder holds a run and `force` is not set; it is locked by a live process; it can not be written.
     pub fn create(root: &Path, force: bool) -> Result<Self> {
-        if root.join("config.toml").exists() || root.join("checkpoints").exists() {
+        fsio::create_dir_all(root)?;
+        // The lock first: --force must not delete the folder of a run that is alive.
+        let folder = Self::open(root)?;
+        if config_path(root).exists() || folder.checkpoints().exists() {
             if !force {
                 let run = root.display();
                 return Err(InputError::new(format!(
@@ -29,12 +46,17 @@ impl RunFolder {
                 ))
                 .into());
             }
-            // The lock first: --force must not delete the folder of a run that is alive.
-            drop(RunLock::acquire(root)?);
-            std::fs::remove_dir_all(root).with_context(|| format!("delete {}", root.display()))?;
+            folder.clear()?;
         }
-        fsio::create_dir_all(root)?;
-        Self::open(root)
+        Ok(folder)
+    }
+
+    fn clear(&self) -> Result<()> {
+        for path in OWN.map(|name| self.root.join(name)).iter().filter(|path| path.exists()) {
+            let deleted = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            deleted.with_context(|| format!("delete {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// An existing folder, locked.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
+use serde::Deserialize;
 
 use crate::checkpoint::{self, Snapshot, Store};
 use crate::events::sinks::Sinks;
@@ -66,7 +67,8 @@ impl Session {
         self.state.roll_back_to(good);
         self.schedule.load_state(self.state.schedule.clone());
         self.store.forget_after(self.state.step)?;
-        self.warn("rolled back to this update; the learning rate is halved".to_string());
+        let scale = self.state.schedule.scale;
+        self.warn(format!("rolled back to this update; the learning rate is now {scale} of the schedule's"));
         Ok(())
     }
 
@@ -98,6 +100,11 @@ pub(super) fn newest(store: &Store, run: &Path, sinks: &mut Sinks) -> Result<Sna
     Ok(found.snapshot)
 }
 
+/// The counters of a checkpoint.
+pub(super) fn state(path: &Path, found: &Snapshot) -> Result<TrainState> {
+    TrainState::deserialize(&found.state).with_context(|| format!("read {}/state.json", path.display()))
+}
+
 /// Puts a checkpoint into the parts of a run; returns its counters.
 pub(super) fn restore(
     path: &Path,
@@ -106,8 +113,8 @@ pub(super) fn restore(
     optimizer: &mut dyn Optimizer,
     ema: Option<&mut Ema>,
 ) -> Result<TrainState> {
-    let Snapshot { weights, raw_weights, optimizer: mut saved, state, .. } = found;
-    let state = serde_json::from_value(state).with_context(|| format!("read {}/state.json", path.display()))?;
+    let state = state(path, &found)?;
+    let Snapshot { weights, raw_weights, optimizer: mut saved, .. } = found;
     let counter = saved.scalars.iter().position(|(name, _)| name == AVERAGED_UPDATES).map(|i| saved.scalars.remove(i));
     match (ema, counter) {
         (Some(ema), Some((_, updates))) => ema.restore(params, &weights, updates as u64)?,

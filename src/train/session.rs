@@ -14,6 +14,7 @@ use crate::events::{Event, Sink};
 use crate::model::{self, Model};
 use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
 
+use super::finished::Finished;
 use super::progress::Pace;
 use super::resources::{self, Resources};
 use super::run_folder::RunFolder;
@@ -68,21 +69,34 @@ pub struct FileSinks {
     pub metrics_bytes: Arc<AtomicU64>,
 }
 
+/// What opening a run leads to.
+pub enum Opened {
+    Ready(Box<Session>),
+    Finished(Finished),
+}
+
 impl Session {
     /// Reads the data, trains or loads the tokenizer, draws the weights or loads the checkpoint.
     ///
     /// # Errors
     /// Bad data, a bad tokenizer, a full disk; on resume also: no whole checkpoint, one that does not fit, data or
     /// tokenizer changed since.
-    pub fn open(job: Job) -> Result<Self> {
+    pub fn open(job: Job) -> Result<Opened> {
         let Job { config, folder, mut sinks, open_files, signals, threads, command, resume } = job;
         let device = super::machine::device(&config.device)?;
-        let store = Store::open(folder.root())?;
+        let limits = Limits::new(&config, signals);
+        let store = Store::at(folder.root());
         // Looked for before the data is read: its absence should be known within a second.
         let checkpoint = match resume {
             true => Some(saving::newest(&store, folder.root(), &mut sinks)?),
             false => None,
         };
+        if let Some(found) = &checkpoint {
+            let state = saving::state(&store.path(found.step), found)?;
+            if let Some(finished) = Finished::look(&config, &folder, &limits, &state)? {
+                return Ok(Opened::Finished(finished));
+            }
+        }
 
         let cache = resources::cache_dir(&config, folder.root());
         let mut note = |text: String| sinks.emit(&Event::Note(text));
@@ -111,6 +125,8 @@ impl Session {
                 (fresh, notes)
             }
         };
+        // From here on the folder holds a run; a start that failed before left nothing that bars the next one.
+        let store = Store::open(folder.root())?;
         folder.record(&config, &command)?;
 
         let files = open_files(folder.root(), saved_at.map(|_| state.metrics_bytes))?;
@@ -121,9 +137,9 @@ impl Session {
             // The row of a checkpoint comes after the length stored in it, so it was just cut off.
             sinks.emit(&Event::Checkpoint { step, path: store.path(step), seconds_save: 0.0 });
         }
-        let limits = Limits::new(&config, signals);
+        let limits = limits.begin();
         let pace = Pace::new(state.step);
-        Ok(Session {
+        Ok(Opened::Ready(Box::new(Session {
             config,
             folder,
             resources,
@@ -140,12 +156,7 @@ impl Session {
             saved_at,
             pretrained,
             metrics_bytes: files.metrics_bytes,
-        })
-    }
-
-    /// Why there is nothing left to train, if so: the limits were reached before this process began.
-    pub fn already_finished(&self) -> Option<super::StopReason> {
-        self.limits.finished(&self.state).filter(|_| self.is_validated() && self.saved_at.is_some())
+        })))
     }
 
     /// Length of metrics.jsonl.

@@ -90,6 +90,11 @@ impl Limits {
         }
     }
 
+    /// Counts `max_hours` from now.
+    pub(super) fn begin(self) -> Self {
+        Limits { started: Instant::now(), ..self }
+    }
+
     /// Whether a long phase (validation, decoding) should give up now.
     pub(super) fn interrupted(&self) -> Option<StopReason> {
         if self.signals.raised() {

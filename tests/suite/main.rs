@@ -1,11 +1,13 @@
 //! All integration tests in one binary: one link instead of many.
 
 mod checkpoint;
+mod cli;
 mod config_errors;
 mod configs;
 mod data;
 mod data_hub;
 mod decoding;
+mod errors;
 mod layers;
 mod metrics;
 mod optimizers;
@@ -13,5 +15,7 @@ mod quickstart_data;
 mod resume;
 mod rnn;
 mod run_lock;
+mod signals;
 mod tokenizer;
+mod toy;
 mod transformer;
