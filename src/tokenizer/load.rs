@@ -1,5 +1,6 @@
 //! Reads a `tokenizer.json`, ours or of others, and gives it the shape that training and export need.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -148,7 +149,12 @@ fn supply_unk(json: &mut Value) -> Option<(String, u64)> {
     let added = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
     let known = added.iter().find(|token| token["content"] == name.as_str()).and_then(|token| token["id"].as_u64());
     let ids = vocab.values().chain(added.iter().map(|token| &token["id"])).filter_map(Value::as_u64);
-    let id = known.or_else(|| ids.max().map(|largest| largest + 1)).unwrap_or(0);
+    let ids: BTreeSet<u64> = ids.collect();
+    let next = ids.last().map_or(0, |largest| largest + 1);
+    if next != ids.len() as u64 {
+        return None; // the file has holes, which is what its error should be about
+    }
+    let id = known.unwrap_or(next);
     json["model"]["vocab"][name.as_str()] = id.into();
     known.is_none().then_some((name, id))
 }
