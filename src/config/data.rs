@@ -78,7 +78,7 @@ pub struct TokenizerConfig {
     pub vocab_size: usize,
     /// One vocabulary for both languages (needed by tied_embeddings = "all").
     pub joint: bool,
-    /// Unicode normalization of a trained tokenizer: "nfkc", "nfc" or "none".
+    /// Unicode normalization of a trained tokenizer: "nfc", "nfkc" (also makes full-width punctuation ASCII) or "none".
     pub normalization: String,
     /// Lower-case all text in a trained tokenizer.
     pub lowercase: bool,
@@ -92,7 +92,7 @@ impl Default for TokenizerConfig {
             kind: TokenizerKind::Bpe,
             vocab_size: 8000,
             joint: true,
-            normalization: "nfkc".to_string(),
+            normalization: "nfc".to_string(),
             lowercase: false,
         }
     }
