@@ -96,9 +96,7 @@ fn a_checkpoint_and_a_tokenizer_of_two_runs_do_not_go_together() {
     toy.write("run/tokenizer.json", toy.read("small/tokenizer.json"));
     let told = ["the checkpoint has a vocabulary of 124, the tokenizer one of 70"];
     toy.pipe("translate run", "the dog\n").exits(3).tells(&told);
-    toy.run("--resume run --set train.max_updates=61").exits(3);
-    let text = toy.read("small/tokenizer.json");
-    assert!(text.len() > 100);
+    toy.run("--resume run --set train.max_updates=61").exits(3).tells(&told);
     std::fs::remove_file(toy.path("run/tokenizer.json")).unwrap();
     toy.pipe("translate run", "the dog\n").exits(3).tells(&["run/tokenizer.json"]);
 }
@@ -198,7 +196,7 @@ fn a_resume_refuses_what_would_make_another_run_and_notes_the_rest() {
         .exits(0)
         .tells(&["changed: train.max_updates: 60 -> 61", "changed: optimizer.lr: 0.02 -> 0.01"]);
     let rewritten = toy.read("toy.toml").replace("max_updates = 60", "max_updates = 62");
-    toy.write("toy.toml", rewritten.replace("seed", "seed"));
+    toy.write("toy.toml", rewritten);
     let config = toy.run("--resume run --config toy.toml").exits(0);
     config.tells(&["changed: train.max_updates: 61 -> 62", "changed: optimizer.lr: 0.01 -> 0.02"]);
 }
