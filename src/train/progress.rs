@@ -77,7 +77,7 @@ impl Session {
         sums.clipped += u64::from(stats.clipped);
         sums.seconds += seconds;
         self.emit_progress(stats, lr, seconds);
-        if self.state.step % self.config.train.log_freq == 0 {
+        if self.state.step.is_multiple_of(self.config.train.log_freq) {
             self.emit_train_point(lr);
         }
     }

@@ -52,7 +52,7 @@ pub struct Job {
     /// Sinks of the terminal.
     pub sinks: Sinks,
     /// Opens the sinks of the run folder once it is known how much of an earlier metrics.jsonl stays.
-    pub open_files: Box<dyn FnOnce(&Path, Option<u64>) -> Result<FileSinks>>,
+    pub open_files: Box<OpenFiles>,
     pub signals: Signals,
     pub threads: usize,
     /// For `command.txt`.
@@ -60,6 +60,9 @@ pub struct Job {
     /// Continue from the newest whole checkpoint of the folder.
     pub resume: bool,
 }
+
+/// Opens the sinks of a run folder; the number is the length of metrics.jsonl to keep, if any.
+pub type OpenFiles = dyn FnOnce(&Path, Option<u64>) -> Result<FileSinks>;
 
 /// Sinks that write into the run folder.
 pub struct FileSinks {

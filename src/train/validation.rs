@@ -20,8 +20,8 @@ impl Session {
         let state = &self.state;
         match every {
             Every::AtEnd => false,
-            Every::Updates(n) => state.step > 0 && state.step % n == 0,
-            Every::Epochs(n) => state.batch == 0 && state.epoch > 0 && state.epoch % n == 0,
+            Every::Updates(n) => state.step > 0 && state.step.is_multiple_of(n),
+            Every::Epochs(n) => state.batch == 0 && state.epoch > 0 && state.epoch.is_multiple_of(n),
         }
     }
 
