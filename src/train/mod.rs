@@ -26,6 +26,6 @@ pub use machine::{device, peak_memory_bytes, set_threads};
 pub use resources::{obtain_tokenizers, vocabulary, Resources};
 pub use run::{run, Outcome};
 pub use run_folder::{config_path, RunFolder};
-pub use session::{FileSinks, Job, Opened, Session};
+pub use session::{FileSinks, Job, OpenFiles, Opened, Session};
 pub use state::TrainState;
 pub use stop::{Signals, StopReason};

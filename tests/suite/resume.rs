@@ -83,7 +83,7 @@ impl Toy {
     }
 
     /// Everything of the last checkpoint that must not depend on interruptions.
-    fn result(&self, name: &str) -> (Vec<(String, Vec<u8>)>, Value, Vec<Value>) {
+    fn result(&self, name: &str) -> Ended {
         let run = self.run_dir(name);
         let checkpoint = run.join(format!("checkpoints/step-{UPDATES:08}"));
         let mut tensors = Vec::new();
@@ -103,8 +103,17 @@ impl Toy {
         let rows = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let mut rows: Vec<Value> = rows.filter(|row| row["event"] == "train" || row["event"] == "valid").collect();
         rows.iter_mut().for_each(without_times);
-        (tensors, state, rows)
+        Ended { tensors, state, rows }
     }
+}
+
+/// What a run left behind, without times.
+struct Ended {
+    /// File names and bytes of the last checkpoint's tensors.
+    tensors: Vec<(String, Vec<u8>)>,
+    state: Value,
+    /// `train` and `valid` rows of metrics.jsonl.
+    rows: Vec<Value>,
 }
 
 /// Removes what no two runs share: seconds, speeds, memory.
@@ -134,13 +143,14 @@ fn killed_and_resumed_equals_uninterrupted(settings: &[&str]) {
     toy.finish("killed", true);
 
     let (whole, killed) = (toy.result("whole"), toy.result("killed"));
-    assert!(whole.0.len() >= 2, "no tensors");
-    for ((file, a), (_, b)) in whole.0.iter().zip(&killed.0) {
+    assert!(whole.tensors.len() >= 2, "no tensors");
+    assert_eq!(whole.tensors.len(), killed.tensors.len());
+    for ((file, a), (_, b)) in whole.tensors.iter().zip(&killed.tensors) {
         assert!(a == b, "{file} differs");
     }
-    assert_eq!(whole.1, killed.1);
-    assert_eq!(whole.2.len(), killed.2.len());
-    for (a, b) in whole.2.iter().zip(&killed.2) {
+    assert_eq!(whole.state, killed.state);
+    assert_eq!(whole.rows.len(), killed.rows.len());
+    for (a, b) in whole.rows.iter().zip(&killed.rows) {
         assert_eq!(a, b);
     }
 }
