@@ -30,6 +30,7 @@ pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, Cros
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
 pub use memory::keep_freed_memory;
+pub use real::Level;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 pub use recurrent::{flatten, recurrent, Recurrence};
 pub use recurrent_step::{attentional_step, recurrent_step};

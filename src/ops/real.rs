@@ -5,14 +5,63 @@
 
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
+use super::gemm::Kernels;
 use std::marker::PhantomData;
 use std::ops::{Deref, Neg, Range};
 
 /// Partial results of a reduction: two AVX-512 or four AVX2 registers of f32.
 pub(crate) const LANES: usize = 32;
 
+/// Instructions that loops and matrix products are compiled for; the best that the CPU has is chosen at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Whatever the compiler's target guarantees.
+    Portable,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// 512-bit vectors.
+    Avx512,
+}
+
+impl Level {
+    /// The best of this CPU.
+    pub fn best() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                return Level::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Level::Avx2;
+            }
+        }
+        Level::Portable
+    }
+
+    /// All that this CPU has, for tests.
+    #[cfg(test)]
+    pub(crate) fn available() -> Vec<Level> {
+        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
+        levels.into_iter().filter(|&level| level as u8 <= Level::best() as u8).collect()
+    }
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "AVX2",
+            Level::Avx512 => "AVX-512",
+        })
+    }
+}
+
 /// f32 or f64.
-pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debug {
+pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debug + Kernels {
     const NEG_INFINITY: Self;
 
     fn exp(self) -> Self;
@@ -138,8 +187,8 @@ impl Real for f64 {
     }
 }
 
-/// Defines a function over [`Real`]s that is compiled twice, for the baseline and for AVX2, and chosen at run time.
-/// Both give the same results: no fused multiply-adds are introduced.
+/// Defines a function over [`Real`]s that is compiled for every [`Level`] and chosen at run time. All give the same
+/// results: no fused multiply-adds are introduced.
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$T:ident: Real>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -155,10 +204,17 @@ macro_rules! simd {
                 fn avx2<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has AVX2, the only requirement of the callee.
-                    #[expect(unsafe_code, reason = "calls a function compiled for a CPU feature that was just checked")]
-                    return unsafe { avx2($($arg),*) };
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                // SAFETY: the CPU has the features of its level, the only requirement of the callees.
+                #[expect(unsafe_code, reason = "calls functions compiled for CPU features that were just checked")]
+                match $crate::ops::real::Level::best() {
+                    $crate::ops::real::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::ops::real::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::ops::real::Level::Portable => {}
                 }
             }
             body($($arg),*)

@@ -10,6 +10,19 @@ pub(crate) const BLOCK: usize = 64;
 /// Elements below which a loop stays on its thread: handing it over costs more.
 const SERIAL: usize = 16 * 1024;
 
+/// A vector of `n` floats with arbitrary content, to be overwritten whole. Zeroing the results of every operation first
+/// would cost a twentieth of a training step.
+pub(crate) fn buffer<T: Real>(n: usize) -> Vec<T> {
+    let mut values = Vec::with_capacity(n);
+    // SAFETY: the capacity is n, every bit pattern is a float, and callers write each element before they read it.
+    #[expect(unsafe_code, reason = "results that are written in full need no zeros first")]
+    #[expect(clippy::uninit_vec, reason = "as above")]
+    unsafe {
+        values.set_len(n);
+    }
+    values
+}
+
 /// Does every job; `elements` is the total work. Jobs must be independent.
 pub(crate) fn run<J: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) + Sync + Send) {
     if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {

@@ -1,0 +1,194 @@
+//! Microkernels: one `mr × nr` tile of the result in registers, over packed strips of both operands.
+//!
+//! A strip of the left operand holds `mr` values for each k, a panel of the right one `nr`; both are dense, so that a
+//! step loads two vectors, broadcasts `mr` numbers and does 2·`mr` multiply-adds. Steps are unrolled by four: the loop's
+//! own instructions would otherwise be a bottleneck where two threads share a core.
+
+use crate::ops::real::{Level, Real};
+
+/// Steps in a row without a jump.
+const UNROLL: usize = 4;
+
+/// Largest tile of any kernel, in elements.
+const LARGEST_TILE: usize = 12 * 32;
+
+/// Where a tile goes: `rows × columns` of it, at most `mr × nr`.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<T> {
+    pub(super) c: *mut T,
+    /// Elements from row to row.
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) alpha: T,
+    /// Adds to the old content instead of overwriting it.
+    pub(super) add: bool,
+}
+
+/// `tile = alpha · strip · panel` over `k` steps.
+///
+/// The strip holds k·mr elements, the panel k·nr, the tile is writable; the CPU has the kernel's features.
+type Run<T> = unsafe fn(k: usize, strip: *const T, panel: *const T, tile: Tile<T>);
+
+/// A microkernel and its tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernel<T> {
+    pub(super) mr: usize,
+    pub(super) nr: usize,
+    pub(super) run: Run<T>,
+}
+
+/// The kernels of a float type.
+pub(crate) trait Kernels: Sized {
+    /// The one for these instructions, which the CPU must have.
+    fn kernel(level: Level) -> Kernel<Self>;
+}
+
+impl Kernels for f32 {
+    fn kernel(level: Level) -> Kernel<f32> {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Kernel { mr: 12, nr: 32, run: x86::avx512 },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Kernel { mr: 6, nr: 16, run: x86::avx2 },
+            _ => Kernel { mr: 4, nr: 8, run: portable::<f32> },
+        }
+    }
+}
+
+/// f64 is for tests and references.
+impl Kernels for f64 {
+    fn kernel(_: Level) -> Kernel<f64> {
+        Kernel { mr: 4, nr: 8, run: portable::<f64> }
+    }
+}
+
+/// Plain arrays that every compiler makes vectors of.
+///
+/// # Safety
+/// As [`Run`] says, with mr = 4 and nr = 8.
+#[expect(unsafe_code, reason = "reads packed buffers and writes tiles through pointers; the caller keeps Run's promise")]
+unsafe fn portable<T: Real>(k: usize, strip: *const T, panel: *const T, tile: Tile<T>) {
+    const MR: usize = 4;
+    const NR: usize = 8;
+    let (strip, panel) = (std::slice::from_raw_parts(strip, k * MR), std::slice::from_raw_parts(panel, k * NR));
+    let mut sums = [[T::zero(); NR]; MR];
+    for (a, b) in strip.as_chunks::<MR>().0.iter().zip(panel.as_chunks::<NR>().0) {
+        for i in 0..MR {
+            for j in 0..NR {
+                sums[i][j] += a[i] * b[j];
+            }
+        }
+    }
+    store(sums.as_flattened(), NR, tile);
+}
+
+/// Writes the valid part of a tile.
+///
+/// # Safety
+/// `tile` points to writable rows; `sums` has `tile.rows` rows of `nr` ≥ `tile.columns`.
+#[expect(unsafe_code, reason = "writes the result's rows through a pointer, as Run says")]
+unsafe fn store<T: Real>(sums: &[T], nr: usize, tile: Tile<T>) {
+    for (i, sums) in sums.chunks_exact(nr).take(tile.rows).enumerate() {
+        let c = tile.c.add(i * tile.stride);
+        for (j, &sum) in sums[..tile.columns].iter().enumerate() {
+            let old = if tile.add { *c.add(j) } else { T::zero() };
+            *c.add(j) = old + tile.alpha * sum;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{store, Tile, LARGEST_TILE, UNROLL};
+    use std::arch::x86_64::*;
+
+    /// Defines a kernel of `$mr` rows and two vectors of `$lanes`.
+    macro_rules! kernel {
+        ($name:ident, $feature:literal, $mr:literal, $lanes:literal, $zero:ident, $set:ident, $load:ident, $store:ident,
+         $fma:ident, $add:ident, $mul:ident) => {
+            /// # Safety
+            /// As [`super::Run`] says; the CPU has the features.
+            #[target_feature(enable = $feature)]
+            #[expect(unsafe_code, reason = "vector loads and stores through pointers; the caller keeps Run's promise")]
+            pub(super) unsafe fn $name(k: usize, strip: *const f32, panel: *const f32, tile: Tile<f32>) {
+                const MR: usize = $mr;
+                const NR: usize = 2 * $lanes;
+                for i in 0..tile.rows {
+                    // the result's lines arrive while the products are formed; prefetching never faults
+                    let row = tile.c.wrapping_add(i * tile.stride);
+                    _mm_prefetch(row.cast(), _MM_HINT_T0);
+                    _mm_prefetch(row.wrapping_add(NR - 1).cast(), _MM_HINT_T0);
+                }
+                let mut sums = [[$zero(); 2]; MR];
+                let (mut a, mut b) = (strip, panel);
+                macro_rules! step {
+                    ($u:expr) => {
+                        let (low, high) = ($load(b.add($u * NR)), $load(b.add($u * NR + $lanes)));
+                        for i in 0..MR {
+                            let x = $set(*a.add($u * MR + i));
+                            sums[i][0] = $fma(x, low, sums[i][0]);
+                            sums[i][1] = $fma(x, high, sums[i][1]);
+                        }
+                    };
+                }
+                for _ in 0..k / UNROLL {
+                    step!(0);
+                    step!(1);
+                    step!(2);
+                    step!(3);
+                    (a, b) = (a.add(UNROLL * MR), b.add(UNROLL * NR));
+                }
+                for _ in 0..k % UNROLL {
+                    step!(0);
+                    (a, b) = (a.add(MR), b.add(NR));
+                }
+                if tile.rows == MR && tile.columns == NR {
+                    let alpha = $set(tile.alpha);
+                    for i in 0..MR {
+                        for j in 0..2 {
+                            let c = tile.c.add(i * tile.stride + j * $lanes);
+                            let new = $mul(alpha, sums[i][j]);
+                            $store(c, if tile.add { $add($load(c), new) } else { new });
+                        }
+                    }
+                } else {
+                    let mut edge = [0.0f32; LARGEST_TILE];
+                    for i in 0..MR {
+                        for j in 0..2 {
+                            $store(edge.as_mut_ptr().add(i * NR + j * $lanes), sums[i][j]);
+                        }
+                    }
+                    store(&edge[..MR * NR], NR, tile);
+                }
+            }
+        };
+    }
+
+    kernel!(
+        avx2,
+        "avx2,fma",
+        6,
+        8,
+        _mm256_setzero_ps,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_mul_ps
+    );
+    kernel!(
+        avx512,
+        "avx512f",
+        12,
+        16,
+        _mm512_setzero_ps,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_mul_ps
+    );
+}

@@ -1,0 +1,295 @@
+//! Matrix products on slices (Goto & van de Geijn 2008: packed operands, a microkernel, blocks that fit the caches).
+//! Accumulates in place, takes transposed and strided operands, checks every bound at the door, and lets the caller
+//! finish each block of the result while it is in the cache.
+
+mod kernel;
+mod pack;
+mod product;
+
+pub(crate) use kernel::Kernels;
+pub(crate) use pack::Packed;
+pub(crate) use product::Block;
+
+use super::real::{self, simd, Real};
+use super::rows;
+
+/// A matrix inside a slice: element (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mat<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T> Mat<'a, T> {
+    /// Row-major, dense.
+    pub(crate) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
+        Mat::strided(data, rows, columns, columns)
+    }
+
+    /// Row-major, `row_stride` elements from row to row.
+    pub(crate) fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(fits(data.len(), rows, columns, row_stride), "a {rows}×{columns} matrix exceeds its slice");
+        Mat { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The part of `rows × columns` from (`row`, `column`).
+    fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
+        assert!(row + rows <= self.rows && column + columns <= self.columns, "a part outside its matrix");
+        let start = row * self.row_stride + column * self.column_stride;
+        Mat { data: self.data.get(start..).unwrap_or_default(), rows, columns, ..self }
+    }
+
+    /// Its transpose, a view.
+    pub(crate) fn t(self) -> Self {
+        Mat {
+            data: self.data,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+}
+
+/// A row-major matrix to write to.
+#[derive(Debug)]
+pub(crate) struct MatMut<'a, T> {
+    data: &'a mut [T],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// Dense.
+    pub(crate) fn new(data: &'a mut [T], rows: usize, columns: usize) -> Self {
+        MatMut::strided(data, rows, columns, columns)
+    }
+
+    /// `row_stride` ≥ `columns` elements from row to row.
+    pub(crate) fn strided(data: &'a mut [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(row_stride >= columns, "rows of the result overlap");
+        assert!(fits(data.len(), rows, columns, row_stride), "a {rows}×{columns} matrix exceeds its slice");
+        MatMut { data, rows, columns, row_stride }
+    }
+}
+
+fn fits(len: usize, rows: usize, columns: usize, row_stride: usize) -> bool {
+    rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= len
+}
+
+/// What happens to the old content of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Overwritten (never read, so it may be anything).
+    Set,
+    /// Added to.
+    Add,
+}
+
+/// How many threads share the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// This one: inside parallel loops, and for small products.
+    One,
+    /// The rayon pool.
+    All,
+}
+
+/// `c = alpha·a·b` or `c += alpha·a·b`.
+pub(crate) fn matmul<T: Real>(
+    c: MatMut<'_, T>,
+    store: Store,
+    alpha: T,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    threads: Threads,
+) {
+    check([c.rows, c.columns], [a.rows, a.columns], [b.rows, b.columns]);
+    if a.column_stride == 1 && b.row_stride == 1 && a.rows <= FEW {
+        return by_dots(c, store, alpha, a, b.t(), threads);
+    }
+    let b = Packed::new(b, threads);
+    multiply(c, store, alpha, a, &b, threads, |_| ());
+}
+
+/// `c = a·b` or `c += a·b` with a packed right operand; `finish` is called with each complete block of the result.
+pub(crate) fn matmul_packed<T: Real>(
+    c: MatMut<'_, T>,
+    store: Store,
+    a: Mat<'_, T>,
+    b: &Packed<T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync + Send,
+) {
+    check([c.rows, c.columns], [a.rows, a.columns], [b.rows, b.columns]);
+    multiply(c, store, T::one(), a, b, threads, finish);
+}
+
+fn check(c: [usize; 2], a: [usize; 2], b: [usize; 2]) {
+    assert!(
+        a[0] == c[0] && b[1] == c[1] && a[1] == b[0],
+        "shapes of a product: {}×{} · {}×{} into {}×{}",
+        a[0],
+        a[1],
+        b[0],
+        b[1],
+        c[0],
+        c[1]
+    );
+}
+
+fn multiply<T: Real>(
+    c: MatMut<'_, T>,
+    store: Store,
+    alpha: T,
+    a: Mat<'_, T>,
+    b: &Packed<T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync + Send,
+) {
+    if a.columns == 0 && store == Store::Set {
+        for row in c.data.chunks_mut(c.row_stride.max(1)).take(c.rows) {
+            row[..c.columns].fill(T::zero());
+        }
+    }
+    if c.rows > 0 && c.columns > 0 {
+        product::multiply(c, store, alpha, a, b, threads, finish);
+    }
+}
+
+/// Rows of the left operand up to which packing the right one costs more than it gives.
+const FEW: usize = 8;
+
+/// Products of dense rows: `c[i, j] = alpha · a_i · b_j`.
+fn by_dots<T: Real>(c: MatMut<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, threads: Threads) {
+    let (width, rows) = (c.columns, c.rows);
+    for (i, c) in c.data.chunks_mut(c.row_stride.max(1)).take(rows).enumerate() {
+        let a = &a.part(i, 1, 0, a.columns).data[..a.columns];
+        let jobs = c[..width].chunks_mut(256).enumerate().collect();
+        let work = |(j, c): (usize, &mut [T])| dots(c, store == Store::Add, alpha, a, b.data, j * 256, b.row_stride);
+        match threads {
+            Threads::One => Vec::into_iter(jobs).for_each(work),
+            Threads::All => rows::run(jobs, width * a.len() / 8, work),
+        }
+    }
+}
+
+simd! {
+    fn dots<T: Real>(c: &mut [T], add: bool, alpha: T, a: &[T], b: &[T], first: usize, stride: usize) {
+        for (j, c) in c.iter_mut().enumerate() {
+            let old = if add { *c } else { T::zero() };
+            *c = old + alpha * real::dot(a, &b[(first + j) * stride..][..a.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{stream, Purpose};
+
+    #[test]
+    fn products_agree_with_three_loops_in_every_orientation() {
+        let mut rng = stream(1, Purpose::Probe, 0);
+        let mut draw = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.normal()).collect() };
+        for (m, n, k) in [(1, 1, 1), (3, 5, 7), (33, 17, 65), (2, 3, 0), (1, 40, 9), (40, 1, 9)] {
+            let (a, b, c) = (draw(m * k), draw(k * n), draw(m * n));
+            let transposed = |x: &[f64], rows: usize, columns: usize| -> Vec<f64> {
+                (0..rows * columns).map(|i| x[(i % rows) * columns + i / rows]).collect()
+            };
+            let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
+            for (a, b) in [
+                (Mat::new(&a, m, k), Mat::new(&b, k, n)),
+                (Mat::new(&at, k, m).t(), Mat::new(&b, k, n)),
+                (Mat::new(&a, m, k), Mat::new(&bt, n, k).t()),
+            ] {
+                let (mut set, mut add) = (vec![f64::NAN; m * n], c.clone());
+                matmul(MatMut::new(&mut set, m, n), Store::Set, 2.0, a, b, Threads::One);
+                matmul(MatMut::new(&mut add, m, n), Store::Add, 2.0, a, b, Threads::All);
+                for i in 0..m {
+                    for j in 0..n {
+                        let at = |l: usize| a.data[i * a.row_stride + l * a.column_stride];
+                        let bt = |l: usize| b.data[l * b.row_stride + j * b.column_stride];
+                        let right = 2.0 * (0..k).map(|l| at(l) * bt(l)).sum::<f64>();
+                        assert!((set[i * n + j] - right).abs() < 1e-12);
+                        assert!((add[i * n + j] - c[i * n + j] - right).abs() < 1e-12);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_agrees_with_f64() {
+        use crate::ops::real::Level;
+        let mut rng = stream(2, Purpose::Probe, 0);
+        let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
+        for (m, n, k) in [(1, 1, 1), (5, 15, 3), (6, 16, 4), (13, 33, 9), (97, 70, 300), (40, 32, 513)] {
+            let (a, b, c) = (draw(m * k), draw(k * n), draw(m * n));
+            for level in Level::available() {
+                let packed = Packed::for_level(level, Mat::new(&b, k, n), Threads::One);
+                let (mut set, mut add) = (vec![f32::NAN; m * n], c.clone());
+                let visited = std::sync::atomic::AtomicUsize::new(0);
+                let count = |mut block: Block<'_, f32>| {
+                    for i in 0..block.rows {
+                        visited.fetch_add(block.row_mut(i).len(), std::sync::atomic::Ordering::Relaxed);
+                    }
+                };
+                matmul_packed(MatMut::new(&mut set, m, n), Store::Set, Mat::new(&a, m, k), &packed, Threads::All, count);
+                assert_eq!(visited.into_inner(), m * n);
+                matmul_packed(MatMut::new(&mut add, m, n), Store::Add, Mat::new(&a, m, k), &packed, Threads::One, |_| ());
+                for i in 0..m * n {
+                    let terms = (0..k).map(|l| f64::from(a[i / n * k + l]) * f64::from(b[l * n + i % n]));
+                    let (right, size) = terms.fold((0.0, 1.0), |(sum, size), x| (sum + x, size + x.abs()));
+                    assert!((f64::from(set[i]) - right).abs() < 1e-6 * size, "{level:?} {m}×{n}×{k}");
+                    assert!((f64::from(add[i]) - f64::from(c[i]) - right).abs() < 1e-6 * size, "{level:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn results_depend_neither_on_threads_nor_on_the_rows_beside() {
+        let mut rng = stream(3, Purpose::Probe, 0);
+        let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
+        let (m, n, k) = (203, 131, 301);
+        let (a, b) = (draw(m * k), draw(k * n));
+        let packed = Packed::new(Mat::new(&b, k, n), Threads::One);
+        let product = |first: usize, rows: usize, threads| {
+            let mut c = vec![0.0; rows * n];
+            let a = Mat::new(&a, m, k).part(first, rows, 0, k);
+            matmul_packed(MatMut::new(&mut c, rows, n), Store::Set, a, &packed, threads, |_| ());
+            c
+        };
+        let all = product(0, m, Threads::One);
+        for threads in [1, 2, 3, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| product(0, m, Threads::All)), all);
+        }
+        assert_eq!(product(77, 11, Threads::One), all[77 * n..88 * n]);
+    }
+
+    #[test]
+    fn a_strided_result_leaves_its_gaps_alone() {
+        let mut c = vec![7.0f32; 8];
+        matmul(
+            MatMut::strided(&mut c[1..], 2, 2, 4),
+            Store::Set,
+            1.0,
+            Mat::new(&[1.0, 2.0], 2, 1),
+            Mat::new(&[1.0, 1.0], 1, 2),
+            Threads::One,
+        );
+        assert_eq!(c, [7.0, 1.0, 1.0, 7.0, 7.0, 2.0, 2.0, 7.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "exceeds its slice")]
+    fn a_matrix_larger_than_its_slice_is_refused() {
+        Mat::strided(&[0.0f32; 5], 2, 2, 4);
+    }
+}

@@ -1,0 +1,137 @@
+//! Packing: operands copied into the order in which a microkernel reads them. Costs one pass, and makes every load of
+//! the product sequential, whatever the strides were.
+
+use super::kernel::Kernel;
+use super::{Mat, Threads};
+use crate::ops::real::{simd, Level, Real};
+use crate::ops::rows;
+
+/// Steps of k packed together: a panel of the right operand then takes half of a small L1 cache.
+pub(super) const KC: usize = 256;
+
+/// A right operand `[k, n]`, ready for many products.
+///
+/// For each block of [`KC`] steps, panels of `nr` columns; in a panel, `nr` values a step, the last panel filled up
+/// with zeros.
+#[derive(Debug)]
+pub(crate) struct Packed<T> {
+    pub(super) data: Vec<T>,
+    pub(super) level: Level,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+impl<T: Real> Packed<T> {
+    /// Packs `b` for the CPU this runs on.
+    pub(crate) fn new(b: Mat<'_, T>, threads: Threads) -> Self {
+        Packed::for_level(Level::best(), b, threads)
+    }
+
+    pub(super) fn for_level(level: Level, b: Mat<'_, T>, threads: Threads) -> Self {
+        let nr = T::kernel(level).nr;
+        let width = b.columns.div_ceil(nr) * nr;
+        let mut data = rows::buffer(b.rows * width);
+        // jobs of some panels of one block
+        let mut jobs = Vec::new();
+        let mut rest = data.as_mut_slice();
+        for k in (0..b.rows).step_by(KC) {
+            let kc = KC.min(b.rows - k);
+            let panels = (PANELS * nr).min(width);
+            for column in (0..width).step_by(panels) {
+                let (part, tail) = rest.split_at_mut(kc * panels.min(width - column));
+                jobs.push((k, kc, column, part));
+                rest = tail;
+            }
+        }
+        let pack = |(k, kc, column, part): (usize, usize, usize, &mut [T])| {
+            for (p, panel) in part.chunks_exact_mut(kc * nr).enumerate() {
+                let column = column + p * nr;
+                strip(panel, nr, b.t().part(column, nr.min(b.columns - column), k, kc));
+            }
+        };
+        match threads {
+            Threads::One => jobs.into_iter().for_each(pack),
+            Threads::All => rows::run(jobs, b.rows * b.columns, pack),
+        }
+        Packed { data, level, rows: b.rows, columns: b.columns }
+    }
+
+    pub(super) fn kernel(&self) -> Kernel<T> {
+        T::kernel(self.level)
+    }
+
+    /// The panel whose first column is `column`, of the block of steps that begins at `k`: kc·nr elements.
+    pub(super) fn panel(&self, k: usize, column: usize) -> &[T] {
+        let nr = self.kernel().nr;
+        let (kc, width) = (KC.min(self.rows - k), self.columns.div_ceil(nr) * nr);
+        &self.data[k * width + column * kc..][..kc * nr]
+    }
+}
+
+/// Panels of one packing job.
+const PANELS: usize = 16;
+
+/// Packs the rows of `a` (at most `width`) side by side: `width` values for each of its columns, zeros for rows it
+/// lacks.
+pub(super) fn strip<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
+    if a.rows < width {
+        out.fill(T::zero());
+    }
+    match width {
+        _ if a.row_stride == 1 => interleaved(out, width, a.data, a.column_stride, a.rows),
+        4 => transposed::<T, 4>(out, a),
+        6 => transposed::<T, 6>(out, a),
+        8 => transposed::<T, 8>(out, a),
+        12 => transposed::<T, 12>(out, a),
+        16 => transposed::<T, 16>(out, a),
+        32 => transposed::<T, 32>(out, a),
+        _ => general(out, width, a),
+    }
+}
+
+fn general<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
+    for (k, out) in out.chunks_exact_mut(width).enumerate() {
+        for (i, out) in out[..a.rows].iter_mut().enumerate() {
+            *out = a.data[i * a.row_stride + k * a.column_stride];
+        }
+    }
+}
+
+/// Rows are dense: read in blocks of 8 columns, so that each line of the cache is used while it is there.
+fn transposed<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+    if a.column_stride != 1 || a.rows < W {
+        return general(out, W, a);
+    }
+    blocks::<T, W>(out, a.data, a.row_stride, a.columns);
+}
+
+/// W rows of `columns` elements, `stride` apart, to `columns` groups of W.
+#[inline(never)]
+fn blocks<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize, columns: usize) {
+    let (groups, _) = out.as_chunks_mut::<W>();
+    let rows: [&[T]; W] = std::array::from_fn(|i| &data[i * stride..][..columns]);
+    let mut done = 0;
+    for groups in groups.chunks_exact_mut(8) {
+        for i in 0..W {
+            let Some((row, _)) = rows[i][done..].split_first_chunk::<8>() else { continue };
+            for k in 0..8 {
+                groups[k][i] = row[k];
+            }
+        }
+        done += 8;
+    }
+    for (k, group) in groups.iter_mut().enumerate().skip(done) {
+        for i in 0..W {
+            group[i] = rows[i][k];
+        }
+    }
+}
+
+simd! {
+    /// Values of one step already lie side by side.
+    fn interleaved<T: Real>(out: &mut [T], width: usize, data: &[T], stride: usize, rows: usize) {
+        for (k, out) in out.chunks_exact_mut(width).enumerate() {
+            out[..rows].copy_from_slice(&data[k * stride..][..rows]);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The loops around the microkernel: blocks of rows or columns shared among threads, each finished by the caller while
+//! it is still in the cache.
+//!
+//! Every element of the result is summed over k in one order, whatever the blocks and threads, so results do not depend
+//! on the number of threads, nor on the rows computed beside it.
+
+use super::kernel::{Kernel, Tile};
+use super::pack::{strip, Packed, KC};
+use super::{Mat, MatMut, Store, Threads};
+use crate::ops::real::Real;
+use crate::ops::rows;
+
+/// Rows of a job: their packed strips take half of a small L2 cache.
+const ROWS: usize = 96;
+
+/// Products below this many multiply-adds stay on their thread.
+const SERIAL: usize = 1 << 17;
+
+/// A finished block of the result, `rows × columns` from (`row`, `column`).
+pub(crate) struct Block<'a, T> {
+    c: Target<T>,
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
+}
+
+impl<T: Copy> Block<'_, T> {
+    /// Its row `i` (from 0).
+    pub(crate) fn row_mut(&mut self, i: usize) -> &mut [T] {
+        assert!(i < self.rows, "a row outside its block");
+        // SAFETY: the job owns this block of a result that outlives it (`lifetime`), all of it was written by the
+        // microkernel, and `&mut self` makes the borrow unique.
+        #[expect(unsafe_code, reason = "blocks of rows that overlap in memory order but not in elements")]
+        unsafe {
+            std::slice::from_raw_parts_mut(self.c.at(self.row + i, self.column), self.columns)
+        }
+    }
+}
+
+/// The result's memory, shared by jobs that write to different parts of it.
+#[derive(Clone, Copy)]
+struct Target<T> {
+    data: *mut T,
+    stride: usize,
+}
+
+impl<T> Target<T> {
+    fn at(self, row: usize, column: usize) -> *mut T {
+        self.data.wrapping_add(row * self.stride + column)
+    }
+}
+
+// SAFETY: jobs write to disjoint blocks, see `multiply`.
+#[expect(unsafe_code, reason = "a pointer is shared by jobs that write to disjoint blocks")]
+unsafe impl<T: Send> Send for Target<T> {}
+#[expect(unsafe_code, reason = "as above")]
+unsafe impl<T: Send> Sync for Target<T> {}
+
+/// `c = alpha·a·b` or `c += alpha·a·b`, block by block; `finish` sees each block when it is complete.
+pub(super) fn multiply<T: Real>(
+    c: MatMut<'_, T>,
+    store: Store,
+    alpha: T,
+    a: Mat<'_, T>,
+    b: &Packed<T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync + Send,
+) {
+    let Kernel { mr, nr, .. } = b.kernel();
+    let (m, n) = (c.rows, c.columns);
+    let threads = match threads {
+        Threads::All if m * n * a.columns > SERIAL => rayon::current_num_threads(),
+        _ => 1,
+    };
+    // a few rows more than a strip a thread: rows are shared; else columns
+    let (job_rows, job_columns) = if m >= 4 * mr * threads || threads == 1 {
+        let jobs = threads * m.div_ceil(threads * ROWS);
+        (m.div_ceil(jobs).next_multiple_of(mr), n)
+    } else {
+        (m, n.div_ceil(threads).next_multiple_of(nr))
+    };
+    let target = Target { data: c.data.as_mut_ptr(), stride: c.row_stride };
+    let jobs: Vec<(usize, usize)> = (0..m)
+        .step_by(job_rows.max(1))
+        .flat_map(|row| (0..n).step_by(job_columns.max(1)).map(move |column| (row, column)))
+        .collect();
+    let work = |(row, column): (usize, usize)| {
+        let (rows, columns) = (job_rows.min(m - row), job_columns.min(n - column));
+        let block = Block { c: target, row, column, rows, columns, lifetime: std::marker::PhantomData };
+        fill(&block, store, alpha, a.part(row, rows, 0, a.columns), b);
+        finish(block);
+    };
+    if threads == 1 {
+        jobs.into_iter().for_each(work);
+    } else {
+        rows::run(jobs, usize::MAX, work);
+    }
+}
+
+/// The product of some rows of the left operand and some columns of the right one.
+fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: &Packed<T>) {
+    let Kernel { mr, nr, run } = b.kernel();
+    let mut strips = rows::buffer(block.rows.div_ceil(mr) * mr * KC.min(a.columns));
+    for k in (0..a.columns).step_by(KC) {
+        let kc = KC.min(a.columns - k);
+        for (s, out) in strips.chunks_exact_mut(mr * kc).take(block.rows.div_ceil(mr)).enumerate() {
+            strip(out, mr, a.part(s * mr, mr.min(block.rows - s * mr), k, kc));
+        }
+        for column in (0..block.columns).step_by(nr) {
+            let panel = b.panel(k, block.column + column);
+            for (s, strip) in strips.chunks_exact(mr * kc).take(block.rows.div_ceil(mr)).enumerate() {
+                let tile = Tile {
+                    c: block.c.at(block.row + s * mr, block.column + column),
+                    stride: block.c.stride,
+                    rows: mr.min(block.rows - s * mr),
+                    columns: nr.min(block.columns - column),
+                    alpha,
+                    add: store == Store::Add || k > 0,
+                };
+                // SAFETY: strip and panel hold mr·kc and nr·kc elements; the tile lies in this job's block, which lies
+                // in the result (checked in `matmul`); `Packed` was made for a level that this CPU has.
+                #[expect(unsafe_code, reason = "microkernels work on pointers")]
+                unsafe {
+                    run(kc, strip.as_ptr(), panel.as_ptr(), tile);
+                }
+            }
+        }
+    }
+}
