@@ -18,6 +18,7 @@ mod norm;
 mod real;
 mod recurrent;
 mod recurrent_step;
+mod roof;
 mod rows;
 mod schedule;
 mod step_attention;
@@ -34,6 +35,7 @@ pub use real::Level;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 pub use recurrent::{flatten, recurrent, Recurrence};
 pub use recurrent_step::{attentional_step, recurrent_step};
+pub use roof::fma_roof;
 pub use schedule::Direction;
 pub use step_attention::{attend_history, attend_memory, Step};
 

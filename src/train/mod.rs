@@ -28,4 +28,5 @@ pub use run::{run, Outcome};
 pub use run_folder::{config_path, RunFolder};
 pub use session::{FileSinks, Job, OpenFiles, Opened, Session};
 pub use state::TrainState;
+pub use step::{Stepper, Update, UpdateStats};
 pub use stop::{Signals, StopReason};

@@ -8,7 +8,7 @@ use crate::objective;
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 
 /// What one update did.
-pub(super) enum Update {
+pub enum Update {
     Done(UpdateStats),
     /// The gradient of this parameter was not finite; nothing was changed.
     NonFinite {
@@ -18,34 +18,29 @@ pub(super) enum Update {
 
 /// Sums over the micro-batches of one update.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct UpdateStats {
-    pub(super) loss: f64,
-    pub(super) nll: f64,
-    pub(super) tokens: u64,
-    pub(super) source_tokens: u64,
-    pub(super) grad_norm: f64,
-    pub(super) clipped: bool,
+pub struct UpdateStats {
+    pub loss: f64,
+    pub nll: f64,
+    pub tokens: u64,
+    pub source_tokens: u64,
+    pub grad_norm: f64,
+    pub clipped: bool,
 }
 
 /// The parts an update works on.
-pub(super) struct Stepper<'a> {
-    pub(super) model: &'a dyn Model,
-    pub(super) optimizer: &'a mut dyn Optimizer,
-    pub(super) ema: Option<&'a mut Ema>,
-    pub(super) label_smoothing: f64,
+pub struct Stepper<'a> {
+    pub model: &'a dyn Model,
+    pub optimizer: &'a mut dyn Optimizer,
+    pub ema: Option<&'a mut Ema>,
+    pub label_smoothing: f64,
     /// Largest norm of the gradient, if there is a limit.
-    pub(super) clip_norm: Option<f64>,
+    pub clip_norm: Option<f64>,
 }
 
 impl Stepper<'_> {
     /// One update on `micro_batches`; the loss is the mean over all their target tokens. `first_micro_batch` names the
     /// dropout masks.
-    pub(super) fn update(
-        &mut self,
-        micro_batches: &[Batch],
-        first_micro_batch: u64,
-        context: &StepContext,
-    ) -> Result<Update> {
+    pub fn update(&mut self, micro_batches: &[Batch], first_micro_batch: u64, context: &StepContext) -> Result<Update> {
         let params = self.model.params();
         let tokens: usize = micro_batches.iter().map(|batch| batch.target.tokens()).sum();
         let mut stats = UpdateStats { tokens: tokens as u64, ..Default::default() };

@@ -1,0 +1,99 @@
+//! The server of our own engine: the update of `train::Stepper` on a batch of random tokens.
+
+use std::io::BufRead;
+use std::time::Instant;
+
+use anyhow::{bail, Result};
+use candle_core::{DType, Device};
+use serde_json::json;
+
+use nmt_train::batch::{Batch, Sequences};
+use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, RnnConfig};
+use nmt_train::model::{self, Vocabulary};
+use nmt_train::optim::{self, StepContext};
+use nmt_train::rng::{stream, Purpose};
+use nmt_train::train::{self, Stepper, Update};
+
+use crate::shape::{Kind, Shape};
+
+/// Steps before the first measured one, as in the peer.
+const WARMUP: usize = 3;
+
+/// Answers each line `N` on stdin with the times of N steps, until `quit` or the end.
+pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
+    train::set_threads(threads);
+    let base = train::peak_memory_bytes();
+    let vocabulary = {
+        let (size, pad) = (shape.vocab, shape.vocab as u32 - 1);
+        Vocabulary { source_size: size, target_size: size, source_pad: pad, target_pad: pad }
+    };
+    let model = model::build(&config(shape), vocabulary, 1, DType::F32, &Device::Cpu)?;
+    let mut optimizer = optim::build(&OptimizerConfig::default());
+    let batch = [batch(shape)];
+    let mut done = 0;
+    let mut steps = |count: usize| -> Result<(Vec<f64>, f64)> {
+        let (mut seconds, mut loss) = (Vec::new(), 0.0);
+        for _ in 0..count {
+            let start = Instant::now();
+            let mut stepper = Stepper {
+                model: model.as_ref(),
+                optimizer: optimizer.as_mut(),
+                ema: None,
+                label_smoothing: 0.1,
+                clip_norm: Some(1.0),
+            };
+            match stepper.update(&batch, done, &StepContext { lr: 3e-4, step: done, seed: 1 })? {
+                Update::Done(stats) => loss = stats.loss / stats.tokens as f64,
+                Update::NonFinite { parameter } => bail!("the gradient of {parameter} is not finite"),
+            }
+            done += 1;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        Ok((seconds, loss))
+    };
+    steps(WARMUP)?;
+    println!(
+        "{}",
+        json!({
+            "ready": true,
+            "version": format!("nmt-train {}", env!("CARGO_PKG_VERSION")),
+            "parameters": model.params().elements(),
+            "base_rss_mib": mib(base),
+            "threads": rayon::current_num_threads(),
+        })
+    );
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if line.trim() == "quit" {
+            break;
+        }
+        let (seconds, loss) = steps(line.trim().parse()?)?;
+        println!("{}", json!({"seconds": seconds, "loss": loss, "peak_rss_mib": mib(train::peak_memory_bytes())}));
+    }
+    Ok(())
+}
+
+fn config(shape: &Shape) -> ModelConfig {
+    let &Shape { d, heads, ff, layers, .. } = shape;
+    let rnn = RnnConfig { hidden_size: d, embedding_size: d, ..RnnConfig::default() };
+    let kind = match shape.kind {
+        Kind::Transformer => ModelKind::Transformer,
+        Kind::Gru => ModelKind::Rnn,
+    };
+    ModelConfig { kind, layers, d_model: d, d_ff: ff, heads, rnn, ..ModelConfig::default() }
+}
+
+/// Sentences of equal length, random tokens, `<pad>` among none of them.
+fn batch(shape: &Shape) -> Batch {
+    let mut rng = stream(1, Purpose::Text, 0);
+    let mut side = || {
+        let sentences: Vec<Vec<u32>> =
+            (0..shape.batch).map(|_| (0..shape.len).map(|_| rng.below(shape.vocab - 1) as u32).collect()).collect();
+        Sequences::pack(sentences.iter().map(Vec::as_slice))
+    };
+    Batch { source: side(), target: side(), pairs: (0..shape.batch as u64).collect() }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
