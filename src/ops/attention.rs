@@ -17,7 +17,7 @@ use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, split_sentences};
-use super::Dropout;
+use super::{tape, Dropout};
 
 /// softmax(Q·Kᵀ/√c)·V of each sentence and head; one node on the tape.
 ///
@@ -59,7 +59,7 @@ pub fn attention(
         dropout,
         saved: OnceLock::new(),
     };
-    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+    tape::apply3(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?, op)
 }
 
 struct Attention {
@@ -119,14 +119,13 @@ impl Attention {
 
     fn forward<T: Real>(&self, q: &[T], k: &[T], v: &[T]) -> (CpuStorage, Shape) {
         let (nq, scale, mask) = (q.len() / self.width, self.scale(), self.dropout.map(Mask::new));
-        let mut o = vec![T::zero(); q.len()];
-        let mut lse = vec![T::zero(); nq * self.heads];
+        let (mut o, mut lse) = (rows::buffer(q.len()), rows::buffer(nq * self.heads));
         let outputs = split_sentences(&mut o, &self.q_offsets, self.width);
         let saved = split_sentences(&mut lse, &self.q_offsets, self.heads);
         let jobs = self.sentences().into_iter().zip(outputs).zip(saved).collect();
         rows::run(jobs, q.len() + k.len(), |((s, o), lse): ((Sentence, &mut [T]), &mut [T])| {
             let (tq, tk) = (s.q.len(), s.k.len());
-            let mut p = vec![T::zero(); tq * tk];
+            let mut p = rows::buffer(tq * tk);
             for head in 0..self.heads {
                 let (q, k, v) = (self.head(q, &s.q, head), self.head(k, &s.k, head), self.head(v, &s.k, head));
                 matmul(MatMut::new(&mut p, tq, tk), Store::Set, scale, q, k.t(), Threads::One);
@@ -147,7 +146,7 @@ impl Attention {
         let Some(lse) = self.saved.get() else { candle_core::bail!("attention: backward without a forward pass") };
         let lse = T::cpu_storage_as_slice(lse)?;
         let (scale, mask) = (self.scale::<T>(), self.dropout.map(Mask::new));
-        let (mut dq, mut dk, mut dv) = (vec![T::zero(); q.len()], vec![T::zero(); k.len()], vec![T::zero(); k.len()]);
+        let (mut dq, mut dk, mut dv) = (rows::buffer(q.len()), rows::buffer(k.len()), rows::buffer(k.len()));
         let jobs = self
             .sentences()
             .into_iter()
@@ -158,8 +157,7 @@ impl Attention {
         type Job<'a, T> = (((Sentence, &'a mut [T]), &'a mut [T]), &'a mut [T]);
         rows::run(jobs, q.len() + k.len(), |(((s, dq), dk), dv): Job<'_, T>| {
             let (tq, tk, columns) = (s.q.len(), s.k.len(), self.width / self.heads);
-            let mut p = vec![T::zero(); tq * tk];
-            let mut ds = vec![T::zero(); tq * tk];
+            let (mut p, mut ds) = (rows::buffer(tq * tk), rows::buffer(tq * tk));
             for head in 0..self.heads {
                 let (qh, kh, vh) = (self.head(q, &s.q, head), self.head(k, &s.k, head), self.head(v, &s.k, head));
                 let doh = self.head(d_o, &s.q, head);

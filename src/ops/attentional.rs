@@ -25,6 +25,7 @@ use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{dot, max, simd, slice, sum, tensor, values, with_real, Real, LANES};
 use super::recurrent::{add_rows, add_to, by_rank, states_before, take_saved, to_sentences};
 use super::schedule::{Direction, Schedule};
+use super::tape;
 use candle_core::{bail, CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -57,7 +58,7 @@ pub struct Attentional {
 pub fn attentional(x: &Tensor, memory: &Tensor, weights: &Tensor, recurrence: Attentional) -> Result<Tensor> {
     with_real!(x, T => {
         let op = Op::<T> { recurrence, saved: Mutex::new(None) };
-        x.contiguous()?.apply_op3(&memory.contiguous()?, &weights.contiguous()?, op)
+        tape::apply3(&x.contiguous()?, &memory.contiguous()?, &weights.contiguous()?, op)
     })
 }
 

@@ -8,7 +8,7 @@
 
 use super::dropout::Mask;
 use super::real::{simd, slice, tensor, values, with_real, Real};
-use super::Dropout;
+use super::{tape, Dropout};
 use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 /// `width` columns of `x [N, d]` from `start`: `[N, width]`.
@@ -20,7 +20,7 @@ pub fn columns(x: &Tensor, start: usize, width: usize) -> Result<Tensor> {
     if start + width > all {
         bail!("columns: {start}..{} of {:?}", start + width, x.dims());
     }
-    x.contiguous()?.apply_op1(Columns { start, width })
+    tape::apply1(&x.contiguous()?, Columns { start, width })
 }
 
 /// One to three activations side by side, then dropout.
@@ -31,9 +31,9 @@ pub fn join(parts: &[&Tensor], dropout: Option<Dropout>) -> Result<Tensor> {
     let parts = parts.iter().map(|p| p.contiguous()).collect::<Result<Vec<_>>>()?;
     match (parts.as_slice(), dropout) {
         ([a], None) => Ok(a.clone()),
-        ([a], Some(_)) => a.apply_op1(Join { dropout }),
-        ([a, b], _) => a.apply_op2(b, Join { dropout }),
-        ([a, b, c], _) => a.apply_op3(b, c, Join { dropout }),
+        ([a], Some(_)) => tape::apply1(a, Join { dropout }),
+        ([a, b], _) => tape::apply2(a, b, Join { dropout }),
+        ([a, b, c], _) => tape::apply3(a, b, c, Join { dropout }),
         _ => bail!("join: {} parts, not 1 to 3", parts.len()),
     }
 }

@@ -11,9 +11,9 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 use std::sync::{Arc, OnceLock};
 
-use super::gemm::{matmul, Mat, MatMut, Store, Threads};
+use super::gemm::{matmul, matmul_packed, matmul_then, Block, Mat, MatMut, Packed, Store, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows;
+use super::{rows, tape};
 
 /// Rows whose logits exist at the same time.
 const ROWS: usize = 256;
@@ -64,8 +64,8 @@ pub fn linear_cross_entropy(
     };
     let (h, table) = (h.contiguous()?, table.contiguous()?);
     let loss = match bias {
-        Some(bias) => h.apply_op3(&table, &bias.contiguous()?, op)?,
-        None => h.apply_op2(&table, op)?,
+        Some(bias) => tape::apply3(&h, &table, &bias.contiguous()?, op)?,
+        None => tape::apply2(&h, &table, op)?,
     };
     let rows = side.get().cloned().unwrap_or_default();
     let loss_sum = rows.iter().map(|row| row.loss).sum();
@@ -84,8 +84,11 @@ pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Tar
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;
         let mut nll = Vec::with_capacity(projection.n);
+        let packed = projection.pack(&table);
+        let mut z = projection.block();
         for (h, labels) in h.chunks(ROWS * projection.width).zip(targets.labels.chunks(ROWS)) {
-            let mut z = projection.logits(h, &table, bias.as_deref());
+            let z = &mut z[..labels.len() * projection.vocabulary];
+            projection.logits(h, &packed, bias.as_deref(), z);
             let jobs = z.chunks_mut(projection.vocabulary).zip(labels).collect();
             nll.extend(rows::map(jobs, h.len() * 8, |(z, &label)| {
                 let label = z[label as usize].to_f64();
@@ -106,7 +109,13 @@ pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, mask
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;
-        let mut z = projection.logits(&h, &table, bias.as_deref());
+        let mut z = rows::buffer(projection.n * projection.vocabulary);
+        let table = Mat::new(&table, projection.vocabulary, projection.width).t();
+        let states = Mat::new(&h, projection.n, projection.width);
+        let target = MatMut::new(&mut z, projection.n, projection.vocabulary);
+        matmul_then(target, Store::Set, states, table, Threads::All, |block| {
+            finish_logits(block, bias.as_deref(), projection.masked);
+        });
         let elements = z.len();
         rows::run(z.chunks_mut(projection.vocabulary).collect(), elements, |z| {
             let total = log_sum_exp(z);
@@ -158,21 +167,38 @@ impl Projection {
         }
     }
 
+    /// Eᵀ for [`Projection::logits`].
+    fn pack<T: Real>(&self, table: &[T]) -> Packed<T> {
+        Packed::new(Mat::new(table, self.vocabulary, self.width).t(), Threads::All)
+    }
+
+    /// Memory for the logits of a block of rows.
+    fn block<T: Real>(&self) -> Vec<T> {
+        rows::buffer(ROWS.min(self.n) * self.vocabulary)
+    }
+
     /// h·Eᵀ + b for some rows of states, −∞ for the masked id.
-    fn logits<T: Real>(&self, h: &[T], table: &[T], bias: Option<&[T]>) -> Vec<T> {
-        let (n, v) = (h.len() / self.width, self.vocabulary);
-        let mut z = vec![T::zero(); n * v];
-        let table = Mat::new(table, v, self.width).t();
-        matmul(MatMut::new(&mut z, n, v), Store::Set, T::one(), Mat::new(h, n, self.width), table, Threads::All);
-        for row in z.chunks_exact_mut(v) {
-            if let Some(bias) = bias {
-                row.iter_mut().zip(bias).for_each(|(z, &b)| *z += b);
-            }
-            if let Some(masked) = self.masked {
-                row[masked] = T::NEG_INFINITY;
-            }
+    fn logits<T: Real>(&self, h: &[T], table: &Packed<T>, bias: Option<&[T]>, z: &mut [T]) {
+        let n = h.len() / self.width;
+        let z = MatMut::new(z, n, self.vocabulary);
+        matmul_packed(z, Store::Set, Mat::new(h, n, self.width), table, Threads::All, |block| {
+            finish_logits(block, bias, self.masked);
+        });
+    }
+}
+
+/// Adds the bias and masks an id in a block of logits.
+fn finish_logits<T: Real>(mut block: Block<'_, T>, bias: Option<&[T]>, masked: Option<usize>) {
+    let masked = masked.and_then(|id| id.checked_sub(block.column)).filter(|&column| column < block.columns);
+    let bias = bias.map(|b| &b[block.column..][..block.columns]);
+    for i in 0..block.rows {
+        let row = block.row_mut(i);
+        if let Some(bias) = bias {
+            row.iter_mut().zip(bias).for_each(|(z, &b)| *z += b);
         }
-        z
+        if let Some(column) = masked {
+            row[column] = T::NEG_INFINITY;
+        }
     }
 }
 
@@ -200,24 +226,27 @@ impl LinearCrossEntropy {
         let (smoothing, scale) = (T::from_f64(self.smoothing), T::from_f64(self.scale));
         let [wants_h, wants_table, wants_bias] = self.wants;
         let buffer = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
-        let mut dh = buffer(wants_h, n * width);
+        let mut dh = rows::buffer(if wants_h { n * width } else { 0 });
         let mut d_table = buffer(wants_table, vocabulary * width);
         let mut d_bias = buffer(wants_bias, vocabulary);
+        let packed = self.projection.pack(table);
+        let packed_for_dh = wants_h.then(|| Packed::new(Mat::new(table, vocabulary, width), Threads::All));
+        let mut z = self.projection.block();
         let mut results = Vec::with_capacity(n);
         for (block, labels) in self.labels.chunks(ROWS).enumerate() {
             let rows = labels.len();
             let range = block * ROWS * width..(block * ROWS + rows) * width;
             let h = &h[range.clone()];
-            let mut z = self.projection.logits(h, table, bias);
+            let z = &mut z[..rows * vocabulary];
+            self.projection.logits(h, &packed, bias, z);
             let elements = z.len();
             let jobs = z.chunks_mut(vocabulary).zip(labels).collect();
             results.extend(rows::map(jobs, elements, |(z, &label)| {
                 row_gradient(z, label as usize, masked, smoothing, scale)
             }));
-            let dz = Mat::new(&z, rows, vocabulary);
-            if wants_h {
-                let (dh, table) = (MatMut::new(&mut dh[range], rows, width), Mat::new(table, vocabulary, width));
-                matmul(dh, Store::Set, T::one(), dz, table, Threads::All);
+            let dz = Mat::new(z, rows, vocabulary);
+            if let Some(table) = &packed_for_dh {
+                matmul_packed(MatMut::new(&mut dh[range], rows, width), Store::Set, dz, table, Threads::All, |_| ());
             }
             if wants_table {
                 let d_table = MatMut::new(&mut d_table, vocabulary, width);

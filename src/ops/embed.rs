@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::Dropout;
+use super::{tape, Dropout};
 
 /// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids.
 ///
@@ -33,7 +33,7 @@ pub fn embed(
         }
     }
     let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), rows, width, scale, dropout };
-    table.contiguous()?.apply_op1(op)
+    tape::apply1(&table.contiguous()?, op)
 }
 
 /// The position of each packed token in its sentence, from 0.
@@ -55,7 +55,7 @@ impl Embed {
         let (n, width) = (self.ids.len(), self.width);
         let sinusoids = self.positions.as_ref().map(|positions| Sinusoids::<T>::new(positions, width));
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
-        let mut y = vec![T::zero(); n * width];
+        let mut y = rows::buffer(n * width);
         let jobs = y.chunks_mut(BLOCK * width).zip(self.ids.chunks(BLOCK)).enumerate().collect();
         rows::run(jobs, n * width, |(block, (y, ids))| {
             for (i, (row, &id)) in y.chunks_exact_mut(width).zip(ids).enumerate() {

@@ -15,10 +15,10 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use super::dropout::Mask;
-use super::gemm::{matmul, Mat, MatMut, Store, Threads};
+use super::gemm::{matmul, matmul_then, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::Dropout;
+use super::{tape, Dropout};
 
 /// The function φ after a linear map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub fn linear(
     let op = Linear { n, inner, outer, activation, dropout, saved: OnceLock::new() };
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
-        None => x.apply_op2(&weight, op),
+        Some(bias) => tape::apply3(&x, &weight, &bias.contiguous()?, op),
+        None => tape::apply2(&x, &weight, op),
     }
 }
 
@@ -77,33 +77,35 @@ struct Linear {
 impl Linear {
     fn forward<T: Real>(&self, x: &[T], weight: &[T], bias: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
         let (n, inner, outer) = (self.n, self.inner, self.outer);
-        let mut y = vec![T::zero(); n * outer];
-        matmul(
+        let (activation, mask) = (self.activation, self.dropout.map(Mask::new));
+        let mut y = rows::buffer(n * outer);
+        // z is saved where the derivative needs it: bias first, the rest in a second pass
+        let saves = !matches!(activation, Activation::Identity | Activation::Relu);
+        let (early, early_mask) = if saves { (Activation::Identity, None) } else { (activation, mask) };
+        matmul_then(
             MatMut::new(&mut y, n, outer),
             Store::Set,
-            T::one(),
             Mat::new(x, n, inner),
             Mat::new(weight, outer, inner).t(),
             Threads::All,
+            |mut block| {
+                for i in 0..block.rows {
+                    let (first, columns) = ((block.row + i) * outer + block.column, block.column..);
+                    let bias = bias.map(|b| &b[columns.clone()]);
+                    finish(block.row_mut(i), bias, early, early_mask, first);
+                }
+            },
         );
-        let mask = self.dropout.map(Mask::new);
-        let activation = self.activation;
-        if bias.is_some() || mask.is_some() || activation != Activation::Identity {
+        if saves {
+            let mut z = rows::buffer(n * outer);
             let block = BLOCK * outer;
-            if let Activation::Identity | Activation::Relu = activation {
-                let jobs = y.chunks_mut(block).enumerate().collect();
-                rows::run(jobs, n * outer, |(i, y)| finish(y, bias, outer, activation, mask, i * block));
-            } else {
-                let mut z = vec![T::zero(); n * outer];
-                let jobs = y.chunks_mut(block).zip(z.chunks_mut(block)).enumerate().collect();
-                rows::run(jobs, n * outer, |(i, (y, z))| {
-                    finish(y, bias, outer, Activation::Identity, None, 0);
-                    z.copy_from_slice(y);
-                    finish(y, None, outer, activation, mask, i * block);
-                });
-                // only the first forward fills it, and there is only one
-                self.saved.get_or_init(|| T::to_cpu_storage_owned(z));
-            }
+            let jobs = y.chunks_mut(block).zip(z.chunks_mut(block)).enumerate().collect();
+            rows::run(jobs, n * outer, |(i, (y, z))| {
+                z.copy_from_slice(y);
+                finish(y, None, activation, mask, i * block);
+            });
+            // only the first forward fills it, and there is only one
+            self.saved.get_or_init(|| T::to_cpu_storage_owned(z));
         }
         Ok((T::to_cpu_storage_owned(y), Shape::from((n, outer))))
     }
@@ -124,9 +126,10 @@ impl Linear {
             (_, Some(z)) => T::cpu_storage_as_slice(z)?,
             (_, None) => candle_core::bail!("linear: backward without a forward pass"),
         };
-        let mut dz = dy.to_vec();
-        let jobs = dz.chunks_mut(block).zip(z.chunks(block)).enumerate().collect();
-        let sums = rows::map(jobs, dy.len(), |(i, (dz, z))| {
+        let mut dz = rows::buffer(dy.len());
+        let jobs = dz.chunks_mut(block).zip(dy.chunks(block).zip(z.chunks(block))).enumerate().collect();
+        let sums = rows::map(jobs, dy.len(), |(i, (dz, (dy, z)))| {
+            dz.copy_from_slice(dy);
             differentiate(dz, z, self.activation, mask, i * block);
             if bias {
                 column_sums(dz, outer)
@@ -150,24 +153,14 @@ impl Linear {
         let (dy, y) = (real::values::<T>(&dy)?, real::values::<T>(y)?);
         let (dz, db) = self.inner_gradient(&y, &dy, bias)?;
         let dz = Mat::new(&dz, n, outer);
-        let dx = if x.track_op() {
-            let mut dx = vec![T::zero(); n * inner];
-            let weight = real::values::<T>(weight)?;
-            let weight = Mat::new(&weight, outer, inner);
-            matmul(MatMut::new(&mut dx, n, inner), Store::Set, T::one(), dz, weight, Threads::All);
-            Some(real::tensor(dx, (n, inner)))
-        } else {
-            None
+        let product = |rows, columns, a: Mat<'_, T>, b: Mat<'_, T>| {
+            let mut c = rows::buffer(rows * columns);
+            matmul(MatMut::new(&mut c, rows, columns), Store::Set, T::one(), a, b, Threads::All);
+            real::tensor(c, (rows, columns))
         };
-        let dw = if weight.track_op() {
-            let mut dw = vec![T::zero(); outer * inner];
-            let x = real::values::<T>(x)?;
-            let x = Mat::new(&x, n, inner);
-            matmul(MatMut::new(&mut dw, outer, inner), Store::Set, T::one(), dz.t(), x, Threads::All);
-            Some(real::tensor(dw, (outer, inner)))
-        } else {
-            None
-        };
+        let (x_values, w_values) = (real::values::<T>(x)?, real::values::<T>(weight)?);
+        let dx = x.track_op().then(|| product(n, inner, dz, Mat::new(&w_values, outer, inner)));
+        let dw = weight.track_op().then(|| product(outer, inner, dz.t(), Mat::new(&x_values, n, inner)));
         Ok([dx, dw, db.map(|db| real::tensor(db, outer))])
     }
 }
@@ -234,19 +227,16 @@ impl CustomOp2 for Linear {
 }
 
 simd! {
-    /// Bias, activation and dropout of some rows in place; `first` is the index of their first element.
+    /// Bias, activation and dropout in place, the bias for one row only; `first` is the index of the first element.
     fn finish<T: Real>(
         y: &mut [T],
         bias: Option<&[T]>,
-        width: usize,
         activation: Activation,
         mask: Option<Mask<T>>,
         first: usize,
     ) {
         if let Some(bias) = bias {
-            for row in y.chunks_exact_mut(width) {
-                row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
-            }
+            y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
         }
         match activation {
             Activation::Identity => {}

@@ -22,6 +22,8 @@ mod roof;
 mod rows;
 mod schedule;
 mod step_attention;
+mod sum;
+mod tape;
 
 pub use attention::attention;
 pub use attentional::{attentional, Attentional, Widths};
@@ -31,13 +33,14 @@ pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, Cros
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};
 pub use memory::keep_freed_memory;
-pub use real::Level;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
-pub use recurrent::{flatten, recurrent, Recurrence};
+pub use real::Level;
+pub use recurrent::{recurrent, Recurrence};
 pub use recurrent_step::{attentional_step, recurrent_step};
 pub use roof::fma_roof;
 pub use schedule::Direction;
 pub use step_attention::{attend_history, attend_memory, Step};
+pub use tape::{flatten, record, Tape};
 
 use crate::rng::MaskKey;
 

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::Dropout;
+use super::{tape, Dropout};
 
 /// LN(x + dropout(f)); x, f `[N, d]`, gamma, beta `[d]`.
 ///
@@ -33,7 +33,7 @@ pub fn add_dropout_norm(
     if x.dims() != f.dims() {
         candle_core::bail!("add_dropout_norm: shapes {:?} and {:?} differ", x.dims(), f.dims());
     }
-    x.contiguous()?.apply_op3(&f.contiguous()?, &Tensor::cat(&[gamma, beta], 0)?, op)
+    tape::apply3(&x.contiguous()?, &f.contiguous()?, &tape::flatten(&[gamma, beta])?, op)
 }
 
 /// LN(x); x `[N, d]`, gamma, beta `[d]`.
@@ -42,7 +42,7 @@ pub fn add_dropout_norm(
 /// Shapes that do not fit, types other than f32 and f64.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
     let op = Norm::new(x, gamma, beta, eps, None)?;
-    x.contiguous()?.apply_op2(&Tensor::cat(&[gamma, beta], 0)?, op)
+    tape::apply2(&x.contiguous()?, &tape::flatten(&[gamma, beta])?, op)
 }
 
 /// x + dropout(f), same shapes.
@@ -54,7 +54,7 @@ pub fn add_dropout(x: &Tensor, f: &Tensor, dropout: Option<Dropout>) -> Result<T
         candle_core::bail!("add_dropout: shapes {:?} and {:?} differ", x.dims(), f.dims());
     }
     let (_, width) = x.dims2()?;
-    x.contiguous()?.apply_op2(&f.contiguous()?, AddDropout { width, dropout })
+    tape::apply2(&x.contiguous()?, &f.contiguous()?, AddDropout { width, dropout })
 }
 
 struct Norm {
@@ -78,8 +78,7 @@ impl Norm {
         let (n, block) = (x.len() / self.width, BLOCK * self.width);
         let mask = self.dropout.map(Mask::new);
         let eps = T::from_f64(self.eps);
-        let mut y = vec![T::zero(); x.len()];
-        let mut saved = vec![T::zero(); 2 * n];
+        let (mut y, mut saved) = (rows::buffer(x.len()), rows::buffer(2 * n));
         let jobs = y.chunks_mut(block).zip(saved.chunks_mut(2 * BLOCK)).enumerate().collect();
         rows::run(jobs, x.len(), |(i, (y, saved))| {
             let range = i * block..i * block + y.len();
@@ -108,8 +107,8 @@ impl Norm {
         let f_guard = f.map(real::values::<T>).transpose()?;
         let f_values = f_guard.as_deref();
         let (x_values, gb_values, dy): (&[T], &[T], &[T]) = (&x_values, &gb_values, &dy);
-        let mut dh = vec![T::zero(); dy.len()];
-        let mut df = vec![T::zero(); if mask.is_some() && f.is_some() { dy.len() } else { 0 }];
+        let mut dh = rows::buffer(dy.len());
+        let mut df = rows::buffer(if mask.is_some() && f.is_some() { dy.len() } else { 0 });
         let mut df_blocks: Vec<&mut [T]> = df.chunks_mut(block).collect();
         df_blocks.resize_with(dy.len().div_ceil(block), Default::default);
         let jobs = dh.chunks_mut(block).zip(df_blocks).enumerate().collect();
@@ -213,9 +212,12 @@ impl CustomOp2 for AddDropout {
         with_real!(x, T => {
             let (x, f) = (real::slice::<T>(x, x_layout, name)?, real::slice::<T>(f, f_layout, name)?);
             let (mask, block) = (self.dropout.map(Mask::new), BLOCK * self.width);
-            let mut h = x.to_vec();
-            let jobs = h.chunks_mut(block).zip(f.chunks(block)).enumerate().collect();
-            rows::run(jobs, x.len(), |(i, (h, f))| residual(h, f, mask, i * block));
+            let mut h = rows::buffer(x.len());
+            let jobs = h.chunks_mut(block).zip(x.chunks(block).zip(f.chunks(block))).enumerate().collect();
+            rows::run(jobs, x.len(), |(i, (h, (x, f)))| {
+                h.copy_from_slice(x);
+                residual(h, f, mask, i * block);
+            });
             Ok((<T as candle_core::WithDType>::to_cpu_storage_owned(h), x_layout.shape().clone()))
         })
     }

@@ -3,9 +3,9 @@
 //! Every function here is straight-line code, so that loops over it vectorize; reductions use [`LANES`] partial sums
 //! in a fixed order, so results do not depend on the machine's vector width.
 
+use super::gemm::Kernels;
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
-use super::gemm::Kernels;
 use std::marker::PhantomData;
 use std::ops::{Deref, Neg, Range};
 
@@ -64,6 +64,9 @@ impl std::fmt::Display for Level {
 pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debug + Kernels {
     const NEG_INFINITY: Self;
 
+    /// The values of a storage of this type.
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     fn sqrt(self) -> Self;
@@ -79,6 +82,13 @@ pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debu
 
 impl Real for f32 {
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
+
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
+        match storage {
+            CpuStorage::F32(values) => Some(values),
+            _ => None,
+        }
+    }
 
     /// 2ⁿ·eʳ with |r| ≤ ln 2 / 2 and a polynomial of Cephes' `expf`; error under 2 units in the last place.
     #[inline(always)]
@@ -160,6 +170,13 @@ impl Real for f32 {
 
 impl Real for f64 {
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;
+
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
+        match storage {
+            CpuStorage::F64(values) => Some(values),
+            _ => None,
+        }
+    }
 
     #[inline(always)]
     fn exp(self) -> f64 {

@@ -20,17 +20,9 @@ use super::cell::{Before, Cell, Gradients, SAVED};
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{simd, slice, tensor, values, with_real, Real};
 use super::schedule::{Direction, Schedule};
+use super::tape;
 use candle_core::{bail, CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Several tensors end to end as one of one dimension, differentiably: `CustomOp`s take three arguments at most.
-///
-/// # Errors
-/// Memory errors of candle; tensors of different types.
-pub fn flatten(tensors: &[&Tensor]) -> Result<Tensor> {
-    let flat = tensors.iter().map(|t| t.flatten_all()).collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&flat, 0)
-}
 
 /// How a recurrence runs.
 #[derive(Clone, Debug)]
@@ -50,8 +42,8 @@ pub fn recurrent(x: &Tensor, weights: &Tensor, initial: Option<&Tensor>, recurre
         let op = Op::<T> { recurrence, saved: Mutex::new(None) };
         let (x, weights) = (x.contiguous()?, weights.contiguous()?);
         match initial {
-            Some(initial) => x.apply_op3(&weights, &initial.contiguous()?, op),
-            None => x.apply_op2(&weights, op),
+            Some(initial) => tape::apply3(&x, &weights, &initial.contiguous()?, op),
+            None => tape::apply2(&x, &weights, op),
         }
     })
 }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::events::Start;
 use crate::model::{self, Forward};
 use crate::optim::{self, Gradients};
-use crate::{objective, units};
+use crate::{objective, ops, units};
 
 use super::machine::peak_memory_bytes;
 use super::preflight::{self, Facts};
@@ -52,8 +52,9 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
     let clock = Instant::now();
     let forward = Forward::train(config.seed, 0);
     let tokens = batch.target.tokens();
-    let loss = objective::loss(model.as_ref(), &batch, &forward, config.train.label_smoothing, tokens)?;
-    let gradients = Gradients::collect(model.params(), &mut loss.loss.backward()?)?;
+    let smoothing = config.train.label_smoothing;
+    let (loss, tape) = ops::record(|| objective::loss(model.as_ref(), &batch, &forward, smoothing, tokens))?;
+    let gradients = Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?;
     let norm = optim::global_norm(model.params(), &gradients)?;
     let largest_batch = format!(
         "the largest batch ({} pairs, {} source and {tokens} target tokens) took {:.2} s forward and backward; \

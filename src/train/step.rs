@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::batch::Batch;
 use crate::model::{Forward, Model};
 use crate::objective;
+use crate::ops;
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 
 /// What one update did.
@@ -41,17 +42,23 @@ impl Stepper<'_> {
     /// One update on `micro_batches`; the loss is the mean over all their target tokens. `first_micro_batch` names the
     /// dropout masks.
     pub fn update(&mut self, micro_batches: &[Batch], first_micro_batch: u64, context: &StepContext) -> Result<Update> {
+        // on a thread of the pool, so that this one works too while an operation waits for the others
+        rayon::scope(|_| self.compute(micro_batches, first_micro_batch, context))
+    }
+
+    fn compute(&mut self, micro_batches: &[Batch], first_micro_batch: u64, context: &StepContext) -> Result<Update> {
         let params = self.model.params();
         let tokens: usize = micro_batches.iter().map(|batch| batch.target.tokens()).sum();
         let mut stats = UpdateStats { tokens: tokens as u64, ..Default::default() };
         let mut sum = Accumulator::default();
         for (batch, micro_batch) in micro_batches.iter().zip(first_micro_batch..) {
             let forward = Forward::train(context.seed, micro_batch);
-            let loss = objective::loss(self.model, batch, &forward, self.label_smoothing, tokens)?;
+            let (loss, tape) =
+                ops::record(|| objective::loss(self.model, batch, &forward, self.label_smoothing, tokens))?;
             stats.loss += loss.loss_sum;
             stats.nll += loss.nll_sum;
             stats.source_tokens += batch.source.tokens() as u64;
-            sum.add(Gradients::collect(params, &mut loss.loss.backward()?)?)?;
+            sum.add(Gradients::collect(params, &mut tape.backward(&loss.loss)?)?)?;
         }
         let Some(gradients) = sum.take(1.0)? else { return Ok(Update::Done(stats)) };
         stats.grad_norm = match optim::global_norm(params, &gradients) {

@@ -67,7 +67,10 @@ impl Kernels for f64 {
 ///
 /// # Safety
 /// As [`Run`] says, with mr = 4 and nr = 8.
-#[expect(unsafe_code, reason = "reads packed buffers and writes tiles through pointers; the caller keeps Run's promise")]
+#[expect(
+    unsafe_code,
+    reason = "reads packed buffers and writes tiles through pointers; the caller keeps Run's promise"
+)]
 unsafe fn portable<T: Real>(k: usize, strip: *const T, panel: *const T, tile: Tile<T>) {
     const MR: usize = 4;
     const NR: usize = 8;

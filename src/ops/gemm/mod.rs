@@ -108,12 +108,37 @@ pub(crate) fn matmul<T: Real>(
     b: Mat<'_, T>,
     threads: Threads,
 ) {
+    product(c, store, alpha, a, b, threads, |_| ());
+}
+
+/// As [`matmul`] with alpha = 1; `finish` is called with each complete block of the result.
+pub(crate) fn matmul_then<T: Real>(
+    c: MatMut<'_, T>,
+    store: Store,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync + Send,
+) {
+    product(c, store, T::one(), a, b, threads, finish);
+}
+
+fn product<T: Real>(
+    mut c: MatMut<'_, T>,
+    store: Store,
+    alpha: T,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync + Send,
+) {
     check([c.rows, c.columns], [a.rows, a.columns], [b.rows, b.columns]);
     if a.column_stride == 1 && b.row_stride == 1 && a.rows <= FEW {
-        return by_dots(c, store, alpha, a, b.t(), threads);
+        by_dots(&mut c, store, alpha, a, b.t(), threads);
+        finish(Block::whole(&mut c));
+    } else {
+        multiply(c, store, alpha, a, &Packed::new(b, threads), threads, finish);
     }
-    let b = Packed::new(b, threads);
-    multiply(c, store, alpha, a, &b, threads, |_| ());
 }
 
 /// `c = a·b` or `c += a·b` with a packed right operand; `finish` is called with each complete block of the result.
@@ -165,7 +190,7 @@ fn multiply<T: Real>(
 const FEW: usize = 8;
 
 /// Products of dense rows: `c[i, j] = alpha · a_i · b_j`.
-fn by_dots<T: Real>(c: MatMut<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, threads: Threads) {
+fn by_dots<T: Real>(c: &mut MatMut<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, threads: Threads) {
     let (width, rows) = (c.columns, c.rows);
     for (i, c) in c.data.chunks_mut(c.row_stride.max(1)).take(rows).enumerate() {
         let a = &a.part(i, 1, 0, a.columns).data[..a.columns];
@@ -239,9 +264,23 @@ mod tests {
                         visited.fetch_add(block.row_mut(i).len(), std::sync::atomic::Ordering::Relaxed);
                     }
                 };
-                matmul_packed(MatMut::new(&mut set, m, n), Store::Set, Mat::new(&a, m, k), &packed, Threads::All, count);
+                matmul_packed(
+                    MatMut::new(&mut set, m, n),
+                    Store::Set,
+                    Mat::new(&a, m, k),
+                    &packed,
+                    Threads::All,
+                    count,
+                );
                 assert_eq!(visited.into_inner(), m * n);
-                matmul_packed(MatMut::new(&mut add, m, n), Store::Add, Mat::new(&a, m, k), &packed, Threads::One, |_| ());
+                matmul_packed(
+                    MatMut::new(&mut add, m, n),
+                    Store::Add,
+                    Mat::new(&a, m, k),
+                    &packed,
+                    Threads::One,
+                    |_| (),
+                );
                 for i in 0..m * n {
                     let terms = (0..k).map(|l| f64::from(a[i / n * k + l]) * f64::from(b[l * n + i % n]));
                     let (right, size) = terms.fold((0.0, 1.0), |(sum, size), x| (sum + x, size + x.abs()));

@@ -3,7 +3,7 @@
 
 use super::kernel::Kernel;
 use super::{Mat, Threads};
-use crate::ops::real::{simd, Level, Real};
+use crate::ops::real::{Level, Real};
 use crate::ops::rows;
 
 /// Steps of k packed together: a panel of the right operand then takes half of a small L1 cache.
@@ -78,13 +78,12 @@ pub(super) fn strip<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
         out.fill(T::zero());
     }
     match width {
-        _ if a.row_stride == 1 => interleaved(out, width, a.data, a.column_stride, a.rows),
-        4 => transposed::<T, 4>(out, a),
-        6 => transposed::<T, 6>(out, a),
-        8 => transposed::<T, 8>(out, a),
-        12 => transposed::<T, 12>(out, a),
-        16 => transposed::<T, 16>(out, a),
-        32 => transposed::<T, 32>(out, a),
+        4 => strip_of::<T, 4>(out, a),
+        6 => strip_of::<T, 6>(out, a),
+        8 => strip_of::<T, 8>(out, a),
+        12 => strip_of::<T, 12>(out, a),
+        16 => strip_of::<T, 16>(out, a),
+        32 => strip_of::<T, 32>(out, a),
         _ => general(out, width, a),
     }
 }
@@ -97,25 +96,42 @@ fn general<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
     }
 }
 
-/// Rows are dense: read in blocks of 8 columns, so that each line of the cache is used while it is there.
-fn transposed<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
-    if a.column_stride != 1 || a.rows < W {
-        return general(out, W, a);
+/// The common cases, with the width known to the compiler.
+fn strip_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+    if a.rows < W {
+        general(out, W, a);
+    } else if a.row_stride == 1 {
+        interleaved::<T, W>(out, a.data, a.column_stride);
+    } else if a.column_stride == 1 {
+        transposed::<T, W>(out, a.data, a.row_stride, a.columns);
+    } else {
+        general(out, W, a);
     }
-    blocks::<T, W>(out, a.data, a.row_stride, a.columns);
 }
 
-/// W rows of `columns` elements, `stride` apart, to `columns` groups of W.
+/// Values of one step already lie side by side, `stride` from step to step.
 #[inline(never)]
-fn blocks<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize, columns: usize) {
+fn interleaved<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize) {
+    for (k, out) in out.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+        if let Some(values) = data[k * stride..].first_chunk::<W>() {
+            *out = *values;
+        }
+    }
+}
+
+/// Rows are dense: W of them, `stride` apart, read in blocks of 8 columns, so that each line of the cache is used while
+/// it is there.
+#[inline(never)]
+fn transposed<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize, columns: usize) {
     let (groups, _) = out.as_chunks_mut::<W>();
     let rows: [&[T]; W] = std::array::from_fn(|i| &data[i * stride..][..columns]);
     let mut done = 0;
     for groups in groups.chunks_exact_mut(8) {
         for i in 0..W {
-            let Some((row, _)) = rows[i][done..].split_first_chunk::<8>() else { continue };
-            for k in 0..8 {
-                groups[k][i] = row[k];
+            if let Some(row) = rows[i][done..].first_chunk::<8>() {
+                for k in 0..8 {
+                    groups[k][i] = row[k];
+                }
             }
         }
         done += 8;
@@ -123,15 +139,6 @@ fn blocks<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize, col
     for (k, group) in groups.iter_mut().enumerate().skip(done) {
         for i in 0..W {
             group[i] = rows[i][k];
-        }
-    }
-}
-
-simd! {
-    /// Values of one step already lie side by side.
-    fn interleaved<T: Real>(out: &mut [T], width: usize, data: &[T], stride: usize, rows: usize) {
-        for (k, out) in out.chunks_exact_mut(width).enumerate() {
-            out[..rows].copy_from_slice(&data[k * stride..][..rows]);
         }
     }
 }

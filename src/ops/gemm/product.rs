@@ -26,7 +26,13 @@ pub(crate) struct Block<'a, T> {
     lifetime: std::marker::PhantomData<&'a mut [T]>,
 }
 
-impl<T: Copy> Block<'_, T> {
+impl<'a, T: Copy> Block<'a, T> {
+    /// All of a result.
+    pub(super) fn whole(c: &'a mut MatMut<'_, T>) -> Self {
+        let target = Target { data: c.data.as_mut_ptr(), stride: c.row_stride };
+        Block { c: target, row: 0, column: 0, rows: c.rows, columns: c.columns, lifetime: std::marker::PhantomData }
+    }
+
     /// Its row `i` (from 0).
     pub(crate) fn row_mut(&mut self, i: usize) -> &mut [T] {
         assert!(i < self.rows, "a row outside its block");

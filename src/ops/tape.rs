@@ -1,0 +1,278 @@
+//! The tape of a training step: the same operations as on candle's tape, with gradients that move instead of being
+//! added to zeros, and activations that are freed as the backward pass leaves them.
+//!
+//! candle's `backward` makes zeros and a sum for every edge of the graph and holds every activation to the end. While
+//! [`record`] runs, this module keeps the operations in their order instead; outside it they go on candle's tape, as
+//! the gradient checks use it. Both give the same gradients, bit for bit.
+
+use candle_core::backprop::GradStore;
+use candle_core::op::BackpropOp;
+use candle_core::{
+    bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType,
+};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::real::{self, with_real};
+
+thread_local! {
+    static RECORDING: RefCell<Option<Vec<Node>>> = const { RefCell::new(None) };
+}
+
+/// One operation that was done.
+struct Node {
+    inputs: Vec<Tensor>,
+    output: Tensor,
+    op: Op,
+}
+
+enum Op {
+    One(Box<dyn CustomOp1 + Send + Sync>),
+    Two(Box<dyn CustomOp2 + Send + Sync>),
+    Three(Box<dyn CustomOp3 + Send + Sync>),
+    /// Inputs end to end in one dimension.
+    Concatenation,
+}
+
+/// The operations of one forward pass; see [`record`].
+pub struct Tape(Vec<Node>);
+
+/// Runs a forward pass and keeps its operations for [`Tape::backward`]. Only operations of `ops` may lie between the
+/// variables and the loss.
+///
+/// # Errors
+/// Those of `forward`.
+pub fn record<R>(forward: impl FnOnce() -> Result<R>) -> Result<(R, Tape)> {
+    RECORDING.with_borrow_mut(|nodes| *nodes = Some(Vec::new()));
+    let result = forward();
+    let nodes = RECORDING.take().unwrap_or_default();
+    Ok((result?, Tape(nodes)))
+}
+
+impl Tape {
+    /// Gradients of the scalar `loss` for every variable it depends on.
+    ///
+    /// # Errors
+    /// A tensor between them that was made outside `ops`, whose gradient would be lost; errors of the operations.
+    pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
+        let mut gradients = HashMap::from([(loss.id(), Sum::Single(loss.ones_like()?))]);
+        let mut variables = Vec::new();
+        for Node { inputs, output, op } in self.0.into_iter().rev() {
+            let Some(gradient) = gradients.remove(&output.id()) else { continue };
+            let contributions = op.backward(&inputs, &output, &gradient.into_tensor())?;
+            // frees what only this operation needed before the next one asks for memory
+            drop((op, output));
+            for (input, contribution) in inputs.into_iter().zip(contributions) {
+                let Some(contribution) = contribution.filter(|_| input.track_op()) else { continue };
+                if !input.is_variable() {
+                    bail!("a tensor of shape {:?} was made outside of ops: its gradient would be lost", input.dims());
+                }
+                let sum = match gradients.remove(&input.id()) {
+                    None => {
+                        variables.push(input.clone());
+                        Sum::Single(contribution)
+                    }
+                    Some(sum) => sum.add(&contribution)?,
+                };
+                gradients.insert(input.id(), sum);
+            }
+        }
+        let mut store = GradStore::default();
+        for variable in variables {
+            if let Some(sum) = gradients.remove(&variable.id()) {
+                store.insert(&variable, sum.into_tensor());
+            }
+        }
+        Ok(store)
+    }
+}
+
+/// A gradient on its way.
+enum Sum {
+    /// One contribution, which other tensors may share memory with.
+    Single(Tensor),
+    /// Several, in memory of its own.
+    Own(Tensor),
+}
+
+impl Sum {
+    fn add(self, other: &Tensor) -> Result<Sum> {
+        match self {
+            Sum::Single(sum) => Ok(Sum::Own(super::sum::sum(&sum, other)?)),
+            Sum::Own(sum) => {
+                super::sum::add_in_place(&sum, other)?;
+                Ok(Sum::Own(sum))
+            }
+        }
+    }
+
+    fn into_tensor(self) -> Tensor {
+        match self {
+            Sum::Single(tensor) | Sum::Own(tensor) => tensor,
+        }
+    }
+}
+
+impl Op {
+    fn backward(&self, inputs: &[Tensor], output: &Tensor, gradient: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        match (self, inputs) {
+            (Op::One(op), [x]) => Ok(vec![op.bwd(x, output, gradient)?]),
+            (Op::Two(op), [x, y]) => {
+                let (dx, dy) = op.bwd(x, y, output, gradient)?;
+                Ok(vec![dx, dy])
+            }
+            (Op::Three(op), [x, y, z]) => {
+                let (dx, dy, dz) = op.bwd(x, y, z, output, gradient)?;
+                Ok(vec![dx, dy, dz])
+            }
+            (Op::Concatenation, inputs) => {
+                let mut start = 0;
+                let part = |input: &Tensor| {
+                    let part = gradient.narrow(0, start, input.elem_count())?.reshape(input.shape());
+                    start += input.elem_count();
+                    part.map(Some)
+                };
+                inputs.iter().map(part).collect()
+            }
+            _ => bail!("an operation with {} inputs", inputs.len()),
+        }
+    }
+}
+
+/// Does `op`, on the tape that is in force.
+pub(super) fn apply1(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+    if !recording() {
+        return x.apply_op1(op);
+    }
+    let output = compute([x], |[(x, xl)]| op.cpu_fwd(x, xl))?;
+    Ok(keep(vec![x.clone()], output, Op::One(Box::new(op))))
+}
+
+/// Does `op`, on the tape that is in force.
+pub(super) fn apply2(x: &Tensor, y: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
+    if !recording() {
+        return x.apply_op2(y, op);
+    }
+    let output = compute([x, y], |[(x, xl), (y, yl)]| op.cpu_fwd(x, xl, y, yl))?;
+    Ok(keep(vec![x.clone(), y.clone()], output, Op::Two(Box::new(op))))
+}
+
+/// Does `op`, on the tape that is in force.
+pub(super) fn apply3(x: &Tensor, y: &Tensor, z: &Tensor, op: impl CustomOp3 + Send + Sync + 'static) -> Result<Tensor> {
+    if !recording() {
+        return x.apply_op3(y, z, op);
+    }
+    let output = compute([x, y, z], |[(x, xl), (y, yl), (z, zl)]| op.cpu_fwd(x, xl, y, yl, z, zl))?;
+    Ok(keep(vec![x.clone(), y.clone(), z.clone()], output, Op::Three(Box::new(op))))
+}
+
+/// Several tensors end to end as one of one dimension, differentiably: a `CustomOp` takes three arguments at most.
+///
+/// # Errors
+/// Memory errors of candle; tensors of different types.
+pub fn flatten(tensors: &[&Tensor]) -> Result<Tensor> {
+    let flat = tensors.iter().map(|t| t.flatten_all()).collect::<Result<Vec<_>>>()?;
+    if !recording() {
+        return Tensor::cat(&flat, 0);
+    }
+    let joined = with_real!(flat[0], T => {
+        let mut joined = Vec::with_capacity(flat.iter().map(Tensor::elem_count).sum());
+        for tensor in &flat {
+            joined.extend_from_slice(&real::values::<T>(tensor)?);
+        }
+        Ok((Shape::from(joined.len()), T::to_cpu_storage_owned(joined)))
+    })?;
+    let inputs = tensors.iter().map(|&t| t.clone()).collect();
+    Ok(keep(inputs, (joined.1, joined.0), Op::Concatenation))
+}
+
+fn recording() -> bool {
+    RECORDING.with_borrow(Option::is_some)
+}
+
+/// What an operation computes from the inputs' memory.
+fn compute<const K: usize>(
+    inputs: [&Tensor; K],
+    op: impl FnOnce([(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)>,
+) -> Result<(CpuStorage, Shape)> {
+    let guards = inputs.map(Tensor::storage_and_layout);
+    let mut arguments = Vec::with_capacity(K);
+    for (storage, layout) in &guards {
+        match &**storage {
+            Storage::Cpu(storage) => arguments.push((storage, *layout)),
+            other => bail!("this operation runs on the CPU only, not on {:?}", other.device()),
+        }
+    }
+    match arguments.try_into() {
+        Ok(arguments) => op(arguments),
+        Err(_) => bail!("an operation with another number of inputs"),
+    }
+}
+
+/// The result as a tensor, and on the tape where a gradient may come back. It counts as a variable, for candle must see
+/// that it needs a gradient without knowing where it came from.
+fn keep(inputs: Vec<Tensor>, (storage, shape): (CpuStorage, Shape), op: Op) -> Tensor {
+    let tracked = inputs.iter().any(Tensor::track_op);
+    let output = Tensor::from_storage(Storage::Cpu(storage), shape, BackpropOp::none(), tracked);
+    if tracked {
+        let node = Node { inputs, output: output.clone(), op };
+        RECORDING.with_borrow_mut(|nodes| nodes.get_or_insert_default().push(node));
+    }
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{constant, random};
+    use crate::ops::{add_dropout_norm, linear, Activation};
+    use candle_core::Var;
+
+    fn variable(shape: &[usize], seed: u64) -> Result<Var> {
+        Var::from_tensor(&constant(&random(shape, seed)))
+    }
+
+    /// Two layers with a residual connection and one weight used twice.
+    fn network(x: &Tensor, w: &Var, gain: &Var, shift: &Var) -> Result<Tensor> {
+        let h = linear(x, w, None, Activation::Relu, None)?;
+        let f = linear(&h, w, None, Activation::Tanh, None)?;
+        let y = add_dropout_norm(&h, &f, gain, shift, 1e-5, None)?;
+        // a scalar with uneven weights, by an operation of ours
+        let ones = constant(&random(&[1, 5], 9));
+        let row = linear(&y, &ones, None, Activation::Identity, None)?;
+        linear(&flatten(&[&row])?.reshape((1, 7))?, &constant(&random(&[1, 7], 10)), None, Activation::Identity, None)
+    }
+
+    #[test]
+    fn gradients_are_those_of_candles_tape_bit_for_bit() -> Result<()> {
+        let (x, w) = (variable(&[7, 5], 1)?, variable(&[5, 5], 2)?);
+        let (gain, shift) = (variable(&[5], 3)?, variable(&[5], 4)?);
+        let by_candle = network(&x, &w, &gain, &shift)?.backward()?;
+        let (loss, tape) = record(|| network(&x, &w, &gain, &shift))?;
+        let gradients = tape.backward(&loss)?;
+        for variable in [&x, &w, &gain, &shift] {
+            let list = |store: &GradStore| store.get(variable).map(|g| g.flatten_all()?.to_vec1::<f64>()).transpose();
+            assert!(list(&gradients)?.is_some());
+            assert_eq!(list(&gradients)?, list(&by_candle)?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_gradient_that_would_be_lost_is_an_error() -> Result<()> {
+        let w = variable(&[5, 5], 2)?;
+        let (loss, tape) = record(|| {
+            let x = (w.as_tensor() * 2.0)?;
+            linear(&x, &constant(&random(&[1, 5], 1)), None, Activation::Identity, None)
+        })?;
+        let message = tape.backward(&loss).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(message.contains("made outside of ops"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_failed_forward_pass_leaves_no_tape_behind() {
+        assert!(record(|| -> Result<()> { bail!("no") }).is_err());
+        assert!(!recording());
+    }
+}
