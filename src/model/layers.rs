@@ -29,6 +29,13 @@ impl Linear {
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         ops::linear(x, &self.weight, Some(&self.bias), Activation::Identity, None)
     }
+
+    /// Several maps of the same input in one product, results side by side.
+    fn apply_all(maps: &[&Linear], x: &Tensor) -> Result<Tensor> {
+        let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
+        let biases: Vec<&Tensor> = maps.iter().map(|map| &map.bias).collect();
+        ops::linear(x, &ops::stack(&weights)?, Some(&ops::stack(&biases)?), Activation::Identity, None)
+    }
 }
 
 /// Layer normalization.
@@ -104,18 +111,24 @@ impl Attention {
         })
     }
 
-    /// Queries from `x`, keys and values from `memory`; offsets of both.
-    pub(super) fn apply(
+    /// Of sentences to themselves.
+    pub(super) fn own(&self, x: &Tensor, offsets: &Arc<Vec<usize>>, causal: bool, forward: &Forward) -> Result<Tensor> {
+        let qkv = Linear::apply_all(&[&self.query, &self.key, &self.value], x)?;
+        let dropout = forward.dropout(self.dropout);
+        self.out.apply(&ops::self_attention(&qkv, offsets, self.heads, causal, dropout)?)
+    }
+
+    /// Of the sentences of `x` to those of `memory`; offsets of both.
+    pub(super) fn cross(
         &self,
         x: &Tensor,
         memory: &Tensor,
         offsets: [&Arc<Vec<usize>>; 2],
-        causal: bool,
         forward: &Forward,
     ) -> Result<Tensor> {
-        let (q, (k, v)) = (self.query.apply(x)?, self.keys_values(memory)?);
+        let (q, kv) = (self.query.apply(x)?, Linear::apply_all(&[&self.key, &self.value], memory)?);
         let dropout = forward.dropout(self.dropout);
-        self.out.apply(&ops::attention([&q, &k, &v], offsets, self.heads, causal, dropout)?)
+        self.out.apply(&ops::cross_attention(&q, &kv, offsets, self.heads, dropout)?)
     }
 
     /// What is attended to.

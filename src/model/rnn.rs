@@ -14,8 +14,8 @@ use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{self, AttentionKind, ModelConfig};
 use crate::ops::{
-    attention, attentional, columns, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell, Direction,
-    Recurrence, Widths,
+    attentional, columns, cross_attention, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell,
+    Direction, Recurrence, Widths,
 };
 use crate::params::{Init, ParamKind, ParamSet};
 
@@ -306,7 +306,8 @@ impl Recurrences for Whole<'_> {
 
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
         let states = &self.memory.states;
-        attention([queries, states, states], [self.target, &self.memory.offsets], 1, false, None)
+        let keys_values = join(&[states, states], None)?;
+        cross_attention(queries, &keys_values, [self.target, &self.memory.offsets], 1, None)
     }
 }
 

@@ -80,8 +80,8 @@ impl Model for Transformer {
         let offsets = &input.offsets;
         let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
         for layer in &self.decoder.layers {
-            let own = |y: &Tensor| layer.own.apply(y, y, [offsets, offsets], true, forward);
-            let cross = |y: &Tensor| layer.cross.apply(y, &memory.states, [offsets, &memory.offsets], false, forward);
+            let own = |y: &Tensor| layer.own.own(y, offsets, true, forward);
+            let cross = |y: &Tensor| layer.cross.cross(y, &memory.states, [offsets, &memory.offsets], forward);
             y = layer.apply(&y, own, cross, forward)?;
         }
         normalized(&self.decoder.norm, y, forward)
@@ -170,7 +170,7 @@ impl EncoderLayer {
     }
 
     fn apply(&self, x: &Tensor, offsets: &Arc<Vec<usize>>, forward: &Forward) -> Result<Tensor> {
-        let own = |x: &Tensor| self.own.apply(x, x, [offsets, offsets], false, forward);
+        let own = |x: &Tensor| self.own.own(x, offsets, false, forward);
         let x = self.own_residual.around(x, forward, own)?;
         self.final_residual.around(&x, forward, |x| self.feed_forward.apply(x, forward))
     }

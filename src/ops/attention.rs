@@ -1,7 +1,8 @@
 //! `attention`: for each sentence and head, O = dropout(softmax(Q·Kᵀ/√c))·V, c = d/heads (Vaswani et al. 2017, eq. 1).
 //!
 //! Packed rows: q `[Nq, d]`, k and v `[Nk, d]`, o `[Nq, d]`; head h owns columns h·c..(h+1)·c. Sentence s of the queries
-//! sees sentence s of the keys only; causal: query i sees keys 0..=i.
+//! sees sentence s of the keys only; causal: query i sees keys 0..=i. What one product of activations and weights made
+//! stays together: `[q|k|v]` of [`self_attention`], `[k|v]` of [`cross_attention`].
 //!
 //! Backward, with P the softmax, m the scaled keep mask and D = Σ_columns dO ⊙ O: dP = dO·Vᵀ; dS = P ⊙ (m ⊙ dP − D)/√c;
 //! dQ = dS·K; dK = dSᵀ·Q; dV = (P ⊙ m)ᵀ·dO. Saved: log Σ exp of each row of scores; P is recomputed. Probabilities
@@ -9,7 +10,7 @@
 //!
 //! The dropout mask's index runs over the packed probabilities: sentence, head, query, key.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -19,47 +20,54 @@ use super::real::{self, simd, with_real, Real};
 use super::rows::{self, split_sentences};
 use super::{tape, Dropout};
 
-/// softmax(Q·Kᵀ/√c)·V of each sentence and head; one node on the tape.
+/// Attention of sentences to themselves; `qkv [N, 3·d]` holds queries, keys and values side by side.
 ///
 /// # Errors
-/// Shapes and offsets that do not fit, a causal mask over sides of different lengths.
-pub fn attention(
-    [q, k, v]: [&Tensor; 3],
-    [q_offsets, k_offsets]: [&Arc<Vec<usize>>; 2],
+/// Shapes and offsets that do not fit.
+pub fn self_attention(
+    qkv: &Tensor,
+    offsets: &Arc<Vec<usize>>,
     heads: usize,
     causal: bool,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
-    let ((nq, width), (nk, k_width)) = (q.dims2()?, k.dims2()?);
-    let fits = width == k_width
-        && k.dims() == v.dims()
-        && heads > 0
-        && width % heads == 0
-        && q_offsets.len() == k_offsets.len()
-        && q_offsets.last() == Some(&nq)
-        && k_offsets.last() == Some(&nk)
-        && (!causal || q_offsets == k_offsets)
-        && [q_offsets, k_offsets].iter().all(|o| o[0] == 0 && o.is_sorted());
-    if !fits {
+    let (n, all) = qkv.dims2()?;
+    if !all.is_multiple_of(3) || !fits(all / 3, heads, [(n, offsets), (n, offsets)]) {
+        candle_core::bail!("attention: {:?}, {heads} heads, {} offsets do not fit", qkv.dims(), offsets.len());
+    }
+    let op = Attention::new(all / 3, [offsets, offsets], heads, causal, dropout);
+    tape::apply1(&qkv.contiguous()?, op)
+}
+
+/// Attention of the sentences of `q [Nq, d]` to those of `kv [Nk, 2·d]`, which holds keys and values side by side.
+///
+/// # Errors
+/// Shapes and offsets that do not fit.
+pub fn cross_attention(
+    q: &Tensor,
+    kv: &Tensor,
+    [q_offsets, k_offsets]: [&Arc<Vec<usize>>; 2],
+    heads: usize,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let ((nq, width), (nk, all)) = (q.dims2()?, kv.dims2()?);
+    if all != 2 * width || !fits(width, heads, [(nq, q_offsets), (nk, k_offsets)]) {
         candle_core::bail!(
-            "attention: queries {:?}, keys {:?}, values {:?}, {heads} heads, {} and {} sentences do not fit",
+            "attention: queries {:?}, keys and values {:?}, {heads} heads, {} and {} offsets do not fit",
             q.dims(),
-            k.dims(),
-            v.dims(),
-            q_offsets.len().saturating_sub(1),
-            k_offsets.len().saturating_sub(1)
+            kv.dims(),
+            q_offsets.len(),
+            k_offsets.len()
         );
     }
-    let op = Attention {
-        q_offsets: Arc::clone(q_offsets),
-        k_offsets: Arc::clone(k_offsets),
-        heads,
-        width,
-        causal,
-        dropout,
-        saved: OnceLock::new(),
-    };
-    tape::apply3(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?, op)
+    let op = Attention::new(width, [q_offsets, k_offsets], heads, false, dropout);
+    tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
+}
+
+fn fits(width: usize, heads: usize, sides: [(usize, &Arc<Vec<usize>>); 2]) -> bool {
+    let [(_, q), (_, k)] = sides;
+    let sorted = sides.iter().all(|(n, o)| o.first() == Some(&0) && o.last() == Some(n) && o.is_sorted());
+    heads > 0 && width.is_multiple_of(heads) && q.len() == k.len() && sorted
 }
 
 struct Attention {
@@ -81,7 +89,62 @@ struct Sentence {
     first: usize,
 }
 
+/// Queries, keys or values: `width` columns from `start` of rows of `stride` elements.
+#[derive(Clone, Copy)]
+struct Part<'a, T> {
+    data: &'a [T],
+    stride: usize,
+    start: usize,
+}
+
+/// Queries, keys and values of one side or two.
+struct Parts<'a, T> {
+    q: Part<'a, T>,
+    k: Part<'a, T>,
+    v: Part<'a, T>,
+}
+
+impl<'a, T> Parts<'a, T> {
+    fn own(data: &'a [T], width: usize) -> Self {
+        let part = |i| Part { data, stride: 3 * width, start: i * width };
+        Parts { q: part(0), k: part(1), v: part(2) }
+    }
+
+    fn cross(q: &'a [T], kv: &'a [T], width: usize) -> Self {
+        let part = |i| Part { data: kv, stride: 2 * width, start: i * width };
+        Parts { q: Part { data: q, stride: width, start: 0 }, k: part(0), v: part(1) }
+    }
+}
+
+/// Where the gradients of one sentence go: its rows of q|k|v, or of q and of k|v.
+enum Gradients<'a, T> {
+    Own(&'a mut [T]),
+    Cross(&'a mut [T], &'a mut [T]),
+}
+
+impl<T> Gradients<'_, T> {
+    /// Rows, elements a row and first column of the gradient of queries (0), keys (1) or values (2).
+    fn part(&mut self, i: usize, width: usize) -> (&mut [T], usize, usize) {
+        match self {
+            Gradients::Own(rows) => (rows, 3 * width, i * width),
+            Gradients::Cross(q, _) if i == 0 => (q, width, 0),
+            Gradients::Cross(_, kv) => (kv, 2 * width, (i - 1) * width),
+        }
+    }
+}
+
 impl Attention {
+    fn new(
+        width: usize,
+        [q_offsets, k_offsets]: [&Arc<Vec<usize>>; 2],
+        heads: usize,
+        causal: bool,
+        dropout: Option<Dropout>,
+    ) -> Self {
+        let (q_offsets, k_offsets) = (Arc::clone(q_offsets), Arc::clone(k_offsets));
+        Attention { q_offsets, k_offsets, heads, width, causal, dropout, saved: OnceLock::new() }
+    }
+
     fn sentences(&self) -> Vec<Sentence> {
         let mut first = 0;
         let pairs = self.q_offsets.windows(2).zip(self.k_offsets.windows(2));
@@ -94,46 +157,54 @@ impl Attention {
             .collect()
     }
 
+    /// Columns of a head.
+    fn columns(&self) -> usize {
+        self.width / self.heads
+    }
+
     /// 1/√c.
     fn scale<T: Real>(&self) -> T {
-        T::from_f64(1.0 / ((self.width / self.heads) as f64).sqrt())
+        T::from_f64(1.0 / (self.columns() as f64).sqrt())
     }
 
     /// The columns of one head in some packed rows.
-    fn head<'a, T>(&self, x: &'a [T], rows: &Range<usize>, head: usize) -> Mat<'a, T> {
-        let columns = self.width / self.heads;
+    fn head<'a, T: Copy>(&self, part: Part<'a, T>, rows: &Range<usize>, head: usize) -> Mat<'a, T> {
+        let columns = self.columns();
         if rows.is_empty() {
             return Mat::new(&[], 0, columns);
         }
-        Mat::strided(&x[rows.start * self.width + head * columns..], rows.len(), columns, self.width)
+        let start = rows.start * part.stride + part.start + head * columns;
+        Mat::strided(&part.data[start..], rows.len(), columns, part.stride)
     }
 
     /// The same of the rows of one sentence, to write to.
-    fn head_mut<'a, T>(&self, x: &'a mut [T], head: usize) -> MatMut<'a, T> {
-        let (rows, columns) = (x.len() / self.width, self.width / self.heads);
+    fn head_mut<'a, T>(&self, (x, stride, start): (&'a mut [T], usize, usize), head: usize) -> MatMut<'a, T> {
+        let (rows, columns) = (x.len() / stride, self.columns());
         if rows == 0 {
             return MatMut::new(&mut [], 0, columns);
         }
-        MatMut::strided(&mut x[head * columns..], rows, columns, self.width)
+        MatMut::strided(&mut x[start + head * columns..], rows, columns, stride)
     }
 
-    fn forward<T: Real>(&self, q: &[T], k: &[T], v: &[T]) -> (CpuStorage, Shape) {
-        let (nq, scale, mask) = (q.len() / self.width, self.scale(), self.dropout.map(Mask::new));
-        let (mut o, mut lse) = (rows::buffer(q.len()), rows::buffer(nq * self.heads));
+    fn forward<T: Real>(&self, parts: &Parts<'_, T>) -> (CpuStorage, Shape) {
+        let nq = self.q_offsets.last().copied().unwrap_or_default();
+        let (scale, mask) = (self.scale(), self.dropout.map(Mask::new));
+        let (mut o, mut lse) = (rows::buffer(nq * self.width), rows::buffer(nq * self.heads));
         let outputs = split_sentences(&mut o, &self.q_offsets, self.width);
         let saved = split_sentences(&mut lse, &self.q_offsets, self.heads);
         let jobs = self.sentences().into_iter().zip(outputs).zip(saved).collect();
-        rows::run(jobs, q.len() + k.len(), |((s, o), lse): ((Sentence, &mut [T]), &mut [T])| {
+        rows::run(jobs, nq * self.width, |((s, o), lse): ((Sentence, &mut [T]), &mut [T])| {
             let (tq, tk) = (s.q.len(), s.k.len());
             let mut p = rows::buffer(tq * tk);
             for head in 0..self.heads {
-                let (q, k, v) = (self.head(q, &s.q, head), self.head(k, &s.k, head), self.head(v, &s.k, head));
+                let [q, k, v] = self.heads_of(parts, &s, head);
                 matmul(MatMut::new(&mut p, tq, tk), Store::Set, scale, q, k.t(), Threads::One);
                 softmax(&mut p, tk, self.causal, &mut lse[head * tq..(head + 1) * tq]);
                 if let Some(mask) = mask {
                     drop_out(&mut p, mask, s.first + head * tq * tk);
                 }
-                matmul(self.head_mut(o, head), Store::Set, T::one(), Mat::new(&p, tq, tk), v, Threads::One);
+                let o = self.head_mut((o, self.width, 0), head);
+                matmul(o, Store::Set, T::one(), Mat::new(&p, tq, tk), v, Threads::One);
             }
         });
         // only the first forward fills it, and there is only one
@@ -141,31 +212,36 @@ impl Attention {
         (T::to_cpu_storage_owned(o), Shape::from((nq, self.width)))
     }
 
-    /// dq, dk, dv.
-    fn backward<T: Real>(&self, [q, k, v, o, d_o]: [&[T]; 5]) -> Result<[Vec<T>; 3]> {
+    fn heads_of<'a, T: Copy>(&self, parts: &Parts<'a, T>, s: &Sentence, head: usize) -> [Mat<'a, T>; 3] {
+        [self.head(parts.q, &s.q, head), self.head(parts.k, &s.k, head), self.head(parts.v, &s.k, head)]
+    }
+
+    /// Fills the gradients of each sentence.
+    fn backward<T: Real>(
+        &self,
+        parts: &Parts<'_, T>,
+        o: &Tensor,
+        d_o: &Tensor,
+        gradients: Vec<Gradients<'_, T>>,
+    ) -> Result<()> {
         let Some(lse) = self.saved.get() else { candle_core::bail!("attention: backward without a forward pass") };
         let lse = T::cpu_storage_as_slice(lse)?;
-        let (scale, mask) = (self.scale::<T>(), self.dropout.map(Mask::new));
-        let (mut dq, mut dk, mut dv) = (rows::buffer(q.len()), rows::buffer(k.len()), rows::buffer(k.len()));
-        let jobs = self
-            .sentences()
-            .into_iter()
-            .zip(split_sentences(&mut dq, &self.q_offsets, self.width))
-            .zip(split_sentences(&mut dk, &self.k_offsets, self.width))
-            .zip(split_sentences(&mut dv, &self.k_offsets, self.width))
-            .collect();
-        type Job<'a, T> = (((Sentence, &'a mut [T]), &'a mut [T]), &'a mut [T]);
-        rows::run(jobs, q.len() + k.len(), |(((s, dq), dk), dv): Job<'_, T>| {
-            let (tq, tk, columns) = (s.q.len(), s.k.len(), self.width / self.heads);
+        let d_o = d_o.contiguous()?;
+        let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
+        let (o, d_o): (&[T], &[T]) = (&o, &d_o);
+        let (scale, mask, width) = (self.scale::<T>(), self.dropout.map(Mask::new), self.width);
+        let jobs = self.sentences().into_iter().zip(gradients).collect();
+        rows::run(jobs, o.len(), |(s, mut gradients): (Sentence, Gradients<'_, T>)| {
+            let (tq, tk, columns) = (s.q.len(), s.k.len(), self.columns());
             let (mut p, mut ds) = (rows::buffer(tq * tk), rows::buffer(tq * tk));
             for head in 0..self.heads {
-                let (qh, kh, vh) = (self.head(q, &s.q, head), self.head(k, &s.k, head), self.head(v, &s.k, head));
-                let doh = self.head(d_o, &s.q, head);
-                matmul(MatMut::new(&mut p, tq, tk), Store::Set, scale, qh, kh.t(), Threads::One);
-                matmul(MatMut::new(&mut ds, tq, tk), Store::Set, T::one(), doh, vh.t(), Threads::One);
+                let [q, k, v] = self.heads_of(parts, &s, head);
+                let doh = self.head(Part { data: d_o, stride: width, start: 0 }, &s.q, head);
+                matmul(MatMut::new(&mut p, tq, tk), Store::Set, scale, q, k.t(), Threads::One);
+                matmul(MatMut::new(&mut ds, tq, tk), Store::Set, T::one(), doh, v.t(), Threads::One);
                 let lse = &lse[s.q.start * self.heads + head * tq..][..tq];
                 for i in 0..tq {
-                    let row = (s.q.start + i) * self.width + head * columns..;
+                    let row = (s.q.start + i) * width + head * columns..;
                     let (o, d_o) = (&o[row.clone()][..columns], &d_o[row][..columns]);
                     let (p, ds) = (&mut p[i * tk..(i + 1) * tk], &mut ds[i * tk..(i + 1) * tk]);
                     let seen = if self.causal { i + 1 } else { tk };
@@ -173,64 +249,72 @@ impl Attention {
                     softmax_backward(p, ds, seen, lse[i], o, d_o, scale, mask, index);
                 }
                 let (p, ds) = (Mat::new(&p, tq, tk), Mat::new(&ds, tq, tk));
-                matmul(self.head_mut(dq, head), Store::Set, T::one(), ds, kh, Threads::One);
-                matmul(self.head_mut(dk, head), Store::Set, T::one(), ds.t(), qh, Threads::One);
-                matmul(self.head_mut(dv, head), Store::Set, T::one(), p.t(), doh, Threads::One);
+                for (i, (a, b)) in [(ds, k), (ds.t(), q), (p.t(), doh)].into_iter().enumerate() {
+                    let target = self.head_mut(gradients.part(i, width), head);
+                    matmul(target, Store::Set, T::one(), a, b, Threads::One);
+                }
             }
         });
-        Ok([dq, dk, dv])
+        Ok(())
     }
 }
 
-impl CustomOp3 for Attention {
+impl CustomOp1 for Attention {
     fn name(&self) -> &'static str {
-        "attention"
+        "self_attention"
+    }
+
+    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        with_real!(qkv, T => Ok(self.forward(&Parts::own(real::slice::<T>(qkv, layout, "attention")?, self.width))))
+    }
+
+    fn bwd(&self, qkv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<Option<Tensor>> {
+        with_real!(qkv, T => {
+            let mut gradient = rows::buffer(qkv.elem_count());
+            let sentences = split_sentences(&mut gradient, &self.q_offsets, 3 * self.width);
+            let sentences = sentences.into_iter().map(Gradients::Own).collect();
+            self.backward(&Parts::own(&real::values::<T>(qkv)?, self.width), o, d_o, sentences)?;
+            Ok(Some(real::tensor(gradient, qkv.shape())))
+        })
+    }
+}
+
+impl CustomOp2 for Attention {
+    fn name(&self) -> &'static str {
+        "cross_attention"
     }
 
     fn cpu_fwd(
         &self,
         q: &CpuStorage,
         q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
+        kv: &CpuStorage,
+        kv_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let name = "attention";
-        with_real!(q, T => Ok(self.forward::<T>(
-            real::slice(q, q_layout, name)?,
-            real::slice(k, k_layout, name)?,
-            real::slice(v, v_layout, name)?,
-        )))
+        with_real!(q, T => {
+            let (q, kv) = (real::slice::<T>(q, q_layout, name)?, real::slice::<T>(kv, kv_layout, name)?);
+            Ok(self.forward(&Parts::cross(q, kv, self.width)))
+        })
     }
 
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        o: &Tensor,
-        d_o: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let d_o = d_o.contiguous()?;
-        let [dq, dk, dv] = with_real!(q, T => {
-            let [dq, dk, dv] = self.backward::<T>([
-                &real::values(q)?,
-                &real::values(k)?,
-                &real::values(v)?,
-                &real::values(o)?,
-                &real::values(&d_o)?,
-            ])?;
-            Ok([real::tensor(dq, q.shape()), real::tensor(dk, k.shape()), real::tensor(dv, v.shape())])
-        })?;
-        Ok((q.track_op().then_some(dq), k.track_op().then_some(dk), v.track_op().then_some(dv)))
+    fn bwd(&self, q: &Tensor, kv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        with_real!(q, T => {
+            let (mut dq, mut dkv) = (rows::buffer(q.elem_count()), rows::buffer(kv.elem_count()));
+            let queries = split_sentences(&mut dq, &self.q_offsets, self.width).into_iter();
+            let keys_values = split_sentences(&mut dkv, &self.k_offsets, 2 * self.width);
+            let sentences = queries.zip(keys_values).map(|(q, kv)| Gradients::Cross(q, kv)).collect();
+            let parts = (real::values::<T>(q)?, real::values::<T>(kv)?);
+            self.backward(&Parts::cross(&parts.0, &parts.1, self.width), o, d_o, sentences)?;
+            Ok((Some(real::tensor(dq, q.shape())), Some(real::tensor(dkv, kv.shape()))))
+        })
     }
 }
 
 simd! {
     /// Softmax of each row of `[queries, keys]` scores in place; `lse` gets log Σ exp.
     fn softmax<T: Real>(scores: &mut [T], keys: usize, causal: bool, lse: &mut [T]) {
-        for (i, (row, lse)) in scores.chunks_exact_mut(keys).zip(lse).enumerate() {
+        for (i, (row, lse)) in scores.chunks_exact_mut(keys.max(1)).zip(lse).enumerate() {
             let (seen, hidden) = row.split_at_mut(if causal { i + 1 } else { keys });
             let top = real::max(seen);
             seen.iter_mut().for_each(|x| *x = (*x - top).exp());
@@ -283,9 +367,9 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{agree, agree_with_differences, dropout_of, random, random_offsets};
+    use crate::ops::check::{agree, agree_with_differences, constant, dropout_of, random, random_offsets};
     use crate::ops::dropout::reference::mask_tensor;
-    use candle_core::{Device, D};
+    use candle_core::{Device, Var, D};
     use proptest::prelude::*;
 
     fn plain(
@@ -333,14 +417,22 @@ mod tests {
             drop: bool, seed in 0u64..1000,
         ) {
             let q_offsets = Arc::new(random_offsets(sentences, longest, seed));
-            let k_offsets =
-                if causal { Arc::clone(&q_offsets) } else { Arc::new(random_offsets(sentences, longest, seed + 1)) };
+            let k_offsets = Arc::new(random_offsets(sentences, longest, seed + 1));
             let (nq, nk, d) = (q_offsets[sentences], k_offsets[sentences], heads * columns);
             let dropout = dropout_of(drop, seed);
+            let parts = |x: &Tensor, count| (0..count).map(|i| x.narrow(1, i * d, d)).collect::<Result<Vec<_>>>();
             agree(
-                &[random(&[nq, d], seed), random(&[nk, d], seed + 1), random(&[nk, d], seed + 2)],
-                |v| attention([&v[0], &v[1], &v[2]], [&q_offsets, &k_offsets], heads, causal, dropout),
-                |v| plain(v, [&q_offsets, &k_offsets], heads, causal, dropout),
+                &[random(&[nq, 3 * d], seed)],
+                |v| self_attention(&v[0], &q_offsets, heads, causal, dropout),
+                |v| plain(&parts(&v[0], 3)?, [&q_offsets, &q_offsets], heads, causal, dropout),
+            );
+            agree(
+                &[random(&[nq, d], seed), random(&[nk, 2 * d], seed + 1)],
+                |v| cross_attention(&v[0], &v[1], [&q_offsets, &k_offsets], heads, dropout),
+                |v| {
+                    let kv = parts(&v[1], 2)?;
+                    plain(&[v[0].clone(), kv[0].clone(), kv[1].clone()], [&q_offsets, &k_offsets], heads, false, dropout)
+                },
             );
         }
     }
@@ -348,16 +440,38 @@ mod tests {
     #[test]
     fn agrees_with_differences() {
         let offsets = Arc::new(vec![0, 1, 4]);
-        agree_with_differences(&[random(&[4, 4], 1), random(&[4, 4], 2), random(&[4, 4], 3)], |v| {
-            attention([&v[0], &v[1], &v[2]], [&offsets, &offsets], 2, true, dropout_of(true, 9))
+        agree_with_differences(&[random(&[4, 12], 1)], |v| {
+            self_attention(&v[0], &offsets, 2, true, dropout_of(true, 9))
         });
+        let k_offsets = Arc::new(vec![0, 2, 5]);
+        agree_with_differences(&[random(&[4, 4], 1), random(&[5, 8], 2)], |v| {
+            cross_attention(&v[0], &v[1], [&offsets, &k_offsets], 2, dropout_of(true, 9))
+        });
+    }
+
+    #[test]
+    fn an_empty_source_gives_zeros_and_no_gradient() -> Result<()> {
+        let (q_offsets, k_offsets) = (Arc::new(vec![0, 2, 3, 3]), Arc::new(vec![0, 0, 2, 4]));
+        let variable = |shape: &[usize], seed| Var::from_tensor(&constant(&random(shape, seed)));
+        let (q, kv) = (variable(&[3, 4], 1)?, variable(&[4, 8], 2)?);
+        let o = cross_attention(&q, &kv, [&q_offsets, &k_offsets], 2, None)?;
+        assert_eq!(o.narrow(0, 0, 2)?.flatten_all()?.to_vec1::<f64>()?, [0.0; 8]);
+        let gradients = o.sqr()?.sum_all()?.backward()?;
+        let of = |x: &Var, row, rows| -> Result<Vec<f64>> {
+            let gradient = gradients.get(x).cloned().map_or_else(|| x.zeros_like(), Ok)?;
+            gradient.narrow(0, row, rows)?.flatten_all()?.to_vec1()
+        };
+        assert_eq!(of(&q, 0, 2)?, [0.0; 8]);
+        assert!(of(&kv, 0, 2)?.iter().any(|&g| g != 0.0));
+        assert_eq!(of(&kv, 2, 2)?, [0.0; 16]);
+        Ok(())
     }
 
     #[test]
     fn large_scores_stay_finite() -> Result<()> {
         let offsets = Arc::new(vec![0, 3]);
-        let x = (crate::ops::check::constant(&random(&[3, 4], 1)) * 1e4)?.to_dtype(candle_core::DType::F32)?;
-        let y = attention([&x, &x, &x], [&offsets, &offsets], 1, false, None)?;
+        let x = (constant(&random(&[3, 12], 1)) * 1e4)?.to_dtype(candle_core::DType::F32)?;
+        let y = self_attention(&x, &offsets, 1, false, None)?;
         assert!(y.flatten_all()?.to_vec1::<f32>()?.iter().all(|y| y.is_finite()));
         Ok(())
     }

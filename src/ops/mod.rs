@@ -25,7 +25,7 @@ mod step_attention;
 mod sum;
 mod tape;
 
-pub use attention::attention;
+pub use attention::{cross_attention, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub use columns::{columns, join};
@@ -40,7 +40,7 @@ pub use recurrent_step::{attentional_step, recurrent_step};
 pub use roof::fma_roof;
 pub use schedule::Direction;
 pub use step_attention::{attend_history, attend_memory, Step};
-pub use tape::{flatten, record, Tape};
+pub use tape::{flatten, record, stack, Tape};
 
 use crate::rng::MaskKey;
 

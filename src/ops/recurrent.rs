@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn fused(inputs: &[Tensor], r: &Recurrence) -> Result<Tensor> {
-        recurrent(&inputs[0], &flatten(&[&inputs[1], &inputs[2]])?, inputs.get(3), r.clone())
+        recurrent(&inputs[0], &tape::flatten(&[&inputs[1], &inputs[2]])?, inputs.get(3), r.clone())
     }
 
     /// Every cell and direction, with and without an initial state; inputs x, W_hh, b_hh and the state.

@@ -105,8 +105,8 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::attention;
     use crate::ops::check::{constant, distance, random};
+    use crate::ops::cross_attention;
     use std::sync::Arc;
 
     fn flat(t: &Tensor) -> Result<Vec<f64>> {
@@ -117,7 +117,8 @@ mod tests {
     fn a_history_and_a_memory_give_what_packed_attention_gives() -> Result<()> {
         let (q, k, v) = (constant(&random(&[2, 8], 1)), constant(&random(&[5, 8], 2)), constant(&random(&[5, 8], 3)));
         let offsets = [Arc::new(vec![0, 1, 2]), Arc::new(vec![0, 2, 5])];
-        let right = attention([&q, &k, &v], [&offsets[0], &offsets[1]], 2, false, None)?;
+        let kv = Tensor::cat(&[&k, &v], 1)?;
+        let right = cross_attention(&q, &kv, [&offsets[0], &offsets[1]], 2, None)?;
         let memory = attend_memory(&q, &(k.clone(), v.clone()), &[0..2, 2..5], 2)?;
         assert!(distance(&flat(&memory)?, &flat(&right)?) < 1e-12);
         // three steps of all five rows; the first hypothesis sees rows 2, 0, 1 and the second 4, 4, 3
@@ -125,7 +126,7 @@ mod tests {
         let history = attend_history(&q, &steps, &[vec![2, 0, 1], vec![4, 4, 3]], 2)?;
         let index = Tensor::from_slice(&[2u32, 0, 1, 4, 4, 3], 6, q.device())?;
         let offsets = [&offsets[0], &Arc::new(vec![0, 3, 6])];
-        let right = attention([&q, &k.index_select(&index, 0)?, &v.index_select(&index, 0)?], offsets, 2, false, None)?;
+        let right = cross_attention(&q, &kv.index_select(&index, 0)?, offsets, 2, None)?;
         assert!(distance(&flat(&history)?, &flat(&right)?) < 1e-12);
         Ok(())
     }

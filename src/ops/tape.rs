@@ -171,19 +171,36 @@ pub(super) fn apply3(x: &Tensor, y: &Tensor, z: &Tensor, op: impl CustomOp3 + Se
 /// # Errors
 /// Memory errors of candle; tensors of different types.
 pub fn flatten(tensors: &[&Tensor]) -> Result<Tensor> {
+    let elements: usize = tensors.iter().map(|t| t.elem_count()).sum();
+    concatenate(tensors, elements.into())
+}
+
+/// Matrices of one width below each other, or vectors end to end, differentiably.
+///
+/// # Errors
+/// Widths that differ, no tensor at all; as [`flatten`].
+pub fn stack(tensors: &[&Tensor]) -> Result<Tensor> {
+    let Some(mut dims) = tensors.first().map(|t| t.dims().to_vec()) else { bail!("stack: nothing to stack") };
+    if tensors.iter().any(|t| t.dims().get(1..) != dims.get(1..)) {
+        bail!("stack: shapes {:?} do not fit", tensors.iter().map(|t| t.dims()).collect::<Vec<_>>());
+    }
+    dims[0] = tensors.iter().map(|t| t.dims()[0]).sum();
+    concatenate(tensors, dims.into())
+}
+
+fn concatenate(tensors: &[&Tensor], shape: Shape) -> Result<Tensor> {
     let flat = tensors.iter().map(|t| t.flatten_all()).collect::<Result<Vec<_>>>()?;
     if !recording() {
-        return Tensor::cat(&flat, 0);
+        return Tensor::cat(&flat, 0)?.reshape(shape);
     }
     let joined = with_real!(flat[0], T => {
-        let mut joined = Vec::with_capacity(flat.iter().map(Tensor::elem_count).sum());
+        let mut joined = Vec::with_capacity(shape.elem_count());
         for tensor in &flat {
             joined.extend_from_slice(&real::values::<T>(tensor)?);
         }
-        Ok((Shape::from(joined.len()), T::to_cpu_storage_owned(joined)))
+        Ok(T::to_cpu_storage_owned(joined))
     })?;
-    let inputs = tensors.iter().map(|&t| t.clone()).collect();
-    Ok(keep(inputs, (joined.1, joined.0), Op::Concatenation))
+    Ok(keep(tensors.iter().map(|&t| t.clone()).collect(), (joined, shape), Op::Concatenation))
 }
 
 fn recording() -> bool {
@@ -240,7 +257,7 @@ mod tests {
         // a scalar with uneven weights, by an operation of ours
         let ones = constant(&random(&[1, 5], 9));
         let row = linear(&y, &ones, None, Activation::Identity, None)?;
-        linear(&flatten(&[&row])?.reshape((1, 7))?, &constant(&random(&[1, 7], 10)), None, Activation::Identity, None)
+        linear(&constant(&random(&[1, 7], 10)), &stack(&[&row])?, None, Activation::Identity, None)
     }
 
     #[test]
