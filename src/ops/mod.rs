@@ -40,7 +40,7 @@ pub use recurrent_step::{attentional_step, recurrent_step};
 pub use roof::fma_roof;
 pub use schedule::Direction;
 pub use step_attention::{attend_history, attend_memory, Step};
-pub use tape::{flatten, record, stack, Tape};
+pub use tape::{flatten, record, stack, LinearInput, Tape};
 
 use crate::rng::MaskKey;
 

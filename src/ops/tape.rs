@@ -49,7 +49,35 @@ pub fn record<R>(forward: impl FnOnce() -> Result<R>) -> Result<(R, Tape)> {
     Ok((result?, Tape(nodes)))
 }
 
+/// What a linear map was applied to, for optimizers that model curvature.
+#[derive(Clone, Debug)]
+pub struct LinearInput {
+    /// The weight, or the weights of several maps done in one product, `[out, in]` each.
+    pub weights: Vec<Tensor>,
+    /// `[N, in]`.
+    pub input: Tensor,
+}
+
 impl Tape {
+    /// The input activations of every `linear`, in the order of the forward pass. They are on the tape anyway: nothing
+    /// is kept for this, nothing copied. What is held beyond [`Tape::backward`] is freed later.
+    pub fn linear_inputs(&self) -> Vec<LinearInput> {
+        let mut found = Vec::new();
+        for node in &self.0 {
+            let name = match &node.op {
+                Op::Two(op) => op.name(),
+                Op::Three(op) => op.name(),
+                Op::One(_) | Op::Concatenation => continue,
+            };
+            if let ("linear", [input, weight, ..]) = (name, node.inputs.as_slice()) {
+                let stacked = self.0.iter().find(|made| made.output.id() == weight.id());
+                let weights = stacked.map_or_else(|| vec![weight.clone()], |stacked| stacked.inputs.clone());
+                found.push(LinearInput { weights, input: input.clone() });
+            }
+        }
+        found
+    }
+
     /// Gradients of the scalar `loss` for every variable it depends on.
     ///
     /// # Errors
@@ -126,6 +154,7 @@ impl Op {
                 Ok(vec![dx, dy, dz])
             }
             (Op::Concatenation, inputs) => {
+                let gradient = gradient.flatten_all()?;
                 let mut start = 0;
                 let part = |input: &Tensor| {
                     let part = gradient.narrow(0, start, input.elem_count())?.reshape(input.shape());
@@ -254,10 +283,9 @@ mod tests {
         let h = linear(x, w, None, Activation::Relu, None)?;
         let f = linear(&h, w, None, Activation::Tanh, None)?;
         let y = add_dropout_norm(&h, &f, gain, shift, 1e-5, None)?;
-        // a scalar with uneven weights, by an operation of ours
-        let ones = constant(&random(&[1, 5], 9));
-        let row = linear(&y, &ones, None, Activation::Identity, None)?;
-        linear(&constant(&random(&[1, 7], 10)), &stack(&[&row])?, None, Activation::Identity, None)
+        // a scalar with uneven weights, by operations of ours
+        let row = linear(&constant(&random(&[1, 5], 9)), &y, None, Activation::Identity, None)?;
+        linear(&stack(&[&row])?, &constant(&random(&[1, 7], 10)), None, Activation::Identity, None)
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::config::{BatchType, Config, ModelKind};
 use crate::events::Start;
 use crate::model::Model;
+use crate::ops::Level;
 use crate::optim;
 use crate::units;
 
@@ -136,7 +137,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
 fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
     let memory = memory_estimate(facts.config, facts.model.params().elements(), 2);
     let mut rows = vec![
-        ("device", format!("{}, {}", device_name(facts.model), threads(facts.threads))),
+        ("device", device_text(facts)),
         ("memory", memory_text(memory)),
         ("seed", facts.config.seed.to_string()),
         ("run folder", facts.run.display().to_string()),
@@ -152,6 +153,14 @@ fn threads(n: usize) -> String {
         "1 thread".to_string()
     } else {
         format!("{n} threads")
+    }
+}
+
+/// "cpu, 2 threads, AVX2 instructions".
+fn device_text(facts: &Facts) -> String {
+    match device_name(facts.model) {
+        "cpu" => format!("cpu, {}, {} instructions", threads(facts.threads), Level::best()),
+        other => other.to_string(),
     }
 }
 

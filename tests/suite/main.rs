@@ -8,6 +8,7 @@ mod data;
 mod data_hub;
 mod decoding;
 mod errors;
+mod grouping;
 mod layers;
 mod metrics;
 mod optimizers;

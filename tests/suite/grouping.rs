@@ -1,0 +1,121 @@
+//! A sentence's loss and gradient do not depend on the sentences packed beside it; the step's own tape gives what
+//! candle's gives; optimizers can see what every linear map was applied to.
+
+use candle_core::{DType, Device, Result, Tensor};
+use nmt_train::batch::{Batch, Sequences};
+use nmt_train::config::{AttentionKind, Cell, ModelConfig, ModelKind, RnnConfig};
+use nmt_train::model::{build, Forward, Model, Vocabulary};
+use nmt_train::objective;
+use nmt_train::ops;
+use nmt_train::optim::{Accumulator, Gradients};
+use nmt_train::rng::{stream, Purpose};
+
+const VOCABULARY: Vocabulary = Vocabulary { source_size: 31, target_size: 31, source_pad: 30, target_pad: 30 };
+
+fn models(dtype: DType, dropout: f64) -> Result<Vec<Box<dyn Model>>> {
+    let small = ModelConfig { layers: 2, d_model: 8, d_ff: 12, heads: 2, dropout, ..ModelConfig::default() };
+    let rnn = |cell, attention| {
+        let rnn = RnnConfig { cell, attention, hidden_size: 8, embedding_size: 8 };
+        ModelConfig { kind: ModelKind::Rnn, rnn, ..small.clone() }
+    };
+    let configs = [
+        small.clone(),
+        rnn(Cell::Gru, AttentionKind::Bahdanau),
+        rnn(Cell::Gru, AttentionKind::Luong),
+        rnn(Cell::Lstm, AttentionKind::Bahdanau),
+    ];
+    configs.iter().map(|config| build(config, VOCABULARY, 5, dtype, &Device::Cpu)).collect()
+}
+
+/// Sentence pairs of these lengths.
+fn pairs(lengths: &[(usize, usize)]) -> Vec<[Vec<u32>; 2]> {
+    let mut rng = stream(3, Purpose::Text, 0);
+    let mut draw = |n: usize| -> Vec<u32> { (0..n).map(|_| rng.below(30) as u32).collect() };
+    lengths.iter().map(|&(source, target)| [draw(source), draw(target)]).collect()
+}
+
+fn batch(pairs: &[[Vec<u32>; 2]]) -> Batch {
+    let side = |i: usize| Sequences::pack(pairs.iter().map(|pair| pair[i].as_slice()));
+    Batch { source: side(0), target: side(1), pairs: (0..pairs.len() as u64).collect() }
+}
+
+const LENGTHS: &[(usize, usize)] = &[(5, 3), (1, 1), (17, 9), (2, 12), (9, 1), (1, 6), (33, 40)];
+
+/// Σ loss over tokens and the gradients, by the tape of a training step.
+fn step(model: &dyn Model, pairs: &[[Vec<u32>; 2]]) -> anyhow::Result<(f64, Gradients)> {
+    let (loss, tape) = ops::record(|| objective::loss(model, &batch(pairs), &Forward::train(1, 0), 0.1, 1))?;
+    Ok((loss.loss_sum, Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?))
+}
+
+fn list(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+}
+
+#[test]
+fn loss_and_gradients_do_not_depend_on_how_sentences_are_grouped() -> anyhow::Result<()> {
+    for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-5)] {
+        for model in models(dtype, 0.0)? {
+            let pairs = pairs(LENGTHS);
+            let (together, gradients) = step(model.as_ref(), &pairs)?;
+            for size in [1, 3] {
+                let (mut apart, mut sum) = (0.0, Accumulator::default());
+                for group in pairs.chunks(size) {
+                    let (loss, gradients) = step(model.as_ref(), group)?;
+                    apart += loss;
+                    sum.add(gradients)?;
+                }
+                assert!((apart - together).abs() < tolerance * together, "{apart} {together}");
+                let Some(sum) = sum.take(1.0)? else { anyhow::bail!("no batch") };
+                for ((sum, gradient), param) in sum.tensors.iter().zip(&gradients.tensors).zip(model.params().iter()) {
+                    let largest = list(gradient)?.iter().fold(1.0f64, |top, g| top.max(g.abs()));
+                    for (a, b) in list(sum)?.iter().zip(&list(gradient)?) {
+                        assert!((a - b).abs() < 10.0 * tolerance * largest, "{}: {a} {b}", param.name);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_tape_of_a_step_gives_the_gradients_of_candles_tape() -> anyhow::Result<()> {
+    for model in models(DType::F32, 0.3)? {
+        let pairs = pairs(LENGTHS);
+        let (_, gradients) = step(model.as_ref(), &pairs)?;
+        let loss = objective::loss(model.as_ref(), &batch(&pairs), &Forward::train(1, 0), 0.1, 1)?;
+        let by_candle = Gradients::collect(model.params(), &mut loss.loss.backward()?)?;
+        for ((ours, candles), param) in gradients.tensors.iter().zip(&by_candle.tensors).zip(model.params().iter()) {
+            // a sum of several gradients may be taken in another order
+            let largest = list(candles)?.iter().fold(1.0f64, |top, g| top.max(g.abs()));
+            for (a, b) in list(ours)?.iter().zip(&list(candles)?) {
+                assert!((a - b).abs() < 1e-6 * largest, "{}: {a} {b}", param.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_matrix_of_a_linear_map_has_its_inputs_on_the_tape() -> anyhow::Result<()> {
+    let model = &models(DType::F32, 0.0)?[0];
+    let pairs = pairs(LENGTHS);
+    let (_, tape) = ops::record(|| objective::loss(model.as_ref(), &batch(&pairs), &Forward::train(1, 0), 0.1, 1))?;
+    let inputs = tape.linear_inputs();
+    let tokens = batch(&pairs).source.tokens();
+    for param in model.params().iter().filter(|param| param.name.ends_with("proj.weight") || param.name.contains("fc"))
+    {
+        if param.var.dims().len() == 1 {
+            continue;
+        }
+        let found: Vec<_> = inputs.iter().filter(|i| i.weights.iter().any(|w| w.id() == param.var.id())).collect();
+        assert_eq!(found.len(), 1, "{}", param.name);
+        assert_eq!(found[0].input.dims()[1], param.var.dims()[1], "{}", param.name);
+        if param.name.starts_with("model.encoder") {
+            assert_eq!(found[0].input.dims()[0], tokens, "{}", param.name);
+        }
+    }
+    let own: Vec<_> = inputs.iter().filter(|i| i.weights.len() == 3).collect();
+    assert_eq!(own.len(), 4, "queries, keys and values of two encoder and two decoder layers share their inputs");
+    Ok(())
+}
