@@ -95,6 +95,8 @@ pub(super) struct Attention {
     value: Linear,
     out: Linear,
     heads: usize,
+    /// 1/√(columns of a head).
+    scale: f64,
     dropout: f64,
 }
 
@@ -107,6 +109,7 @@ impl Attention {
             query: Linear::new(params, &format!("{name}.q_proj"), d, d)?,
             out: Linear::new(params, &format!("{name}.out_proj"), d, d)?,
             heads: config.heads,
+            scale: ops::default_scale(d, config.heads),
             dropout: config.attention_dropout(),
         })
     }
@@ -128,12 +131,17 @@ impl Attention {
     ) -> Result<Tensor> {
         let (q, kv) = (self.query.apply(x)?, Linear::apply_all(&[&self.key, &self.value], memory)?);
         let dropout = forward.dropout(self.dropout);
-        self.out.apply(&ops::cross_attention(&q, &kv, offsets, self.heads, dropout)?)
+        self.out.apply(&ops::cross_attention(&q, &kv, offsets, self.heads, self.scale, dropout)?)
     }
 
     /// What is attended to.
     pub(super) fn keys_values(&self, memory: &Tensor) -> Result<Step> {
         Ok((self.key.apply(memory)?, self.value.apply(memory)?))
+    }
+
+    /// What multiplies scores.
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
     }
 
     /// Queries from `x`; `attend(queries, heads)` looks them up in a cache.

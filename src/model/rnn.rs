@@ -233,9 +233,7 @@ impl Decoder {
         let context = match (read, &self.attention) {
             (Some(context), _) => context,
             (None, Attention::Additive { query, .. } | Attention::General { query }) => {
-                // `attention` divides scores by √width, Luong's general score does not
-                let root = (self.widths.context as f64).sqrt();
-                recurrences.general(&(linear(&state, query, None, Activation::Identity, None)? * root)?)?
+                recurrences.general(&linear(&state, query, None, Activation::Identity, None)?)?
             }
         };
         let (weight, bias) = &self.readout;
@@ -307,7 +305,7 @@ impl Recurrences for Whole<'_> {
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
         let states = &self.memory.states;
         let keys_values = join(&[states, states], None)?;
-        cross_attention(queries, &keys_values, [self.target, &self.memory.offsets], 1, None)
+        cross_attention(queries, &keys_values, [self.target, &self.memory.offsets], 1, 1.0, None)
     }
 }
 

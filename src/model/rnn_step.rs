@@ -70,7 +70,7 @@ impl Recurrences for Cache {
     }
 
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
-        attend_memory(queries, &self.memory, &self.sources, 1)
+        attend_memory(queries, &self.memory, &self.sources, 1, 1.0)
     }
 }
 

@@ -61,7 +61,10 @@ impl StepState for TransformerStep {
                 history.push(detached(layer.own.keys_values(y)?));
                 layer.own.lookup(y, |q, heads| ops::attend_history(q, history, links, heads))
             };
-            let cross = |y: &Tensor| layer.cross.lookup(y, |q, heads| ops::attend_memory(q, memory, sources, heads));
+            let cross = |y: &Tensor| {
+                let scale = layer.cross.scale();
+                layer.cross.lookup(y, |q, heads| ops::attend_memory(q, memory, sources, heads, scale))
+            };
             y = layer.apply(&y, own, cross, &forward)?;
         }
         normalized(&decoder.norm, y, &forward)

@@ -40,6 +40,7 @@ pub fn self_attention(
 }
 
 /// Attention of the sentences of `q [Nq, d]` to those of `kv [Nk, 2·d]`, which holds keys and values side by side.
+/// `scale` multiplies the scores: 1/√c, or 1 for the general score of Luong et al. 2015.
 ///
 /// # Errors
 /// Shapes and offsets that do not fit.
@@ -48,6 +49,7 @@ pub fn cross_attention(
     kv: &Tensor,
     [q_offsets, k_offsets]: [&Arc<Vec<usize>>; 2],
     heads: usize,
+    scale: f64,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let ((nq, width), (nk, all)) = (q.dims2()?, kv.dims2()?);
@@ -60,7 +62,7 @@ pub fn cross_attention(
             k_offsets.len()
         );
     }
-    let op = Attention::new(width, [q_offsets, k_offsets], heads, false, dropout);
+    let op = Attention { scale, ..Attention::new(width, [q_offsets, k_offsets], heads, false, dropout) };
     tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
 }
 
@@ -70,11 +72,17 @@ fn fits(width: usize, heads: usize, sides: [(usize, &Arc<Vec<usize>>); 2]) -> bo
     heads > 0 && width.is_multiple_of(heads) && q.len() == k.len() && sorted
 }
 
+/// 1/√c.
+pub fn default_scale(width: usize, heads: usize) -> f64 {
+    ((width / heads) as f64).powf(-0.5)
+}
+
 struct Attention {
     q_offsets: Arc<Vec<usize>>,
     k_offsets: Arc<Vec<usize>>,
     heads: usize,
     width: usize,
+    scale: f64,
     causal: bool,
     dropout: Option<Dropout>,
     /// log Σ exp: `[heads, queries]` a sentence, packed.
@@ -142,7 +150,8 @@ impl Attention {
         dropout: Option<Dropout>,
     ) -> Self {
         let (q_offsets, k_offsets) = (Arc::clone(q_offsets), Arc::clone(k_offsets));
-        Attention { q_offsets, k_offsets, heads, width, causal, dropout, saved: OnceLock::new() }
+        let scale = default_scale(width, heads);
+        Attention { q_offsets, k_offsets, heads, width, scale, causal, dropout, saved: OnceLock::new() }
     }
 
     fn sentences(&self) -> Vec<Sentence> {
@@ -160,11 +169,6 @@ impl Attention {
     /// Columns of a head.
     fn columns(&self) -> usize {
         self.width / self.heads
-    }
-
-    /// 1/√c.
-    fn scale<T: Real>(&self) -> T {
-        T::from_f64(1.0 / (self.columns() as f64).sqrt())
     }
 
     /// The columns of one head in some packed rows.
@@ -188,7 +192,7 @@ impl Attention {
 
     fn forward<T: Real>(&self, parts: &Parts<'_, T>) -> (CpuStorage, Shape) {
         let nq = self.q_offsets.last().copied().unwrap_or_default();
-        let (scale, mask) = (self.scale(), self.dropout.map(Mask::new));
+        let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
         let (mut o, mut lse) = (rows::buffer(nq * self.width), rows::buffer(nq * self.heads));
         let outputs = split_sentences(&mut o, &self.q_offsets, self.width);
         let saved = split_sentences(&mut lse, &self.q_offsets, self.heads);
@@ -229,7 +233,7 @@ impl Attention {
         let d_o = d_o.contiguous()?;
         let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
         let (o, d_o): (&[T], &[T]) = (&o, &d_o);
-        let (scale, mask, width) = (self.scale::<T>(), self.dropout.map(Mask::new), self.width);
+        let (scale, mask, width) = (T::from_f64(self.scale), self.dropout.map(Mask::new), self.width);
         let jobs = self.sentences().into_iter().zip(gradients).collect();
         rows::run(jobs, o.len(), |(s, mut gradients): (Sentence, Gradients<'_, T>)| {
             let (tq, tk, columns) = (s.q.len(), s.k.len(), self.columns());
@@ -428,7 +432,7 @@ mod tests {
             );
             agree(
                 &[random(&[nq, d], seed), random(&[nk, 2 * d], seed + 1)],
-                |v| cross_attention(&v[0], &v[1], [&q_offsets, &k_offsets], heads, dropout),
+                |v| cross_attention(&v[0], &v[1], [&q_offsets, &k_offsets], heads, default_scale(d, heads), dropout),
                 |v| {
                     let kv = parts(&v[1], 2)?;
                     plain(&[v[0].clone(), kv[0].clone(), kv[1].clone()], [&q_offsets, &k_offsets], heads, false, dropout)
@@ -445,7 +449,7 @@ mod tests {
         });
         let k_offsets = Arc::new(vec![0, 2, 5]);
         agree_with_differences(&[random(&[4, 4], 1), random(&[5, 8], 2)], |v| {
-            cross_attention(&v[0], &v[1], [&offsets, &k_offsets], 2, dropout_of(true, 9))
+            cross_attention(&v[0], &v[1], [&offsets, &k_offsets], 2, 1.0, dropout_of(true, 9))
         });
     }
 
@@ -454,7 +458,7 @@ mod tests {
         let (q_offsets, k_offsets) = (Arc::new(vec![0, 2, 3, 3]), Arc::new(vec![0, 0, 2, 4]));
         let variable = |shape: &[usize], seed| Var::from_tensor(&constant(&random(shape, seed)));
         let (q, kv) = (variable(&[3, 4], 1)?, variable(&[4, 8], 2)?);
-        let o = cross_attention(&q, &kv, [&q_offsets, &k_offsets], 2, None)?;
+        let o = cross_attention(&q, &kv, [&q_offsets, &k_offsets], 2, 1.0, None)?;
         assert_eq!(o.narrow(0, 0, 2)?.flatten_all()?.to_vec1::<f64>()?, [0.0; 8]);
         let gradients = o.sqr()?.sum_all()?.backward()?;
         let of = |x: &Var, row, rows| -> Result<Vec<f64>> {

@@ -25,7 +25,7 @@ mod step_attention;
 mod sum;
 mod tape;
 
-pub use attention::{cross_attention, self_attention};
+pub use attention::{cross_attention, default_scale, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub use columns::{columns, join};
