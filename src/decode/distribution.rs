@@ -17,6 +17,9 @@ pub(super) type Candidate = (u32, f64);
 /// `states`: decoder states `[rows, d]` of each model, `outputs`: their output projections. Tokens of probability zero,
 /// and of a distribution that is not finite, are left out.
 pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Result<Vec<Vec<Candidate>>> {
+    if let ([output], [states]) = (outputs, states) {
+        return ops::top_log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.masked), k);
+    }
     let (rows, vocabulary) = (states[0].dim(0)?, outputs[0].table.dim(0)?);
     let step = (CHUNK / vocabulary / states.len()).max(1);
     let mut best = Vec::with_capacity(rows);
@@ -58,9 +61,6 @@ fn log_probabilities(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
 }
 
 fn best_of_row(models: &[&[f32]], k: usize) -> Vec<Candidate> {
-    if let [log_p] = models {
-        return top(log_p.iter().copied(), k).into_iter().map(|(id, log_p)| (id, f64::from(log_p))).collect();
-    }
     let mut mean = vec![0.0f32; models[0].len()];
     for log_p in models {
         mean.iter_mut().zip(*log_p).for_each(|(mean, log_p)| *mean += log_p.exp());

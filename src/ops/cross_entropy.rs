@@ -16,7 +16,7 @@ use super::real::{self, simd, with_real, Real};
 use super::{rows, tape};
 
 /// Rows whose logits exist at the same time.
-const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 
 /// What the output projection shall predict.
 #[derive(Clone, Copy, Debug)]
@@ -127,15 +127,15 @@ pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, mask
 
 /// The shapes of states, table and bias, checked.
 #[derive(Clone, Copy, Debug)]
-struct Projection {
-    n: usize,
-    width: usize,
-    vocabulary: usize,
+pub(super) struct Projection {
+    pub(super) n: usize,
+    pub(super) width: usize,
+    pub(super) vocabulary: usize,
     masked: Option<usize>,
 }
 
 impl Projection {
-    fn new(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, masked: Option<u32>) -> Result<Self> {
+    pub(super) fn new(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, masked: Option<u32>) -> Result<Self> {
         let ((n, width), (vocabulary, table_width)) = (h.dims2()?, table.dims2()?);
         let masked = masked.map(|id| id as usize);
         if width != table_width
@@ -168,17 +168,17 @@ impl Projection {
     }
 
     /// Eᵀ for [`Projection::logits`].
-    fn pack<T: Real>(&self, table: &[T]) -> Packed<T> {
+    pub(super) fn pack<T: Real>(&self, table: &[T]) -> Packed<T> {
         Packed::new(Mat::new(table, self.vocabulary, self.width).t(), Threads::All)
     }
 
     /// Memory for the logits of a block of rows.
-    fn block<T: Real>(&self) -> Vec<T> {
+    pub(super) fn block<T: Real>(&self) -> Vec<T> {
         rows::buffer(ROWS.min(self.n) * self.vocabulary)
     }
 
     /// h·Eᵀ + b for some rows of states, −∞ for the masked id.
-    fn logits<T: Real>(&self, h: &[T], table: &Packed<T>, bias: Option<&[T]>, z: &mut [T]) {
+    pub(super) fn logits<T: Real>(&self, h: &[T], table: &Packed<T>, bias: Option<&[T]>, z: &mut [T]) {
         let n = h.len() / self.width;
         let z = MatMut::new(z, n, self.vocabulary);
         matmul_packed(z, Store::Set, Mat::new(h, n, self.width), table, Threads::All, |block| {
@@ -387,7 +387,7 @@ simd! {
 }
 
 simd! {
-    fn log_sum_exp<T: Real>(z: &[T]) -> T {
+    pub(super) fn log_sum_exp<T: Real>(z: &[T]) -> T {
         let top = real::max(z);
         let mut lanes = [T::zero(); real::LANES];
         let (blocks, rest) = z.as_chunks::<{ real::LANES }>();

@@ -8,6 +8,7 @@ mod cell;
 #[cfg(test)]
 mod check;
 mod columns;
+mod continuations;
 mod cross_entropy;
 mod dropout;
 mod embed;
@@ -29,6 +30,7 @@ pub use attention::{cross_attention, default_scale, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub use columns::{columns, join};
+pub use continuations::top_log_probabilities;
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
 pub use embed::{embed, positions};
 pub use linear::{linear, Activation};

@@ -1,0 +1,102 @@
+//! The most probable next tokens of each row of decoder states: the output projection, its normalization and the
+//! choice in one pass over blocks of rows, so that log-probabilities never exist for the whole vocabulary.
+
+use candle_core::{Result, Tensor, WithDType};
+
+use super::cross_entropy::{log_sum_exp, Projection, ROWS};
+use super::real::{self, simd, with_real, Real};
+use super::rows;
+
+/// The `k` most probable ids of each row of `h [N, d]` with their log-probabilities, best first, equal ones by id;
+/// fewer where the vocabulary is smaller. `table [V, d]`, `bias [V]`; `masked` is an id that is never predicted. Ids of
+/// probability zero, and of a distribution that is not finite, are left out. Off the tape.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn top_log_probabilities(
+    h: &Tensor,
+    table: &Tensor,
+    bias: Option<&Tensor>,
+    masked: Option<u32>,
+    k: usize,
+) -> Result<Vec<Vec<(u32, f64)>>> {
+    let projection = Projection::new(h, table, bias, masked)?;
+    let (h, table) = (h.contiguous()?, table.contiguous()?);
+    with_real!(h, T => {
+        let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
+        let bias = bias.map(real::values::<T>).transpose()?;
+        let (width, vocabulary) = (projection.width, projection.vocabulary);
+        let packed = projection.pack(&table);
+        let mut z = projection.block();
+        let mut best = Vec::with_capacity(projection.n);
+        for h in h.chunks(ROWS * width) {
+            let z = &mut z[..h.len() / width * vocabulary];
+            projection.logits(h, &packed, bias.as_deref(), z);
+            let elements = z.len();
+            best.extend(rows::map(z.chunks(vocabulary).collect(), elements, |z| {
+                let total = log_sum_exp(z);
+                let finite = total > T::NEG_INFINITY && total < -T::NEG_INFINITY;
+                let chosen = if finite { top(z, k) } else { Vec::new() };
+                chosen.into_iter().map(|(id, z)| (id, (z - total).to_f64())).collect()
+            }));
+        }
+        Ok(best)
+    })
+}
+
+simd! {
+    /// The `k` largest values with their positions, largest first, equal ones in order of position.
+    fn top<T: Real>(values: &[T], k: usize) -> Vec<(u32, T)> {
+        let mut best: Vec<(u32, T)> = Vec::with_capacity(k + 1);
+        let mut least = T::NEG_INFINITY;
+        for (block, values) in values.chunks(real::LANES).enumerate() {
+            // most blocks hold nothing that counts
+            if real::max(values) <= least {
+                continue;
+            }
+            for (i, &value) in values.iter().enumerate() {
+                if value > least {
+                    let place = best.partition_point(|&(_, other)| other >= value);
+                    best.insert(place, ((block * real::LANES + i) as u32, value));
+                    best.truncate(k);
+                    if best.len() == k {
+                        least = best[k - 1].1;
+                    }
+                }
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{constant, random};
+    use crate::ops::log_probabilities;
+
+    #[test]
+    fn equal_values_come_in_order_of_position() {
+        assert_eq!(top(&[1.0, 3.0, 3.0, 2.0, 3.0], 3), [(1, 3.0), (2, 3.0), (4, 3.0)]);
+        assert_eq!(top(&[1.0, 2.0], 5), [(1, 2.0), (0, 1.0)]);
+        let rising: Vec<f32> = (0..100).map(|i| i as f32).collect();
+        assert_eq!(top(&rising, 2), [(99, 99.0), (98, 98.0)]);
+    }
+
+    #[test]
+    fn the_choice_is_that_of_sorted_log_probabilities() -> Result<()> {
+        let (h, table, bias) =
+            (constant(&random(&[300, 4], 1)), constant(&random(&[70, 4], 2)), constant(&random(&[70], 3)));
+        let best = top_log_probabilities(&h, &table, Some(&bias), Some(69), 7)?;
+        let all = log_probabilities(&h, &table, Some(&bias), Some(69))?.to_vec2::<f64>()?;
+        for (best, all) in best.iter().zip(all) {
+            let mut ranked: Vec<usize> = (0..70).collect();
+            ranked.sort_by(|&a, &b| all[b].total_cmp(&all[a]));
+            assert_eq!(best.iter().map(|b| b.0 as usize).collect::<Vec<_>>(), ranked[..7]);
+            assert!(best.iter().all(|&(id, log_p)| (log_p - all[id as usize]).abs() < 1e-12));
+        }
+        let few = top_log_probabilities(&h, &table, None, Some(0), 99)?;
+        assert!(few.iter().all(|row| row.len() == 69 && row.iter().all(|b| b.0 != 0)));
+        Ok(())
+    }
+}
