@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor, WithDType};
 
 use super::cross_entropy::{log_sum_exp, Projection, ROWS};
-use super::real::{self, simd, with_real, Real};
+use super::real::{self, simd, with_real};
 use super::rows;
 
 /// The `k` most probable ids of each row of `h [N, d]` with their log-probabilities, best first, equal ones by id;
