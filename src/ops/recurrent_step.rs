@@ -3,24 +3,15 @@
 //! A row of a state is `[s]` for a GRU and `[s | c]` for an LSTM, `[B, h]` or `[B, 2h]`; weights and inputs are laid
 //! out as in the operations over whole sequences, and so is the arithmetic.
 
-use super::attentional::{attend, Widths};
-use super::cell::{Cell, SAVED};
+use super::additive::attend;
+use super::attentional::Widths;
+use super::cell::Cell;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{tensor, values, with_real, Real};
 use super::recurrent::split_weights;
 use super::step_attention::Step;
 use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
-
-impl Cell {
-    /// Width of a row of a step's state: the hidden state, and an LSTM's cell.
-    pub const fn state_width(self, hidden: usize) -> usize {
-        match self {
-            Cell::Gru => hidden,
-            Cell::Lstm => 2 * hidden,
-        }
-    }
-}
 
 /// The next state of every row: `x [B, G·h]`, `weights` = `W_hh`, `b_hh` flat, `state [B, h or 2h]`.
 ///
@@ -131,7 +122,7 @@ fn project<T: Real>(states: &[T], rows: usize, state_width: usize, w: &[T], out:
 /// Applies the cell to every row in place; `stride`: from row to row of `projected`.
 fn advance<T: Real>(cell: Cell, x: &[T], projected: &[T], stride: usize, bias: &[T], states: &mut [T], h: usize) {
     let width = cell.gates() * h;
-    let mut saved = vec![T::zero(); SAVED * h];
+    let mut saved = vec![T::zero(); cell.saved_width(h)];
     for (row, state) in states.chunks_exact_mut(cell.state_width(h)).enumerate() {
         let (hidden, memory) = state.split_at_mut(h);
         let (x, g) = (&x[row * width..][..width], &projected[row * stride..][..width]);
