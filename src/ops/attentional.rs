@@ -449,8 +449,11 @@ mod tests {
     use super::super::cell::reference::step;
     use super::super::flatten;
     use super::*;
-    use crate::ops::check::{agree, agree_with_differences, constant, random, value_and_gradients, Input};
+    use crate::ops::check::{
+        agree, agree_with_differences, constant, random, same_for_any_threads, value_and_gradients, Input,
+    };
     use candle_core::{DType, D};
+    use proptest::prelude::*;
 
     fn fused(x: &[Tensor], r: &Attentional) -> Result<Tensor> {
         let memory = flatten(&[&x[1], &x[2], &x[3]])?;
@@ -526,6 +529,32 @@ mod tests {
     fn gradients_agree_with_finite_differences() {
         for r in &cases()[..6] {
             agree_with_differences(&inputs(r), |x| fused(x, r));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn any_lengths_agree_with_plain_candle(
+            lengths in prop::collection::vec((1usize..6, 0usize..6), 1..30),
+            widths in (1usize..6, 1usize..40, 1usize..6),
+        ) {
+            let (source, target): (Vec<_>, Vec<_>) = lengths.into_iter().unzip();
+            prop_assume!(target.iter().any(|&n| n > 0));
+            for cell in [Cell::Gru, Cell::Lstm] {
+                let r = case(cell, &source, &target, widths.into());
+                agree(&inputs(&r), |x| fused(x, &r), |x| plain(x, &r));
+            }
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let lengths: Vec<usize> = (0..50).map(|i| 1 + i * 5 % 7).collect();
+        for cell in [Cell::Gru, Cell::Lstm] {
+            let r =
+                case(cell, &lengths, &lengths[3..].iter().chain(&[0, 0, 4]).copied().collect::<Vec<_>>(), [40, 24, 33]);
+            same_for_any_threads(&inputs(&r), |x| fused(x, &r));
         }
     }
 

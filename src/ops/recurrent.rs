@@ -359,10 +359,10 @@ impl<T: Real> CustomOp3 for Op<T> {
 #[cfg(test)]
 mod tests {
     use super::super::cell::reference::step;
-    use super::super::flatten;
     use super::*;
-    use crate::ops::check::{agree, agree_with_differences, random, Input};
+    use crate::ops::check::{agree, agree_with_differences, random, same_for_any_threads, Input};
     use candle_core::{DType, Device};
+    use proptest::prelude::*;
 
     fn offsets(lengths: &[usize]) -> Arc<Vec<usize>> {
         let mut offsets = vec![0];
@@ -428,6 +428,25 @@ mod tests {
     fn gradients_agree_with_finite_differences() {
         for (r, inputs) in cases(&[3, 1, 4], 3) {
             agree_with_differences(&inputs, |x| fused(x, &r));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn any_lengths_agree_with_plain_candle(lengths in prop::collection::vec(0usize..6, 1..40), h in 1usize..9) {
+            prop_assume!(lengths.iter().any(|&n| n > 0));
+            for (r, inputs) in cases(&lengths, h) {
+                agree(&inputs, |x| fused(x, &r), |x| plain(x, &r, h));
+            }
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let lengths: Vec<usize> = (0..50).map(|i| i * 5 % 7).collect();
+        for (r, inputs) in cases(&lengths, 48) {
+            same_for_any_threads(&inputs, |x| fused(x, &r));
         }
     }
 

@@ -73,7 +73,7 @@ mod tests {
             let hands = hands.into_inner().unwrap();
             assert_eq!(hands.len(), jobs);
             assert!(hands.iter().all(|hand| hand.is_sorted_by(|a, b| a >= b) && hand.len().abs_diff(lanes / jobs) < 2));
-            assert_eq!(hands.iter().flatten().sum::<usize>(), lengths.iter().sum());
+            assert_eq!(hands.iter().flatten().sum::<usize>(), lengths.iter().sum::<usize>());
         }
     }
 
