@@ -72,8 +72,8 @@ enum Attention {
 
 /// What runs the recurrences under [`Decoder::run`]: whole packed sentences, or one step of many hypotheses.
 pub(super) trait Recurrences {
-    /// The first layer with additive attention: states and contexts.
-    fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)>;
+    /// The first layer with additive attention: states and contexts, side by side.
+    fn additive(&mut self, x: &Tensor) -> Result<Tensor>;
     /// States of a layer without attention.
     fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor>;
     /// Softmax-weighted sums of encoder states, the scores being products with the queries.
@@ -215,29 +215,26 @@ impl Decoder {
     /// Deep output of every row from the target embeddings `y`.
     pub(super) fn run(&self, y: &Tensor, recurrences: &mut dyn Recurrences, forward: &Forward) -> Result<Tensor> {
         let x = self.layers[0].project(y)?;
-        let (mut state, read) = match &self.attention {
-            Attention::Additive { .. } => {
-                let (state, context) = recurrences.additive(&x)?;
-                (state, Some(context))
-            }
-            Attention::General { .. } => (recurrences.plain(0, &x)?, None),
+        let (first, additive) = match &self.attention {
+            Attention::Additive { .. } => (recurrences.additive(&x)?, true),
+            Attention::General { .. } => (recurrences.plain(0, &x)?, false),
         };
+        // [s], or [s | c], of the highest layer so far
+        let mut top = vec![first.clone()];
         for (l, layer) in self.layers.iter().enumerate().skip(1) {
-            let dropout = forward.dropout(self.dropout);
-            let below = match &read {
-                Some(context) => join(&[&state, context], dropout)?,
-                None => join(&[&state], dropout)?,
-            };
-            state = forward.settle(recurrences.plain(l, &layer.project(&below)?)?);
-        }
-        let context = match (read, &self.attention) {
-            (Some(context), _) => context,
-            (None, Attention::Additive { query, .. } | Attention::General { query }) => {
-                recurrences.general(&linear(&state, query, None, Activation::Identity, None)?)?
+            let below = join(&top.iter().collect::<Vec<_>>(), forward.dropout(self.dropout))?;
+            top = vec![forward.settle(recurrences.plain(l, &layer.project(&below)?)?)];
+            if additive {
+                top.push(columns(&first, self.widths.hidden, self.widths.context)?);
             }
-        };
+        }
+        if let Attention::General { query } = &self.attention {
+            let queries = linear(&top[0], query, None, Activation::Identity, None)?;
+            top.push(recurrences.general(&queries)?);
+        }
+        top.push(y.clone());
+        let joined = join(&top.iter().collect::<Vec<_>>(), None)?;
         let (weight, bias) = &self.readout;
-        let joined = join(&[&state, &context, y], None)?;
         let deep = linear(&joined, weight, Some(bias), Activation::Tanh, forward.dropout(self.dropout))?;
         Ok(forward.settle(deep))
     }
@@ -283,8 +280,7 @@ struct Whole<'a> {
 }
 
 impl Recurrences for Whole<'_> {
-    fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let Widths { hidden, context, .. } = self.decoder.widths;
+    fn additive(&mut self, x: &Tensor) -> Result<Tensor> {
         let memory = flatten(&[&self.decoder.keys(self.memory)?, &self.memory.states, &self.initial[0]])?;
         let recurrence = Attentional {
             cell: self.decoder.cell,
@@ -292,8 +288,7 @@ impl Recurrences for Whole<'_> {
             source: Arc::clone(&self.memory.offsets),
             target: Arc::clone(self.target),
         };
-        let both = attentional(x, &memory, &self.decoder.weights(0)?, recurrence)?;
-        Ok((columns(&both, 0, hidden)?, columns(&both, hidden, context)?))
+        attentional(x, &memory, &self.decoder.weights(0)?, recurrence)
     }
 
     fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {

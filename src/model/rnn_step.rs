@@ -58,10 +58,10 @@ impl Cache {
 }
 
 impl Recurrences for Cache {
-    fn additive(&mut self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn additive(&mut self, x: &Tensor) -> Result<Tensor> {
         let (weights, state) = (&self.weights[0], &self.states[0]);
         let (state, context) = attentional_step(self.decoder.cell, x, &self.memory, &self.sources, weights, state)?;
-        Ok((self.keep(0, state)?, context))
+        join(&[&self.keep(0, state)?, &context], None)
     }
 
     fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {

@@ -17,16 +17,20 @@
 //! | result | `[N, h + e]` | states and contexts side by side |
 //!
 //! An LSTM's cell starts at zero. A sentence without source tokens reads zeros. `W_hh` and `W_q` lie end to end so that
-//! one product a step projects the state for both. Saved for backward: four values a unit and token, an LSTM's cells,
-//! the queries and the weights α; the tanh of the scores are computed again.
+//! one product a step projects the state for both. Each job takes some sentences through all their steps; gradients of
+//! weights are single products over all N tokens. Saved for backward: four values a unit and token, an LSTM's cells,
+//! the queries and the weights α; the tanh of the scores are computed again, which costs no more than reading them.
 
-use super::cell::{Before, Cell, Gradients, SAVED};
-use super::gemm::{matmul, Mat, MatMut, Store, Threads};
-use super::real::{dot, max, simd, slice, sum, tensor, values, with_real, Real, LANES};
-use super::recurrent::{add_rows, add_to, by_rank, states_before, take_saved, to_sentences};
-use super::schedule::{Direction, Schedule};
+use super::additive::{attend, attend_values_backward, scores_backward};
+use super::cell::{Cell, Gradients};
+use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
+use super::real::{slice, tensor, values, with_real, Real};
+use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, states_before, take_saved};
+use super::rows::{self, split_sentences};
+use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
 use candle_core::{bail, CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Widths of an attentional recurrence.
@@ -67,16 +71,13 @@ struct Op<T> {
     saved: Mutex<Option<Saved<T>>>,
 }
 
-/// Time-major, see [`Schedule`].
+/// In the order of the target tokens.
 struct Saved<T> {
-    schedule: Schedule,
-    /// `[N, 4·h]`.
-    gates: Vec<T>,
-    /// `[N, h]` of an LSTM, else empty.
+    /// What the cell saved of each token.
     cells: Vec<T>,
     /// `[N, a]`.
     queries: Vec<T>,
-    /// α of each step's source tokens, end to end.
+    /// α of each token over its source sentence, end to end.
     alphas: Vec<T>,
 }
 
@@ -140,297 +141,274 @@ impl<T: Real> Op<T> {
         if width != cell.gates() * h || source.len() != target.len() || target.last() != Some(&n) {
             bail!("attentional: inputs {shape:?} do not fit a state of {h}, {source:?} and {target:?}");
         }
-        let schedule = Schedule::new(target, Direction::Forward);
-        let sentences = schedule.order.len();
-        let lstm_width = if *cell == Cell::Lstm { h } else { 0 };
-        let mut hidden = by_rank(Some(initial), &schedule.order, h);
-        let mut cell_states = vec![T::zero(); sentences * lstm_width];
-        let mut projected = vec![T::zero(); sentences * (width + a)];
-        let mut inputs = vec![T::zero(); sentences * width];
-        let mut contexts = vec![T::zero(); sentences * e];
-        let mut out = vec![T::zero(); n * (h + e)];
-        let mut gates = vec![T::zero(); n * SAVED * h];
-        let mut cells = vec![T::zero(); n * lstm_width];
-        let mut queries = vec![T::zero(); n * a];
-        let mut alphas = vec![T::zero(); read_tokens(source, target)];
-        let mut alpha = alphas.as_mut_slice();
-        for t in 0..schedule.steps() {
-            let alive = schedule.alive(t);
-            matmul(
-                MatMut::new(&mut projected, alive, width + a),
-                Store::Set,
-                T::one(),
-                Mat::new(&hidden, alive, h),
-                Mat::new(weights.state, width + a, h).t(),
-                Threads::All,
-            );
-            for (rank, row) in schedule.rows(t).enumerate() {
-                let sentence = source[schedule.order[rank]]..source[schedule.order[rank] + 1];
-                let query = &projected[rank * (width + a) + width..][..a];
-                queries[row * a..][..a].copy_from_slice(query);
-                let weights_here = alpha.split_off_mut(..sentence.len()).unwrap_or_default();
-                attend(
-                    query,
-                    &keys[sentence.start * a..sentence.end * a],
-                    &values[sentence.start * e..sentence.end * e],
-                    weights.v,
-                    weights_here,
-                    &mut contexts[rank * e..][..e],
+        let w_state = Packed::new(Mat::new(weights.state, width + a, h).t(), Threads::All);
+        let w_context = Packed::new(Mat::new(weights.context, width, e).t(), Threads::All);
+        let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
+        let pairs = pairs(source, target);
+        let mut out = rows::buffer(n * (h + e));
+        let mut cells = rows::buffer(n * saved_width);
+        let mut queries = rows::buffer(n * a);
+        let mut alphas = rows::buffer(pairs.last().copied().unwrap_or(0));
+        let lanes = sentences(source, target)
+            .zip(split_sentences(&mut out, target, h + e))
+            .zip(split_sentences(&mut cells, target, saved_width))
+            .zip(split_sentences(&mut queries, target, a))
+            .zip(split_sentences(&mut alphas, &pairs, 1))
+            .map(|((((sentence, out), cells), queries), alphas)| Ahead { sentence, out, cells, queries, alphas })
+            .collect();
+        schedule::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
+            let jobs = lanes.len();
+            let mut hidden = rows::buffer(jobs * h);
+            gather(&mut hidden, initial, lanes.iter().map(|lane| lane.sentence.index), h);
+            let mut memory = vec![T::zero(); jobs * memory_width];
+            let mut projected = rows::buffer(jobs * (width + a));
+            let mut inputs = rows::buffer(jobs * width);
+            let mut contexts = rows::buffer(jobs * e);
+            for t in 0..lanes[0].steps() {
+                let lanes = alive(&mut lanes, t);
+                matmul_packed(
+                    MatMut::new(&mut projected, lanes.len(), width + a),
+                    Store::Set,
+                    Mat::new(&hidden, lanes.len(), h),
+                    &w_state,
+                    threads,
+                    |_| (),
                 );
-                inputs[rank * width..][..width].copy_from_slice(&x[schedule.tokens[row] * width..][..width]);
-            }
-            matmul(
-                MatMut::new(&mut inputs, alive, width),
-                Store::Add,
-                T::one(),
-                Mat::new(&contexts, alive, e),
-                Mat::new(weights.context, width, e).t(),
-                Threads::All,
-            );
-            for (rank, row) in schedule.rows(t).enumerate() {
-                let hidden = &mut hidden[rank * h..][..h];
-                let cell_state = &mut cell_states[rank * lstm_width..][..lstm_width];
-                cell.forward(
-                    &inputs[rank * width..][..width],
-                    &projected[rank * (width + a)..][..width],
-                    weights.bias,
-                    hidden,
-                    cell_state,
-                    &mut gates[row * SAVED * h..][..SAVED * h],
+                for (rank, lane) in lanes.iter_mut().enumerate() {
+                    let Sentence { source, target, .. } = &lane.sentence;
+                    let query = &row(&projected, rank, width + a)[width..];
+                    row_mut(lane.queries, t, a).copy_from_slice(query);
+                    attend(
+                        query,
+                        &keys[source.start * a..source.end * a],
+                        &values[source.start * e..source.end * e],
+                        weights.v,
+                        row_mut(lane.alphas, t, source.len()),
+                        row_mut(&mut contexts, rank, e),
+                    );
+                    row_mut(&mut inputs, rank, width).copy_from_slice(row(x, target.start + t, width));
+                }
+                matmul_packed(
+                    MatMut::new(&mut inputs, lanes.len(), width),
+                    Store::Add,
+                    Mat::new(&contexts, lanes.len(), e),
+                    &w_context,
+                    threads,
+                    |_| (),
                 );
-                let (state_out, context_out) = out[schedule.tokens[row] * (h + e)..][..h + e].split_at_mut(h);
-                state_out.copy_from_slice(hidden);
-                context_out.copy_from_slice(&contexts[rank * e..][..e]);
-                cells[row * lstm_width..][..lstm_width].copy_from_slice(cell_state);
+                for (rank, lane) in lanes.iter_mut().enumerate() {
+                    let state = row_mut(&mut hidden, rank, h);
+                    cell.forward(
+                        row(&inputs, rank, width),
+                        row(&projected, rank, width + a),
+                        weights.bias,
+                        state,
+                        row_mut(&mut memory, rank, memory_width),
+                        row_mut(lane.cells, t, saved_width),
+                    );
+                    let (state_out, context_out) = row_mut(lane.out, t, h + e).split_at_mut(h);
+                    state_out.copy_from_slice(state);
+                    context_out.copy_from_slice(row(&contexts, rank, e));
+                }
             }
-        }
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Saved { schedule, gates, cells, queries, alphas });
+        });
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { cells, queries, alphas });
         Ok((T::to_cpu_storage_owned(out), (n, h + e).into()))
     }
 
     /// Gradients of `x`, `memory` and `weights`.
     fn backward(&self, memory: &[T], weights: &[T], out: &[T], grad: &[T]) -> Result<[Vec<T>; 3]> {
-        let Attentional { cell, widths, source, .. } = &self.recurrence;
+        let Attentional { cell, widths, source, target } = &self.recurrence;
         let Widths { hidden: h, attention: a, context: e } = *widths;
-        let Saved { schedule, gates, cells, queries, alphas } = take_saved(&self.saved, "attentional")?;
-        let (n, width, sentences) = (schedule.tokens.len(), cell.gates() * h, schedule.order.len());
+        let Saved { cells, queries, alphas } = take_saved(&self.saved, "attentional")?;
+        let (n, width, count) = (out.len() / (h + e), cell.gates() * h, source.len().saturating_sub(1));
+        let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let source_tokens = source.last().copied().unwrap_or(0);
+        // sources that no target token reads keep zeros
         let mut dmemory = vec![T::zero(); memory.len()];
-        let mut dweights = vec![T::zero(); weights.len()];
+        let mut dweights = rows::buffer(weights.len());
         let weights = widths.weights(weights, *cell)?;
         let Memory { keys, values, initial } = widths.memory(memory, source)?;
         let (dkeys, rest) = dmemory.split_at_mut(source_tokens * a);
         let (dvalues, dinitial) = rest.split_at_mut(source_tokens * e);
+        let w_state = Packed::new(Mat::new(weights.state, width + a, h), Threads::All);
+        let w_context = Packed::new(Mat::new(weights.context, width, e), Threads::All);
+        let first_memory = vec![T::zero(); memory_width];
+        let pairs = pairs(source, target);
+        let mut before = rows::buffer(n * h);
+        let mut dx = rows::buffer(n * width);
+        let mut dprojected = rows::buffer(n * (width + a));
+        let mut dv = vec![T::zero(); count * a];
+        let lanes = sentences(source, target)
+            .zip(split_sentences(&mut before, target, h))
+            .zip(split_sentences(&mut dx, target, width))
+            .zip(split_sentences(&mut dprojected, target, width + a))
+            .zip(dv.chunks_exact_mut(a.max(1)))
+            .zip(split_sentences(dkeys, source, a))
+            .zip(split_sentences(dvalues, source, e))
+            .zip(dinitial.chunks_exact_mut(h.max(1)))
+            .map(|(((((((sentence, before), dx), dprojected), dv), dkeys), dvalues), dinitial)| Back {
+                sentence,
+                before,
+                dx,
+                dprojected,
+                dv,
+                dkeys,
+                dvalues,
+                dinitial,
+            })
+            .collect();
+        schedule::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
+            let jobs = lanes.len();
+            for lane in &mut lanes {
+                let Sentence { index, target, .. } = &lane.sentence;
+                let (states, initial) = (&out[target.start * (h + e)..], row(initial, *index, h));
+                states_before(lane.before, states, h + e, Some(initial), Direction::Forward, h);
+            }
+            let mut dh = vec![T::zero(); jobs * h];
+            let mut dm = vec![T::zero(); jobs * memory_width];
+            let mut dinputs = rows::buffer(jobs * width);
+            let mut dcontexts = rows::buffer(jobs * e);
+            let mut dprojections = vec![T::zero(); jobs * (width + a)];
+            let mut dscores = vec![T::zero(); lanes.iter().map(|lane| lane.sentence.source.len()).max().unwrap_or(0)];
+            for t in (0..lanes[0].steps()).rev() {
+                let lanes = alive(&mut lanes, t);
+                for (rank, lane) in lanes.iter_mut().enumerate() {
+                    let token = lane.sentence.target.start + t;
+                    let (dstate, dcontext) = row(grad, token, h + e).split_at(h);
+                    let dh = row_mut(&mut dh, rank, h);
+                    add_to(dh, dstate);
+                    row_mut(&mut dcontexts, rank, e).copy_from_slice(dcontext);
+                    let memory = match t {
+                        0 => &first_memory,
+                        _ => &row(&cells, token - 1, saved_width)[4 * h..],
+                    };
+                    let dx = row_mut(&mut dinputs, rank, width);
+                    let dg = &mut row_mut(&mut dprojections, rank, width + a)[..width];
+                    let dm = row_mut(&mut dm, rank, memory_width);
+                    let saved = row(&cells, token, saved_width);
+                    cell.backward(saved, row(lane.before, t, h), memory, Gradients { dh, dm, dx, dg });
+                    row_mut(lane.dx, t, width).copy_from_slice(row(&dinputs, rank, width));
+                }
+                matmul_packed(
+                    MatMut::new(&mut dcontexts, lanes.len(), e),
+                    Store::Add,
+                    Mat::new(&dinputs, lanes.len(), width),
+                    &w_context,
+                    threads,
+                    |_| (),
+                );
+                for (rank, lane) in lanes.iter_mut().enumerate() {
+                    let Sentence { index, source, target } = &lane.sentence;
+                    let dprojection = row_mut(&mut dprojections, rank, width + a);
+                    let dscores = &mut dscores[..source.len()];
+                    attend_values_backward(
+                        row(&alphas[pairs[*index]..], t, source.len()),
+                        &values[source.start * e..source.end * e],
+                        row(&dcontexts, rank, e),
+                        lane.dvalues,
+                        dscores,
+                    );
+                    let dquery = &mut dprojection[width..];
+                    dquery.fill(T::zero());
+                    scores_backward(
+                        dscores,
+                        row(&queries, target.start + t, a),
+                        &keys[source.start * a..source.end * a],
+                        weights.v,
+                        dquery,
+                        lane.dkeys,
+                        lane.dv,
+                    );
+                    row_mut(lane.dprojected, t, width + a).copy_from_slice(dprojection);
+                }
+                matmul_packed(
+                    MatMut::new(&mut dh, lanes.len(), h),
+                    Store::Add,
+                    Mat::new(&dprojections, lanes.len(), width + a),
+                    &w_state,
+                    threads,
+                    |_| (),
+                );
+            }
+            for (lane, dh) in lanes.iter_mut().zip(dh.chunks_exact(h)) {
+                lane.dinitial.copy_from_slice(dh);
+            }
+        });
         let (dw_context, rest) = dweights.split_at_mut(width * e);
         let (dw_state, rest) = rest.split_at_mut((width + a) * h);
-        let (dbias, dv) = rest.split_at_mut(width);
-
-        let states: Vec<T> = out.chunks_exact(h + e).flat_map(|row| &row[..h]).copied().collect();
-        let before = states_before(&schedule, &states, Some(initial), h);
-        drop(states);
-        let lstm_width = if *cell == Cell::Lstm { h } else { 0 };
-        let zeros = vec![T::zero(); lstm_width];
-        let mut dh = vec![T::zero(); sentences * h];
-        let mut dm = vec![T::zero(); sentences * lstm_width];
-        let mut dinputs = vec![T::zero(); sentences * width];
-        let mut dcontexts = vec![T::zero(); sentences * e];
-        let mut dx = vec![T::zero(); n * width];
-        let mut dprojected = vec![T::zero(); n * (width + a)];
-        let mut dscores = vec![T::zero(); longest(source)];
-        let mut alpha_end = alphas.len();
-        for t in (0..schedule.steps()).rev() {
-            let rows = schedule.rows(t);
-            for (rank, row) in rows.clone().enumerate() {
-                let token = schedule.tokens[row];
-                let (dstate, dcontext) = grad[token * (h + e)..][..h + e].split_at(h);
-                let dh = &mut dh[rank * h..][..h];
-                add_to(dh, dstate);
-                dcontexts[rank * e..][..e].copy_from_slice(dcontext);
-                let dinput = &mut dinputs[rank * width..][..width];
-                let cell_at = |row: usize| &cells[row * lstm_width..][..lstm_width];
-                cell.backward(
-                    &gates[row * SAVED * h..][..SAVED * h],
-                    Before {
-                        hidden: &before[row * h..][..h],
-                        memory: if t == 0 { &zeros } else { cell_at(schedule.before(t) + rank) },
-                        memory_after: cell_at(row),
-                    },
-                    Gradients {
-                        dh,
-                        dm: &mut dm[rank * lstm_width..][..lstm_width],
-                        dx: dinput,
-                        dg: &mut dprojected[row * (width + a)..][..width],
-                    },
-                );
-                dx[token * width..][..width].copy_from_slice(dinput);
-            }
-            matmul(
-                MatMut::new(&mut dcontexts, rows.len(), e),
-                Store::Add,
-                T::one(),
-                Mat::new(&dinputs, rows.len(), width),
-                Mat::new(weights.context, width, e),
-                Threads::All,
-            );
-            for (rank, row) in rows.clone().enumerate().rev() {
-                let sentence = source[schedule.order[rank]]..source[schedule.order[rank] + 1];
-                let (key_range, value_range) =
-                    (sentence.start * a..sentence.end * a, sentence.start * e..sentence.end * e);
-                alpha_end -= sentence.len();
-                let dscores = &mut dscores[..sentence.len()];
-                attend_values_backward(
-                    &alphas[alpha_end..][..sentence.len()],
-                    &values[value_range.clone()],
-                    &dcontexts[rank * e..][..e],
-                    &mut dvalues[value_range],
-                    dscores,
-                );
-                scores_backward(
-                    dscores,
-                    &queries[row * a..][..a],
-                    &keys[key_range.clone()],
-                    weights.v,
-                    &mut dprojected[row * (width + a) + width..][..a],
-                    &mut dkeys[key_range],
-                    dv,
-                );
-            }
-            matmul(
-                MatMut::new(&mut dh, rows.len(), h),
-                Store::Add,
-                T::one(),
-                Mat::new(&dprojected[rows.start * (width + a)..], rows.len(), width + a),
-                Mat::new(weights.state, width + a, h),
-                Threads::All,
-            );
-        }
-        matmul(
-            MatMut::new(dw_state, width + a, h),
-            Store::Set,
-            T::one(),
-            Mat::new(&dprojected, n, width + a).t(),
-            Mat::new(&before, n, h),
-            Threads::All,
-        );
-        let contexts = if n == 0 { out } else { &out[h..] };
-        matmul(
-            MatMut::new(dw_context, width, e),
-            Store::Set,
-            T::one(),
-            Mat::new(&dx, n, width).t(),
-            Mat::strided(contexts, n, e, h + e),
-            Threads::All,
-        );
-        for row in dprojected.chunks_exact(width + a) {
-            add_rows(dbias, &row[..width]);
-        }
-        dinitial.copy_from_slice(&to_sentences(&dh, &schedule.order, h));
+        let (dbias, dv_sum) = rest.split_at_mut(width);
+        let contexts = Mat::strided(if n == 0 { out } else { &out[h..] }, n, e, h + e);
+        let product = |c: MatMut<'_, T>, a: Mat<'_, T>, b: Mat<'_, T>| {
+            matmul(c, Store::Set, T::one(), a, b, Threads::All);
+        };
+        product(MatMut::new(dw_context, width, e), Mat::new(&dx, n, width).t(), contexts);
+        let dprojected_t = Mat::new(&dprojected, n, width + a).t();
+        product(MatMut::new(dw_state, width + a, h), dprojected_t, Mat::new(&before, n, h));
+        bias_gradient(dbias, &dprojected, width + a);
+        bias_gradient(dv_sum, &dv, a);
         Ok([dx, dmemory, dweights])
     }
 }
 
-/// Number of (target token, source token) pairs within sentences.
-fn read_tokens(source: &[usize], target: &[usize]) -> usize {
-    source.windows(2).zip(target.windows(2)).map(|(s, t)| (s[1] - s[0]) * (t[1] - t[0])).sum()
+/// A sentence and its translation in the packed tokens.
+struct Sentence {
+    index: usize,
+    source: Range<usize>,
+    target: Range<usize>,
 }
 
-fn longest(offsets: &[usize]) -> usize {
-    offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0)
+fn sentences<'a>(source: &'a [usize], target: &'a [usize]) -> impl Iterator<Item = Sentence> + 'a {
+    let pairs = source.windows(2).zip(target.windows(2)).enumerate();
+    pairs.map(|(index, (source, target))| Sentence {
+        index,
+        source: source[0]..source[1],
+        target: target[0]..target[1],
+    })
 }
 
-simd! {
-    /// α (into `weights`) and the context of one query over the keys `[n, a]` and values `[n, e]` of its sentence.
-    pub(super) fn attend<T: Real>(
-        query: &[T],
-        keys: &[T],
-        values: &[T],
-        v: &[T],
-        weights: &mut [T],
-        context: &mut [T],
-    ) {
-        for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
-            *score = score_of(query, key, v);
-        }
-        let top = max(weights);
-        for weight in weights.iter_mut() {
-            *weight = (*weight - top).exp();
-        }
-        let scale = T::one() / sum(weights);
-        context.fill(T::zero());
-        for (weight, value) in weights.iter_mut().zip(values.chunks_exact(context.len())) {
-            *weight *= scale;
-            for (c, &x) in context.iter_mut().zip(value) {
-                *c += *weight * x;
-            }
-        }
+/// Borders of the sentences' (target token, source token) pairs.
+fn pairs(source: &[usize], target: &[usize]) -> Vec<usize> {
+    let ends = sentences(source, target).scan(0, |end, sentence| {
+        *end += sentence.source.len() * sentence.target.len();
+        Some(*end)
+    });
+    std::iter::once(0).chain(ends).collect()
+}
+
+/// A sentence on its way forward.
+struct Ahead<'a, T> {
+    sentence: Sentence,
+    out: &'a mut [T],
+    cells: &'a mut [T],
+    queries: &'a mut [T],
+    alphas: &'a mut [T],
+}
+
+impl<T: Real> Lane for Ahead<'_, T> {
+    fn steps(&self) -> usize {
+        self.sentence.target.len()
     }
 }
 
-/// vᵀ tanh(q + k), in [`LANES`] partial sums.
-#[inline(always)]
-fn score_of<T: Real>(query: &[T], key: &[T], v: &[T]) -> T {
-    let mut lanes = [T::zero(); LANES];
-    let (query, query_rest) = query.as_chunks::<LANES>();
-    let (key, key_rest) = key.as_chunks::<LANES>();
-    let (v, v_rest) = v.as_chunks::<LANES>();
-    for ((q, k), v) in query.iter().zip(key).zip(v) {
-        for i in 0..LANES {
-            lanes[i] += v[i] * Real::tanh(q[i] + k[i]);
-        }
-    }
-    for (((lane, &q), &k), &v) in lanes.iter_mut().zip(query_rest).zip(key_rest).zip(v_rest) {
-        *lane += v * Real::tanh(q + k);
-    }
-    sum(&lanes)
+/// A sentence on its way back.
+struct Back<'a, T> {
+    sentence: Sentence,
+    /// The state before each token.
+    before: &'a mut [T],
+    dx: &'a mut [T],
+    /// Gradients of the states' projections, for the gates and the query.
+    dprojected: &'a mut [T],
+    dv: &'a mut [T],
+    dkeys: &'a mut [T],
+    dvalues: &'a mut [T],
+    dinitial: &'a mut [T],
 }
 
-simd! {
-/// From the gradient of a context: adds that of the values, and sets that of the scores (through the softmax).
-fn attend_values_backward<T: Real>(
-    alphas: &[T],
-    values: &[T],
-    dcontext: &[T],
-    dvalues: &mut [T],
-    dscores: &mut [T],
-) {
-    let e = dcontext.len();
-    for (i, (value, dvalue)) in values.chunks_exact(e).zip(dvalues.chunks_exact_mut(e)).enumerate() {
-        dscores[i] = dot(dcontext, value);
-        for (d, &c) in dvalue.iter_mut().zip(dcontext) {
-            *d += alphas[i] * c;
-        }
+impl<T: Real> Lane for Back<'_, T> {
+    fn steps(&self) -> usize {
+        self.sentence.target.len()
     }
-    let mean = dot(alphas, dscores);
-    for (d, &alpha) in dscores.iter_mut().zip(alphas) {
-        *d = alpha * (*d - mean);
-    }
-}
-}
-
-simd! {
-/// From the gradient of one query's scores: adds those of query, keys and `v`.
-fn scores_backward<T: Real>(
-    dscores: &[T],
-    query: &[T],
-    keys: &[T],
-    v: &[T],
-    dquery: &mut [T],
-    dkeys: &mut [T],
-    dv: &mut [T],
-) {
-    let a = query.len();
-    let (v, dquery, dv) = (&v[..a], &mut dquery[..a], &mut dv[..a]);
-    for ((key, dkey), &dscore) in keys.chunks_exact(a).zip(dkeys.chunks_exact_mut(a)).zip(dscores) {
-        for j in 0..a {
-            let y = Real::tanh(query[j] + key[j]);
-            let d = dscore * v[j] * (T::one() - y * y);
-            dv[j] += dscore * y;
-            dquery[j] += d;
-            dkey[j] += d;
-        }
-    }
-}
 }
 
 impl<T: Real> CustomOp3 for Op<T> {
@@ -471,8 +449,11 @@ mod tests {
     use super::super::cell::reference::step;
     use super::super::flatten;
     use super::*;
-    use crate::ops::check::{agree, agree_with_differences, constant, random, value_and_gradients, Input};
+    use crate::ops::check::{
+        agree, agree_with_differences, constant, random, same_for_any_threads, value_and_gradients, Input,
+    };
     use candle_core::{DType, D};
+    use proptest::prelude::*;
 
     fn fused(x: &[Tensor], r: &Attentional) -> Result<Tensor> {
         let memory = flatten(&[&x[1], &x[2], &x[3]])?;
@@ -548,6 +529,32 @@ mod tests {
     fn gradients_agree_with_finite_differences() {
         for r in &cases()[..6] {
             agree_with_differences(&inputs(r), |x| fused(x, r));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn any_lengths_agree_with_plain_candle(
+            lengths in prop::collection::vec((1usize..6, 0usize..6), 1..30),
+            widths in (1usize..6, 1usize..40, 1usize..6),
+        ) {
+            let (source, target): (Vec<_>, Vec<_>) = lengths.into_iter().unzip();
+            prop_assume!(target.iter().any(|&n| n > 0));
+            for cell in [Cell::Gru, Cell::Lstm] {
+                let r = case(cell, &source, &target, widths.into());
+                agree(&inputs(&r), |x| fused(x, &r), |x| plain(x, &r));
+            }
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let lengths: Vec<usize> = (0..50).map(|i| 1 + i * 5 % 7).collect();
+        for cell in [Cell::Gru, Cell::Lstm] {
+            let r =
+                case(cell, &lengths, &lengths[3..].iter().chain(&[0, 0, 4]).copied().collect::<Vec<_>>(), [40, 24, 33]);
+            same_for_any_threads(&inputs(&r), |x| fused(x, &r));
         }
     }
 

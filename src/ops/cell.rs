@@ -9,7 +9,7 @@
 //! ```text
 //! i, f, o = σ(x + g)   ĉ = tanh(x_g + g_g)   c = f ⊙ c' + i ⊙ ĉ   s = o ⊙ tanh(c)
 //! ```
-//! Saved for backward, four values a unit: (r, z, n, g_n) or (i, f, ĉ, o).
+//! Saved for backward, a unit: (r, z, n, g_n) or (i, f, ĉ, o, c).
 
 use super::real::{simd, Real};
 
@@ -20,9 +20,6 @@ pub enum Cell {
     Lstm,
 }
 
-/// Values saved for backward a hidden unit and step.
-pub(super) const SAVED: usize = 4;
-
 impl Cell {
     /// Rows of the weight matrices a hidden unit: 3 or 4.
     pub const fn gates(self) -> usize {
@@ -30,6 +27,24 @@ impl Cell {
             Cell::Gru => 3,
             Cell::Lstm => 4,
         }
+    }
+
+    /// Width of a row of states: the hidden state, and an LSTM's cell beside it.
+    pub const fn state_width(self, hidden: usize) -> usize {
+        match self {
+            Cell::Gru => hidden,
+            Cell::Lstm => 2 * hidden,
+        }
+    }
+
+    /// Width of an LSTM's cell; zero for a GRU.
+    pub(super) const fn memory_width(self, hidden: usize) -> usize {
+        self.state_width(hidden) - hidden
+    }
+
+    /// Width of a row of what is saved for backward; it ends with the LSTM's cell.
+    pub(super) const fn saved_width(self, hidden: usize) -> usize {
+        4 * hidden + self.memory_width(hidden)
     }
 
     /// Advances one row: `hidden` (and `memory`, the LSTM's cell, else empty) go from the step before to this one.
@@ -49,23 +64,16 @@ impl Cell {
         }
     }
 
-    /// Gradients of one row. In: `dh`, `dm` of this step's state and cell. Out: `dx`, `dg` of the projections, and in
-    /// place of `dh`, `dm` those of the step before (`dh` without the part that goes through `g`).
-    pub(super) fn backward<T: Real>(self, saved: &[T], before: Before<'_, T>, d: Gradients<'_, T>) {
+    /// Gradients of one row; `hidden` and `memory` are those of the step before. In: `dh`, `dm` of this step's state and
+    /// cell. Out: `dx`, `dg` of the projections, and in place of `dh`, `dm` those of the step before (`dh` without the
+    /// part that goes through `g`).
+    pub(super) fn backward<T: Real>(self, saved: &[T], hidden: &[T], memory: &[T], d: Gradients<'_, T>) {
         let Gradients { dh, dm, dx, dg } = d;
         match self {
-            Cell::Gru => gru_backward(saved, before.hidden, dh, dx, dg),
-            Cell::Lstm => lstm_backward(saved, before.memory, before.memory_after, dh, dm, dx, dg),
+            Cell::Gru => gru_backward(saved, hidden, dh, dx, dg),
+            Cell::Lstm => lstm_backward(saved, memory, dh, dm, dx, dg),
         }
     }
-}
-
-/// What backward needs of the states around a step; the cells are empty for a GRU.
-#[derive(Clone, Copy)]
-pub(super) struct Before<'a, T> {
-    pub(super) hidden: &'a [T],
-    pub(super) memory: &'a [T],
-    pub(super) memory_after: &'a [T],
 }
 
 /// Rows that [`Cell::backward`] updates (`dh`, `dm`) and fills (`dx`, `dg`).
@@ -155,7 +163,7 @@ simd! {
         let h = hidden.len();
         let memory = &mut memory[..h];
         let of = |k: usize| [part(x, k, h), part(g, k, h), part(bias, k, h)];
-        let [i, f, c, o] = parts_mut(saved, h);
+        let [i, f, c, o, after] = parts_mut(saved, h);
         gates(i, of(0), T::sigmoid);
         gates(f, of(1), T::sigmoid);
         gates(c, of(2), Real::tanh);
@@ -167,6 +175,7 @@ simd! {
         for k in 0..h {
             hidden[k] = o[k] * Real::tanh(memory[k]);
         }
+        after.copy_from_slice(memory);
     }
 }
 
@@ -174,20 +183,19 @@ simd! {
     fn lstm_backward<T: Real>(
         saved: &[T],
         memory: &[T],
-        memory_after: &[T],
         dh: &mut [T],
         dm: &mut [T],
         dx: &mut [T],
         dg: &mut [T],
     ) {
         let h = dh.len();
-        let (memory, memory_after, dm) = (&memory[..h], &memory_after[..h], &mut dm[..h]);
-        let [i, f, c, o] = [0, 1, 2, 3].map(|k| part(saved, k, h));
+        let (memory, dm) = (&memory[..h], &mut dm[..h]);
+        let [i, f, c, o, after] = [0, 1, 2, 3, 4].map(|k| part(saved, k, h));
         let [di, df, dc, d_o] = parts_mut(dx, h);
         let (di, df, dc, d_o) = (&mut di[..h], &mut df[..h], &mut dc[..h], &mut d_o[..h]);
         let one = T::one();
         for k in 0..h {
-            let y = Real::tanh(memory_after[k]);
+            let y = Real::tanh(after[k]);
             d_o[k] = dh[k] * y * o[k] * (one - o[k]);
             dm[k] += dh[k] * o[k] * (one - y * y);
         }

@@ -110,3 +110,13 @@ pub(crate) fn agree_with_differences(inputs: &[Input], f: impl Fn(&[Tensor]) -> 
         assert!(error < 1e-6, "gradient {i}: {error:e} from differences");
     }
 }
+
+/// Asserts that value and gradients in f32 have the same bits on 1, 2 and 5 threads.
+pub(crate) fn same_for_any_threads(inputs: &[Input], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync) {
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| value_and_gradients(inputs, DType::F32, &f).unwrap())
+    };
+    let one = on(1);
+    assert!(one == on(2) && one == on(5), "results depend on the number of threads");
+}

@@ -8,6 +8,7 @@
 
 use super::dropout::Mask;
 use super::real::{simd, slice, tensor, values, with_real, Real};
+use super::rows::{self, BLOCK};
 use super::{tape, Dropout};
 use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
@@ -40,14 +41,14 @@ pub fn join(parts: &[&Tensor], dropout: Option<Dropout>) -> Result<Tensor> {
 
 /// Columns `start..start + width` of rows of `all` values.
 fn cut<T: Real>(x: &[T], all: usize, start: usize, width: usize) -> Vec<T> {
-    x.chunks_exact(all).flat_map(|row| &row[start..][..width]).copied().collect()
-}
-
-/// The inverse of [`cut`] into `y`.
-fn paste<T: Real>(y: &mut [T], all: usize, start: usize, x: &[T], width: usize) {
-    for (row, x) in y.chunks_exact_mut(all).zip(x.chunks_exact(width)) {
-        row[start..][..width].copy_from_slice(x);
-    }
+    let mut y = rows::buffer(x.len() / all * width);
+    let jobs = y.chunks_mut(BLOCK * width.max(1)).zip(x.chunks(BLOCK * all)).collect();
+    rows::run(jobs, x.len(), |(y, x): (&mut [T], &[T])| {
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(all)) {
+            y.copy_from_slice(&x[start..][..width]);
+        }
+    });
+    y
 }
 
 struct Columns {
@@ -60,7 +61,9 @@ impl Columns {
         let (n, all) = shape.dims2()?;
         let dy = dy.contiguous()?;
         let mut dx = vec![T::zero(); n * all];
-        paste(&mut dx, all, self.start, &values::<T>(&dy)?, self.width);
+        for (dx, dy) in dx.chunks_exact_mut(all).zip(values::<T>(&dy)?.chunks_exact(self.width)) {
+            dx[self.start..][..self.width].copy_from_slice(dy);
+        }
         Ok(tensor(dx, shape))
     }
 }
@@ -94,24 +97,30 @@ impl Join {
 
     fn forward_of<T: Real, const K: usize>(&self, parts: [(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)> {
         let (n, _) = parts[0].1.shape().dims2()?;
-        let mut widths = [0; K];
-        for (width, (_, layout)) in widths.iter_mut().zip(&parts) {
-            let (rows, columns) = layout.shape().dims2()?;
+        let mut inputs = [(&[][..], 0); K];
+        for (input, (storage, layout)) in inputs.iter_mut().zip(parts) {
+            let (rows, width) = layout.shape().dims2()?;
             if rows != n {
                 bail!("join: {rows} rows beside {n}");
             }
-            *width = columns;
+            *input = (slice::<T>(storage, layout, "join")?, width);
         }
-        let all: usize = widths.iter().sum();
-        let mut y = vec![T::zero(); n * all];
-        let mut start = 0;
-        for ((storage, layout), width) in parts.into_iter().zip(widths) {
-            paste(&mut y, all, start, slice(storage, layout, "join")?, width);
-            start += width;
-        }
-        if let Some(dropout) = self.dropout {
-            drop_out(&mut y, Mask::new(dropout));
-        }
+        let all: usize = inputs.iter().map(|(_, width)| width).sum();
+        let mask = self.dropout.map(Mask::new);
+        let mut y = rows::buffer(n * all);
+        let jobs = y.chunks_mut(BLOCK * all.max(1)).enumerate().collect();
+        rows::run(jobs, n * all, |(block, y): (usize, &mut [T])| {
+            for (i, y) in y.chunks_exact_mut(all).enumerate() {
+                let (row, mut start) = (block * BLOCK + i, 0);
+                for (part, width) in inputs {
+                    y[start..][..width].copy_from_slice(&part[row * width..][..width]);
+                    start += width;
+                }
+                if let Some(mask) = mask {
+                    drop_out(y, mask, row * all);
+                }
+            }
+        });
         Ok((T::to_cpu_storage_owned(y), (n, all).into()))
     }
 
@@ -124,9 +133,13 @@ impl Join {
         let dy = dy.contiguous()?;
         let dy = values::<T>(&dy)?;
         let masked = self.dropout.map(|dropout| {
-            let mut dy = dy.to_vec();
-            drop_out(&mut dy, Mask::new(dropout));
-            dy
+            let mut masked = rows::buffer(dy.len());
+            let jobs = masked.chunks_mut(BLOCK * all.max(1)).zip(dy.chunks(BLOCK * all.max(1))).enumerate().collect();
+            rows::run(jobs, dy.len(), |(block, (masked, dy)): (usize, (&mut [T], &[T]))| {
+                masked.copy_from_slice(dy);
+                drop_out(masked, Mask::new(dropout), block * BLOCK * all);
+            });
+            masked
         });
         let dy = masked.as_deref().unwrap_or(&dy);
         let mut grads = [const { None }; K];
@@ -143,8 +156,9 @@ impl Join {
 }
 
 simd! {
-fn drop_out<T: Real>(x: &mut [T], mask: Mask<T>) {
-    x.iter_mut().enumerate().for_each(|(i, x)| *x *= mask.factor(i));
+/// `first`: index of the first element.
+fn drop_out<T: Real>(x: &mut [T], mask: Mask<T>, first: usize) {
+    x.iter_mut().enumerate().for_each(|(i, x)| *x *= mask.factor(first + i));
 }
 }
 

@@ -287,7 +287,7 @@ fn normal_cdf<T: Real>(z: T) -> T {
 
 simd! {
     /// Σ over rows, top to bottom.
-    fn column_sums<T: Real>(x: &[T], width: usize) -> Vec<T> {
+    pub(super) fn column_sums<T: Real>(x: &[T], width: usize) -> Vec<T> {
         let mut sums = vec![T::zero(); width];
         for row in x.chunks_exact(width) {
             sums.iter_mut().zip(row).for_each(|(s, &x)| *s += x);

@@ -2,6 +2,7 @@
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 
+mod additive;
 mod attention;
 mod attentional;
 mod cell;

@@ -8,20 +8,24 @@
 //! | tensor | shape | |
 //! |---|---|---|
 //! | `x` | `[N, G·h]` | projections of the inputs, bias included, made by one `linear` over all tokens |
-//! | `weights` | `[G·h·h + G·h]` | `W_hh [G·h, h]` and `b_hh [G·h]` flat, see [`flatten`] |
+//! | `weights` | `[G·h·h + G·h]` | `W_hh [G·h, h]` and `b_hh [G·h]` flat, see [`flatten`](super::flatten) |
 //! | `initial` | `[B, h]` | the state before the first step, zero if absent; an LSTM's cell starts at zero |
 //! | result | `[N, h]` | the state after each token |
 //!
-//! Forward: at step t the sentences still alive form one `[B_t, h]·[h, G·h]` product. Backward: a loop over the steps
-//! in reverse with one `[B_t, G·h]·[G·h, h]` product each, then a single product `dW_hh = dGᵀ·S'` over all N tokens.
-//! Saved for backward: four values a unit and token, and an LSTM's cells.
+//! Forward: each job takes some sentences through all their steps, with one `[B_t, h]·[h, G·h]` product a step over
+//! those still alive. Backward: the same in reverse, with one `[B_t, G·h]·[G·h, h]` product a step, then a single
+//! product `dW_hh = dGᵀ·S'` over all N tokens. Saved for backward: four values a unit and token, and an LSTM's cells.
+//! Neither results nor gradients depend on the number of threads.
 
-use super::cell::{Before, Cell, Gradients, SAVED};
-use super::gemm::{matmul, Mat, MatMut, Store, Threads};
+use super::cell::{Cell, Gradients};
+use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
+use super::linear::column_sums;
 use super::real::{simd, slice, tensor, values, with_real, Real};
-use super::schedule::{Direction, Schedule};
+use super::rows::{self, split_sentences};
+use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
 use candle_core::{bail, CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a recurrence runs.
@@ -50,16 +54,8 @@ pub fn recurrent(x: &Tensor, weights: &Tensor, initial: Option<&Tensor>, recurre
 
 struct Op<T> {
     recurrence: Recurrence,
-    saved: Mutex<Option<Saved<T>>>,
-}
-
-/// Time-major, see [`Schedule`].
-struct Saved<T> {
-    schedule: Schedule,
-    /// `[N, 4·h]`.
-    gates: Vec<T>,
-    /// `[N, h]` of an LSTM, else empty.
-    cells: Vec<T>,
+    /// Rows of what the cell saved, in the order of the tokens.
+    saved: Mutex<Option<Vec<T>>>,
 }
 
 /// Hands out what a forward pass saved; the second backward pass of one graph finds nothing.
@@ -80,56 +76,61 @@ pub(super) fn split_weights<T>(weights: &[T], gates_width: usize, gates: usize) 
     Ok((w, b, h))
 }
 
-/// Rows of `[B, h]` in the order of the ranks; zeros if there are none.
-pub(super) fn by_rank<T: Real>(rows: Option<&[T]>, order: &[usize], h: usize) -> Vec<T> {
-    let Some(rows) = rows else { return vec![T::zero(); order.len() * h] };
-    order.iter().flat_map(|&s| &rows[s * h..][..h]).copied().collect()
-}
-
 impl<T: Real> Op<T> {
     fn forward(&self, x: &[T], shape: &Shape, weights: &[T], initial: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
         let Recurrence { cell, direction, offsets } = &self.recurrence;
         let (n, width) = shape.dims2()?;
         let (w, bias, h) = split_weights(weights, width, cell.gates())?;
-        let schedule = Schedule::new(offsets, *direction);
-        let sentences = schedule.order.len();
-        if schedule.tokens.len() != n || initial.is_some_and(|s| s.len() != sentences * h) {
-            bail!("recurrent: {n} rows do not fit {sentences} sentences of {} tokens", schedule.tokens.len());
+        let sentences = offsets.len().saturating_sub(1);
+        if offsets.last().is_some_and(|&end| end != n) || initial.is_some_and(|s| s.len() != sentences * h) {
+            bail!("recurrent: {n} rows do not fit {sentences} sentences, {:?}", offsets.last());
         }
-        let mut hidden = by_rank(initial, &schedule.order, h);
-        let lstm_width = if *cell == Cell::Lstm { h } else { 0 };
-        let mut memory = vec![T::zero(); sentences * lstm_width];
-        let mut projected = vec![T::zero(); sentences * width];
-        let mut out = vec![T::zero(); n * h];
-        let mut gates = vec![T::zero(); n * SAVED * h];
-        let mut cells = vec![T::zero(); n * lstm_width];
-        for t in 0..schedule.steps() {
-            let alive = schedule.alive(t);
-            matmul(
-                MatMut::new(&mut projected, alive, width),
-                Store::Set,
-                T::one(),
-                Mat::new(&hidden, alive, h),
-                Mat::new(w, width, h).t(),
-                Threads::All,
-            );
-            for (rank, row) in schedule.rows(t).enumerate() {
-                let token = schedule.tokens[row];
-                let hidden = &mut hidden[rank * h..][..h];
-                let memory = &mut memory[rank * lstm_width..][..lstm_width];
-                cell.forward(
-                    &x[token * width..][..width],
-                    &projected[rank * width..][..width],
-                    bias,
-                    hidden,
-                    memory,
-                    &mut gates[row * SAVED * h..][..SAVED * h],
-                );
-                out[token * h..][..h].copy_from_slice(hidden);
-                cells[row * lstm_width..][..lstm_width].copy_from_slice(memory);
+        let w = Packed::new(Mat::new(w, width, h).t(), Threads::All);
+        let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
+        let mut out = rows::buffer(n * h);
+        let mut saved = rows::buffer(n * saved_width);
+        let lanes = offsets
+            .windows(2)
+            .zip(split_sentences(&mut out, offsets, h))
+            .zip(split_sentences(&mut saved, offsets, saved_width))
+            .enumerate()
+            .map(|(sentence, ((ends, out), saved))| Ahead { sentence, tokens: ends[0]..ends[1], out, saved })
+            .collect();
+        schedule::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
+            let mut hidden = vec![T::zero(); lanes.len() * h];
+            if let Some(initial) = initial {
+                gather(&mut hidden, initial, lanes.iter().map(|lane| lane.sentence), h);
             }
-        }
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { schedule, gates, cells });
+            let mut memory = vec![T::zero(); lanes.len() * memory_width];
+            let mut projected = vec![T::zero(); lanes.len() * width];
+            for t in 0..lanes[0].steps() {
+                let lanes = alive(&mut lanes, t);
+                if t > 0 || initial.is_some() {
+                    matmul_packed(
+                        MatMut::new(&mut projected, lanes.len(), width),
+                        Store::Set,
+                        Mat::new(&hidden, lanes.len(), h),
+                        &w,
+                        threads,
+                        |_| (),
+                    );
+                }
+                for (rank, lane) in lanes.iter_mut().enumerate() {
+                    let i = direction.token(t, lane.steps());
+                    let state = row_mut(&mut hidden, rank, h);
+                    cell.forward(
+                        row(x, lane.tokens.start + i, width),
+                        row(&projected, rank, width),
+                        bias,
+                        state,
+                        row_mut(&mut memory, rank, memory_width),
+                        row_mut(lane.saved, i, saved_width),
+                    );
+                    row_mut(lane.out, i, h).copy_from_slice(state);
+                }
+            }
+        });
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         Ok((T::to_cpu_storage_owned(out), (n, h).into()))
     }
 
@@ -141,95 +142,163 @@ impl<T: Real> Op<T> {
         res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Tensor, Tensor, Tensor)> {
-        let cell = self.recurrence.cell;
-        let Saved { schedule, gates, cells } = take_saved(&self.saved, "recurrent")?;
+        let Recurrence { cell, direction, offsets } = &self.recurrence;
+        let saved = take_saved(&self.saved, "recurrent")?;
         let (n, h) = res.dims2()?;
-        let width = cell.gates() * h;
-        let sentences = schedule.order.len();
+        let (width, sentences) = (cell.gates() * h, offsets.len().saturating_sub(1));
+        let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let grad = grad.contiguous()?;
         let (out, grad, weights) = (values::<T>(res)?, values::<T>(&grad)?, values::<T>(weights)?);
-        let w = &weights[..width * h];
-        let before = match initial {
-            Some(initial) => states_before(&schedule, &out, Some(&values::<T>(initial)?), h),
-            None => states_before(&schedule, &out, None, h),
-        };
-        let lstm_width = if cell == Cell::Lstm { h } else { 0 };
-        let zeros = vec![T::zero(); lstm_width];
-        let mut dh = vec![T::zero(); sentences * h];
-        let mut dm = vec![T::zero(); sentences * lstm_width];
-        let mut dx = vec![T::zero(); n * width];
-        let mut dg = vec![T::zero(); n * width];
-        for t in (0..schedule.steps()).rev() {
-            let rows = schedule.rows(t);
-            for (rank, row) in rows.clone().enumerate() {
-                let token = schedule.tokens[row];
-                let dh = &mut dh[rank * h..][..h];
-                add_to(dh, &grad[token * h..][..h]);
-                let cell_at = |row: usize| &cells[row * lstm_width..][..lstm_width];
-                cell.backward(
-                    &gates[row * SAVED * h..][..SAVED * h],
-                    Before {
-                        hidden: &before[row * h..][..h],
-                        memory: if t == 0 { &zeros } else { cell_at(schedule.before(t) + rank) },
-                        memory_after: cell_at(row),
-                    },
-                    Gradients {
-                        dh,
-                        dm: &mut dm[rank * lstm_width..][..lstm_width],
-                        dx: &mut dx[token * width..][..width],
-                        dg: &mut dg[row * width..][..width],
-                    },
-                );
+        let initial = initial.map(values::<T>).transpose()?;
+        let (out, grad, initial): (&[T], &[T], Option<&[T]>) = (&out, &grad, initial.as_deref());
+        let w = Packed::new(Mat::new(&weights[..width * h], width, h), Threads::All);
+        let first_memory = vec![T::zero(); memory_width];
+        let mut before = rows::buffer(n * h);
+        let mut dx = rows::buffer(n * width);
+        let mut dg = rows::buffer(n * width);
+        let mut dinitial = vec![T::zero(); sentences * h];
+        let lanes = offsets
+            .windows(2)
+            .zip(split_sentences(&mut before, offsets, h))
+            .zip(split_sentences(&mut dx, offsets, width))
+            .zip(split_sentences(&mut dg, offsets, width))
+            .zip(dinitial.chunks_exact_mut(h.max(1)))
+            .enumerate()
+            .map(|(sentence, ((((ends, before), dx), dg), dinitial))| Back {
+                sentence,
+                tokens: ends[0]..ends[1],
+                before,
+                dx,
+                dg,
+                dinitial,
+            })
+            .collect();
+        schedule::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
+            for lane in &mut lanes {
+                let initial = initial.map(|states| row(states, lane.sentence, h));
+                states_before(lane.before, &out[lane.tokens.start * h..], h, initial, *direction, h);
             }
-            matmul(
-                MatMut::new(&mut dh, rows.len(), h),
-                Store::Add,
-                T::one(),
-                Mat::new(&dg[rows.start * width..], rows.len(), width),
-                Mat::new(w, width, h),
-                Threads::All,
-            );
-        }
-        let mut dweights = vec![T::zero(); weights.len()];
+            let mut dh = vec![T::zero(); lanes.len() * h];
+            let mut dm = vec![T::zero(); lanes.len() * memory_width];
+            let mut dprojected = vec![T::zero(); lanes.len() * width];
+            for t in (0..lanes[0].steps()).rev() {
+                let lanes = alive(&mut lanes, t);
+                for (rank, lane) in lanes.iter_mut().enumerate() {
+                    let (start, steps) = (lane.tokens.start, lane.steps());
+                    let i = direction.token(t, steps);
+                    let dh = row_mut(&mut dh, rank, h);
+                    add_to(dh, row(grad, start + i, h));
+                    let memory = match t {
+                        0 => &first_memory,
+                        _ => &row(&saved, start + direction.token(t - 1, steps), saved_width)[4 * h..],
+                    };
+                    let dg = row_mut(&mut dprojected, rank, width);
+                    let dm = row_mut(&mut dm, rank, memory_width);
+                    let dx = row_mut(lane.dx, i, width);
+                    let saved = row(&saved, start + i, saved_width);
+                    cell.backward(saved, row(lane.before, i, h), memory, Gradients { dh, dm, dx, dg });
+                    row_mut(lane.dg, i, width).copy_from_slice(dg);
+                }
+                if t > 0 || initial.is_some() {
+                    matmul_packed(
+                        MatMut::new(&mut dh, lanes.len(), h),
+                        Store::Add,
+                        Mat::new(&dprojected, lanes.len(), width),
+                        &w,
+                        threads,
+                        |_| (),
+                    );
+                }
+            }
+            for (lane, dh) in lanes.iter_mut().zip(dh.chunks_exact(h)) {
+                lane.dinitial.copy_from_slice(dh);
+            }
+        });
+        let mut dweights = rows::buffer(weights.len());
         let (dw, db) = dweights.split_at_mut(width * h);
-        matmul(
-            MatMut::new(dw, width, h),
-            Store::Set,
-            T::one(),
-            Mat::new(&dg, n, width).t(),
-            Mat::new(&before, n, h),
-            Threads::All,
-        );
-        add_rows(db, &dg);
-        let dinitial = to_sentences(&dh, &schedule.order, h);
-        let count = weights.len();
-        Ok((tensor(dx, (n, width)), tensor(dweights, count), tensor(dinitial, (sentences, h))))
+        let (dg_t, before) = (Mat::new(&dg, n, width).t(), Mat::new(&before, n, h));
+        matmul(MatMut::new(dw, width, h), Store::Set, T::one(), dg_t, before, Threads::All);
+        bias_gradient(db, &dg, width);
+        Ok((tensor(dx, (n, width)), tensor(dweights, weights.len()), tensor(dinitial, (sentences, h))))
     }
 }
 
-/// The state before each step, time-major `[N, h]`, from the packed states and the initial ones.
-pub(super) fn states_before<T: Real>(schedule: &Schedule, out: &[T], initial: Option<&[T]>, h: usize) -> Vec<T> {
-    let mut before = vec![T::zero(); schedule.tokens.len() * h];
-    let mut rows = before.chunks_exact_mut(h.max(1));
-    for t in 0..schedule.steps() {
-        for (rank, row) in rows.by_ref().take(schedule.alive(t)).enumerate() {
-            match (t, initial) {
-                (0, Some(initial)) => row.copy_from_slice(&initial[schedule.order[rank] * h..][..h]),
-                (0, None) => {}
-                _ => row.copy_from_slice(&out[schedule.tokens[schedule.before(t) + rank] * h..][..h]),
-            }
+/// A sentence on its way forward.
+struct Ahead<'a, T> {
+    sentence: usize,
+    tokens: Range<usize>,
+    out: &'a mut [T],
+    saved: &'a mut [T],
+}
+
+impl<T: Real> Lane for Ahead<'_, T> {
+    fn steps(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+/// A sentence on its way back.
+struct Back<'a, T> {
+    sentence: usize,
+    tokens: Range<usize>,
+    /// The state before each token.
+    before: &'a mut [T],
+    dx: &'a mut [T],
+    /// Gradients of the states' projections.
+    dg: &'a mut [T],
+    dinitial: &'a mut [T],
+}
+
+impl<T: Real> Lane for Back<'_, T> {
+    fn steps(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+/// Row `i` of a matrix of `width` columns.
+pub(super) fn row<T>(matrix: &[T], i: usize, width: usize) -> &[T] {
+    &matrix[i * width..][..width]
+}
+
+/// Row `i` of a matrix of `width` columns, to write to.
+pub(super) fn row_mut<T>(matrix: &mut [T], i: usize, width: usize) -> &mut [T] {
+    &mut matrix[i * width..][..width]
+}
+
+/// Copies the rows of the chosen sentences.
+pub(super) fn gather<T: Real>(to: &mut [T], from: &[T], sentences: impl Iterator<Item = usize>, h: usize) {
+    for (to, sentence) in to.chunks_exact_mut(h).zip(sentences) {
+        to.copy_from_slice(row(from, sentence, h));
+    }
+}
+
+/// Fills in the state before each token of a sentence, from the states after them (at the beginning of rows of `width`
+/// values) and the initial one, zero if absent.
+pub(super) fn states_before<T: Real>(
+    before: &mut [T],
+    out: &[T],
+    width: usize,
+    initial: Option<&[T]>,
+    direction: Direction,
+    h: usize,
+) {
+    let steps = before.len() / h;
+    for t in 0..steps {
+        let to = row_mut(before, direction.token(t, steps), h);
+        match (t, initial) {
+            (0, Some(initial)) => to.copy_from_slice(initial),
+            (0, None) => to.fill(T::zero()),
+            _ => to.copy_from_slice(&row(out, direction.token(t - 1, steps), width)[..h]),
         }
     }
-    before
 }
 
-/// Rows by rank back in the order of the sentences.
-pub(super) fn to_sentences<T: Real>(rows: &[T], order: &[usize], h: usize) -> Vec<T> {
-    let mut sentences = vec![T::zero(); rows.len()];
-    for (rank, &s) in order.iter().enumerate() {
-        sentences[s * h..][..h].copy_from_slice(&rows[rank * h..][..h]);
-    }
-    sentences
+/// Gradient of a bias: sums of the first columns of rows of `width` values.
+pub(super) fn bias_gradient<T: Real>(db: &mut [T], rows: &[T], width: usize) {
+    let jobs = rows.chunks(rows::BLOCK * width.max(1)).collect();
+    let sums = rows::sum_in_order(rows::map(jobs, rows.len(), |rows| column_sums(rows, width)));
+    db.fill(T::zero());
+    add_to(db, &sums);
 }
 
 simd! {
@@ -237,17 +306,6 @@ simd! {
 pub(super) fn add_to<T: Real>(sum: &mut [T], x: &[T]) {
     for (sum, &x) in sum.iter_mut().zip(x) {
         *sum += x;
-    }
-}
-}
-
-simd! {
-/// `sums[j] += Σ_i rows[i, j]`.
-pub(super) fn add_rows<T: Real>(sums: &mut [T], rows: &[T]) {
-    for row in rows.chunks_exact(sums.len().max(1)) {
-        for (sum, &x) in sums.iter_mut().zip(row) {
-            *sum += x;
-        }
     }
 }
 }
@@ -302,8 +360,9 @@ impl<T: Real> CustomOp3 for Op<T> {
 mod tests {
     use super::super::cell::reference::step;
     use super::*;
-    use crate::ops::check::{agree, agree_with_differences, random, Input};
+    use crate::ops::check::{agree, agree_with_differences, random, same_for_any_threads, Input};
     use candle_core::{DType, Device};
+    use proptest::prelude::*;
 
     fn offsets(lengths: &[usize]) -> Arc<Vec<usize>> {
         let mut offsets = vec![0];
@@ -369,6 +428,25 @@ mod tests {
     fn gradients_agree_with_finite_differences() {
         for (r, inputs) in cases(&[3, 1, 4], 3) {
             agree_with_differences(&inputs, |x| fused(x, &r));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn any_lengths_agree_with_plain_candle(lengths in prop::collection::vec(0usize..6, 1..40), h in 1usize..9) {
+            prop_assume!(lengths.iter().any(|&n| n > 0));
+            for (r, inputs) in cases(&lengths, h) {
+                agree(&inputs, |x| fused(x, &r), |x| plain(x, &r, h));
+            }
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let lengths: Vec<usize> = (0..50).map(|i| i * 5 % 7).collect();
+        for (r, inputs) in cases(&lengths, 48) {
+            same_for_any_threads(&inputs, |x| fused(x, &r));
         }
     }
 

@@ -3,24 +3,19 @@
 //! A row of a state is `[s]` for a GRU and `[s | c]` for an LSTM, `[B, h]` or `[B, 2h]`; weights and inputs are laid
 //! out as in the operations over whole sequences, and so is the arithmetic.
 
-use super::attentional::{attend, Widths};
-use super::cell::{Cell, SAVED};
+use super::additive::attend;
+use super::attentional::Widths;
+use super::cell::Cell;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{tensor, values, with_real, Real};
-use super::recurrent::split_weights;
+use super::recurrent::{row, split_weights};
+use super::rows;
 use super::step_attention::Step;
 use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
 
-impl Cell {
-    /// Width of a row of a step's state: the hidden state, and an LSTM's cell.
-    pub const fn state_width(self, hidden: usize) -> usize {
-        match self {
-            Cell::Gru => hidden,
-            Cell::Lstm => 2 * hidden,
-        }
-    }
-}
+/// Rows of a job.
+const ROWS: usize = 16;
 
 /// The next state of every row: `x [B, G·h]`, `weights` = `W_hh`, `b_hh` flat, `state [B, h or 2h]`.
 ///
@@ -81,19 +76,23 @@ fn reading_step<T: Real>(
     let weights = widths.weights(&flat, cell)?;
     let mut states = values::<T>(state)?.to_vec();
     let projected = project(&states, rows, cell.state_width(h), weights.state, width + a, h);
-    let mut contexts = vec![T::zero(); rows * e];
-    let mut alphas = Vec::new();
-    for (row, &Range { start: from, end: to }) in ranges.iter().enumerate() {
-        alphas.resize(to - from, T::zero());
-        attend(
-            &projected[row * (width + a) + width..][..a],
-            &keys[from * a..to * a],
-            &source_values[from * e..to * e],
-            weights.v,
-            &mut alphas,
-            &mut contexts[row * e..][..e],
-        );
-    }
+    let mut contexts = rows::buffer(rows * e);
+    let jobs = contexts.chunks_mut(ROWS * e).zip(ranges.chunks(ROWS)).enumerate().collect();
+    let read: usize = ranges.iter().map(Range::len).sum();
+    rows::run(jobs, read * (a + e), |(block, (contexts, ranges)): (usize, (&mut [T], &[Range<usize>]))| {
+        let mut alphas = Vec::new();
+        for (i, (context, range)) in contexts.chunks_exact_mut(e).zip(ranges).enumerate() {
+            alphas.resize(range.len(), T::zero());
+            attend(
+                &row(&projected, block * ROWS + i, width + a)[width..],
+                &keys[range.start * a..range.end * a],
+                &source_values[range.start * e..range.end * e],
+                weights.v,
+                &mut alphas,
+                context,
+            );
+        }
+    });
     let mut inputs = values::<T>(x)?.to_vec();
     matmul(
         MatMut::new(&mut inputs, rows, width),
@@ -116,7 +115,7 @@ fn check_state(cell: Cell, state: &Tensor, rows: usize, h: usize) -> Result<()> 
 
 /// `W·s` of every row: `[rows, out]`.
 fn project<T: Real>(states: &[T], rows: usize, state_width: usize, w: &[T], out: usize, h: usize) -> Vec<T> {
-    let mut projected = vec![T::zero(); rows * out];
+    let mut projected = rows::buffer(rows * out);
     matmul(
         MatMut::new(&mut projected, rows, out),
         Store::Set,
@@ -130,11 +129,14 @@ fn project<T: Real>(states: &[T], rows: usize, state_width: usize, w: &[T], out:
 
 /// Applies the cell to every row in place; `stride`: from row to row of `projected`.
 fn advance<T: Real>(cell: Cell, x: &[T], projected: &[T], stride: usize, bias: &[T], states: &mut [T], h: usize) {
-    let width = cell.gates() * h;
-    let mut saved = vec![T::zero(); SAVED * h];
-    for (row, state) in states.chunks_exact_mut(cell.state_width(h)).enumerate() {
-        let (hidden, memory) = state.split_at_mut(h);
-        let (x, g) = (&x[row * width..][..width], &projected[row * stride..][..width]);
-        cell.forward(x, g, bias, hidden, memory, &mut saved);
-    }
+    let (width, state_width) = (cell.gates() * h, cell.state_width(h));
+    let jobs = states.chunks_mut(ROWS * state_width).enumerate().collect();
+    rows::run(jobs, x.len(), |(block, states): (usize, &mut [T])| {
+        let mut saved = rows::buffer(cell.saved_width(h));
+        for (i, state) in states.chunks_exact_mut(state_width).enumerate() {
+            let (hidden, memory) = state.split_at_mut(h);
+            let i = block * ROWS + i;
+            cell.forward(row(x, i, width), &row(projected, i, stride)[..width], bias, hidden, memory, &mut saved);
+        }
+    });
 }

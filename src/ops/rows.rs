@@ -12,11 +12,11 @@ const SERIAL: usize = 16 * 1024;
 
 /// A vector of `n` floats with arbitrary content, to be overwritten whole. Zeroing the results of every operation first
 /// would cost a twentieth of a training step.
+#[expect(clippy::uninit_vec, reason = "results that are written in full need no zeros first")]
 pub(crate) fn buffer<T: Real>(n: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(n);
     // SAFETY: the capacity is n, every bit pattern is a float, and callers write each element before they read it.
-    #[expect(unsafe_code, reason = "results that are written in full need no zeros first")]
-    #[expect(clippy::uninit_vec, reason = "as above")]
+    #[expect(unsafe_code, reason = "as above")]
     unsafe {
         values.set_len(n);
     }

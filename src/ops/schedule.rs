@@ -1,7 +1,11 @@
-//! The order in which recurrences visit packed sentences: step by step, all sentences still alive side by side.
+//! How recurrences visit packed sentences.
 //!
-//! Sentences are ranked by length, longest first, so that the rows alive at step `t` are ranks `0..alive(t)` and form
-//! one dense block of a *time-major* matrix: row `starts[t] + rank` is step `t` of the sentence with that rank.
+//! Sentences do not depend on each other: each job carries some of them through all their steps and never waits for
+//! another job. A *lane* is what a job holds of one sentence. The lanes of a job are sorted by length, longest first,
+//! so that those alive at step t are the first ones and their states form one dense matrix.
+
+use super::gemm::Threads;
+use super::rows;
 
 /// Which end of each sentence a recurrence begins at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,72 +14,73 @@ pub enum Direction {
     Reverse,
 }
 
-/// Time-major order of the tokens of packed sentences.
-#[derive(Debug)]
-pub(super) struct Schedule {
-    /// Sentence of each rank; equal lengths keep their order.
-    pub(super) order: Vec<usize>,
-    /// First time-major row of each step, and the number of rows at the end.
-    pub(super) starts: Vec<usize>,
-    /// Packed token of each time-major row.
-    pub(super) tokens: Vec<usize>,
+impl Direction {
+    /// Token of step `t` in a sentence of `length` tokens.
+    pub(super) fn token(self, t: usize, length: usize) -> usize {
+        match self {
+            Direction::Forward => t,
+            Direction::Reverse => length - 1 - t,
+        }
+    }
 }
 
-impl Schedule {
-    /// `offsets`: borders of the packed sentences; empty sentences take part in no step.
-    pub(super) fn new(offsets: &[usize], direction: Direction) -> Self {
-        let sentences = offsets.len().saturating_sub(1);
-        let length = |s: usize| offsets[s + 1] - offsets[s];
-        let mut order: Vec<usize> = (0..sentences).collect();
-        order.sort_by_key(|&s| std::cmp::Reverse(length(s)));
-        let steps = order.first().map_or(0, |&s| length(s));
-        let (mut starts, mut tokens) = (vec![0], Vec::new());
-        let mut alive = sentences;
-        for t in 0..steps {
-            while length(order[alive - 1]) <= t {
-                alive -= 1;
-            }
-            tokens.extend(order[..alive].iter().map(|&s| match direction {
-                Direction::Forward => offsets[s] + t,
-                Direction::Reverse => offsets[s + 1] - 1 - t,
-            }));
-            starts.push(tokens.len());
-        }
-        Schedule { order, starts, tokens }
-    }
+/// Sentences that are worth a job: products with fewer rows than two tiles of the microkernel are slow.
+const FEWEST: usize = 12;
 
-    /// Number of steps: the length of the longest sentence.
-    pub(super) fn steps(&self) -> usize {
-        self.starts.len() - 1
-    }
+/// What a job holds of one sentence.
+pub(super) trait Lane: Send {
+    /// Number of steps.
+    fn steps(&self) -> usize;
+}
 
-    /// Time-major rows of step `t`.
-    pub(super) fn rows(&self, t: usize) -> std::ops::Range<usize> {
-        self.starts[t]..self.starts[t + 1]
+/// Deals lanes out to one job a thread and does the jobs: `work` gets the lanes of a job, longest first, and the threads
+/// it may share its products with. `elements` is the total work.
+pub(super) fn run<L: Lane>(mut lanes: Vec<L>, elements: usize, work: impl Fn(Vec<L>, Threads) + Sync + Send) {
+    let jobs = rayon::current_num_threads().min(lanes.len().div_ceil(FEWEST));
+    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.steps()));
+    let mut hands: Vec<Vec<L>> = (0..jobs).map(|_| Vec::new()).collect();
+    for (i, lane) in lanes.into_iter().enumerate() {
+        hands[i % jobs].push(lane);
     }
+    let threads = if jobs == 1 { Threads::All } else { Threads::One };
+    rows::run(hands, elements, |lanes| work(lanes, threads));
+}
 
-    /// Sentences alive at step `t`.
-    pub(super) fn alive(&self, t: usize) -> usize {
-        self.rows(t).len()
-    }
-
-    /// Rows of step `t` with the rows of the step before, rank by rank; only for `t` > 0.
-    pub(super) fn before(&self, t: usize) -> usize {
-        self.starts[t - 1]
-    }
+/// Lanes alive at step `t`: the first ones of a job.
+pub(super) fn alive<L: Lane>(lanes: &mut [L], t: usize) -> &mut [L] {
+    let count = lanes.partition_point(|lane| lane.steps() > t);
+    &mut lanes[..count]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+
+    impl Lane for usize {
+        fn steps(&self) -> usize {
+            *self
+        }
+    }
 
     #[test]
-    fn the_longest_sentence_comes_first_and_the_dead_leave() {
-        let schedule = Schedule::new(&[0, 1, 4, 4, 6], Direction::Forward);
-        assert_eq!(schedule.order, [1, 3, 0, 2]);
-        assert_eq!(schedule.starts, [0, 3, 5, 6]);
-        assert_eq!(schedule.tokens, [1, 4, 0, 2, 5, 3]);
-        assert_eq!(Schedule::new(&[0, 1, 4, 4, 6], Direction::Reverse).tokens, [3, 5, 0, 2, 4, 1]);
-        assert_eq!(Schedule::new(&[0], Direction::Forward).steps(), 0);
+    fn jobs_get_equal_shares_and_the_longest_come_first() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for (lanes, jobs) in [(0, 0), (1, 1), (12, 1), (13, 2), (31, 2)] {
+            let lengths: Vec<usize> = (0..lanes).map(|i| i * 7 % 5).collect();
+            let hands = Mutex::new(Vec::new());
+            pool.install(|| run(lengths.clone(), 0, |lanes, _| hands.lock().unwrap().push(lanes)));
+            let hands = hands.into_inner().unwrap();
+            assert_eq!(hands.len(), jobs);
+            assert!(hands.iter().all(|hand| hand.is_sorted_by(|a, b| a >= b) && hand.len().abs_diff(lanes / jobs) < 2));
+            assert_eq!(hands.iter().flatten().sum::<usize>(), lengths.iter().sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn the_dead_leave() {
+        let mut lanes = [3usize, 2, 2, 0];
+        assert_eq!([0, 1, 2, 3].map(|t| alive(&mut lanes, t).len()), [3, 3, 1, 0]);
+        assert_eq!([0, 2].map(|t| Direction::Reverse.token(t, 3)), [2, 0]);
     }
 }

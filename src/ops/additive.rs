@@ -1,0 +1,103 @@
+//! Additive attention of one query over its sentence, the inner loops of `attentional`:
+//!
+//! ```text
+//! e_i = vᵀ tanh(q + key_i)   α = softmax(e)   c = Σ_i α_i · value_i
+//! ```
+//! Backward, with y_i = tanh(q + key_i): dα_i = dc·value_i; de = α ⊙ (dα − α·dα); dvalue_i = α_i·dc;
+//! dq = Σ_i dkey_i, dkey_i = de_i · v ⊙ (1 − y_i²); dv = Σ_i de_i · y_i.
+
+use super::real::{dot, max, simd, sum, Real, LANES};
+
+simd! {
+    /// α (into `weights`) and the context of one query over the keys `[n, a]` and values `[n, e]` of its sentence.
+    pub(super) fn attend<T: Real>(
+        query: &[T],
+        keys: &[T],
+        values: &[T],
+        v: &[T],
+        weights: &mut [T],
+        context: &mut [T],
+    ) {
+        for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
+            *score = score_of(query, key, v);
+        }
+        let top = max(weights);
+        for weight in weights.iter_mut() {
+            *weight = (*weight - top).exp();
+        }
+        let scale = T::one() / sum(weights);
+        context.fill(T::zero());
+        for (weight, value) in weights.iter_mut().zip(values.chunks_exact(context.len())) {
+            *weight *= scale;
+            for (c, &x) in context.iter_mut().zip(value) {
+                *c += *weight * x;
+            }
+        }
+    }
+}
+
+/// vᵀ tanh(q + k), in [`LANES`] partial sums.
+#[inline(always)]
+fn score_of<T: Real>(query: &[T], key: &[T], v: &[T]) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let (query, query_rest) = query.as_chunks::<LANES>();
+    let (key, key_rest) = key.as_chunks::<LANES>();
+    let (v, v_rest) = v.as_chunks::<LANES>();
+    for ((q, k), v) in query.iter().zip(key).zip(v) {
+        for i in 0..LANES {
+            lanes[i] += v[i] * Real::tanh(q[i] + k[i]);
+        }
+    }
+    for (((lane, &q), &k), &v) in lanes.iter_mut().zip(query_rest).zip(key_rest).zip(v_rest) {
+        *lane += v * Real::tanh(q + k);
+    }
+    sum(&lanes)
+}
+
+simd! {
+/// From the gradient of a context: adds that of the values, and sets that of the scores (through the softmax).
+pub(super) fn attend_values_backward<T: Real>(
+    alphas: &[T],
+    values: &[T],
+    dcontext: &[T],
+    dvalues: &mut [T],
+    dscores: &mut [T],
+) {
+    let e = dcontext.len();
+    for (i, (value, dvalue)) in values.chunks_exact(e).zip(dvalues.chunks_exact_mut(e)).enumerate() {
+        dscores[i] = dot(dcontext, value);
+        for (d, &c) in dvalue.iter_mut().zip(dcontext) {
+            *d += alphas[i] * c;
+        }
+    }
+    let mean = dot(alphas, dscores);
+    for (d, &alpha) in dscores.iter_mut().zip(alphas) {
+        *d = alpha * (*d - mean);
+    }
+}
+}
+
+simd! {
+/// From the gradient of one query's scores: adds those of query, keys and `v`.
+pub(super) fn scores_backward<T: Real>(
+    dscores: &[T],
+    query: &[T],
+    keys: &[T],
+    v: &[T],
+    dquery: &mut [T],
+    dkeys: &mut [T],
+    dv: &mut [T],
+) {
+    let a = query.len();
+    let (v, dquery, dv) = (&v[..a], &mut dquery[..a], &mut dv[..a]);
+    for ((key, dkey), &dscore) in keys.chunks_exact(a).zip(dkeys.chunks_exact_mut(a)).zip(dscores) {
+        for j in 0..a {
+            let y = Real::tanh(query[j] + key[j]);
+            let d = dscore * v[j] * (T::one() - y * y);
+            dv[j] += dscore * y;
+            dquery[j] += d;
+            dkey[j] += d;
+        }
+    }
+}
+}
