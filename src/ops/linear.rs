@@ -129,13 +129,12 @@ impl Linear {
         let mut dz = rows::buffer(dy.len());
         let jobs = dz.chunks_mut(block).zip(dy.chunks(block).zip(z.chunks(block))).enumerate().collect();
         let sums = rows::map(jobs, dy.len(), |(i, (dz, (dy, z)))| {
-            dz.copy_from_slice(dy);
-            differentiate(dz, z, self.activation, mask, i * block);
-            if bias {
-                column_sums(dz, outer)
-            } else {
-                Vec::new()
+            let mut sums = vec![T::zero(); if bias { outer } else { 0 }];
+            let rows = dz.chunks_exact_mut(outer).zip(dy.chunks_exact(outer).zip(z.chunks_exact(outer)));
+            for (row, (dz, (dy, z))) in rows.enumerate() {
+                differentiate(dz, dy, z, self.activation, mask, i * block + row * outer, &mut sums);
             }
+            sums
         });
         Ok((Cow::Owned(dz), bias.then(|| rows::sum_in_order(sums))))
     }
@@ -253,10 +252,21 @@ simd! {
 }
 
 simd! {
-    /// dz = dy ⊙ m ⊙ φ′ in place; `z` is y itself for ReLU.
-    fn differentiate<T: Real>(dz: &mut [T], z: &[T], activation: Activation, mask: Option<Mask<T>>, first: usize) {
-        if let Some(mask) = mask {
-            dz.iter_mut().enumerate().for_each(|(i, dz)| *dz *= mask.factor(first + i));
+    /// dz = dy ⊙ m ⊙ φ′ of one row, added to `sums`; `z` is y itself for ReLU.
+    fn differentiate<T: Real>(
+        dz: &mut [T],
+        dy: &[T],
+        z: &[T],
+        activation: Activation,
+        mask: Option<Mask<T>>,
+        first: usize,
+        sums: &mut [T],
+    ) {
+        match mask {
+            None => dz.copy_from_slice(dy),
+            Some(mask) => {
+                dz.iter_mut().zip(dy).enumerate().for_each(|(i, (dz, &dy))| *dz = dy * mask.factor(first + i));
+            }
         }
         let pairs = dz.iter_mut().zip(z);
         let one = T::one();
@@ -276,6 +286,7 @@ simd! {
                 *dz *= one - t * t;
             }),
         }
+        sums.iter_mut().zip(dz).for_each(|(sum, &mut dz)| *sum += dz);
     }
 }
 

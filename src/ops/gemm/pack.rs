@@ -3,7 +3,7 @@
 
 use super::kernel::Kernel;
 use super::{Mat, Threads};
-use crate::ops::real::{Level, Real};
+use crate::ops::real::{simd, Level, Real};
 use crate::ops::rows;
 
 /// Steps of k packed together: a panel of the right operand then takes half of a small L1 cache.
@@ -71,20 +71,22 @@ impl<T: Real> Packed<T> {
 /// Panels of one packing job.
 const PANELS: usize = 16;
 
-/// Packs the rows of `a` (at most `width`) side by side: `width` values for each of its columns, zeros for rows it
-/// lacks.
-pub(super) fn strip<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
-    if a.rows < width {
-        out.fill(T::zero());
-    }
-    match width {
-        4 => strip_of::<T, 4>(out, a),
-        6 => strip_of::<T, 6>(out, a),
-        8 => strip_of::<T, 8>(out, a),
-        12 => strip_of::<T, 12>(out, a),
-        16 => strip_of::<T, 16>(out, a),
-        32 => strip_of::<T, 32>(out, a),
-        _ => general(out, width, a),
+simd! {
+    /// Packs the rows of `a` (at most `width`) side by side: `width` values for each of its columns, zeros for rows it
+    /// lacks.
+    pub(super) fn strip<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
+        if a.rows < width {
+            out.fill(T::zero());
+        }
+        match width {
+            4 => strip_of::<T, 4>(out, a),
+            6 => strip_of::<T, 6>(out, a),
+            8 => strip_of::<T, 8>(out, a),
+            12 => strip_of::<T, 12>(out, a),
+            16 => strip_of::<T, 16>(out, a),
+            32 => strip_of::<T, 32>(out, a),
+            _ => general(out, width, a),
+        }
     }
 }
 
@@ -97,6 +99,7 @@ fn general<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
 }
 
 /// The common cases, with the width known to the compiler.
+#[inline(always)]
 fn strip_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
     if a.rows < W {
         general(out, W, a);
@@ -110,7 +113,7 @@ fn strip_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
 }
 
 /// Values of one step already lie side by side, `stride` from step to step.
-#[inline(never)]
+#[inline(always)]
 fn interleaved<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize) {
     for (k, out) in out.as_chunks_mut::<W>().0.iter_mut().enumerate() {
         if let Some(values) = data[k * stride..].first_chunk::<W>() {
@@ -121,17 +124,21 @@ fn interleaved<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize
 
 /// Rows are dense: W of them, `stride` apart, read in blocks of 8 columns, so that each line of the cache is used while
 /// it is there.
-#[inline(never)]
+#[inline(always)]
 fn transposed<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize, columns: usize) {
     let (groups, _) = out.as_chunks_mut::<W>();
     let rows: [&[T]; W] = std::array::from_fn(|i| &data[i * stride..][..columns]);
     let mut done = 0;
-    for groups in groups.chunks_exact_mut(8) {
+    for groups in groups.as_chunks_mut::<8>().0 {
+        let mut block = [[T::zero(); 8]; W];
         for i in 0..W {
             if let Some(row) = rows[i][done..].first_chunk::<8>() {
-                for k in 0..8 {
-                    groups[k][i] = row[k];
-                }
+                block[i] = *row;
+            }
+        }
+        for k in 0..8 {
+            for i in 0..W {
+                groups[k][i] = block[i][k];
             }
         }
         done += 8;
