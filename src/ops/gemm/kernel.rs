@@ -42,6 +42,12 @@ pub(crate) struct Kernel<T> {
 pub(crate) trait Kernels: Sized {
     /// The one for these instructions, which the CPU must have.
     fn kernel(level: Level) -> Kernel<Self>;
+
+    /// Writes the first columns of `width` dense rows, `stride` apart, as groups of `width`; returns how many, from 0
+    /// to `columns`.
+    fn transpose(_out: &mut [Self], _width: usize, _data: &[Self], _stride: usize, _columns: usize) -> usize {
+        0
+    }
 }
 
 impl Kernels for f32 {
@@ -53,6 +59,22 @@ impl Kernels for f32 {
             Level::Avx2 => Kernel { mr: 6, nr: 16, run: x86::avx2 },
             _ => Kernel { mr: 4, nr: 8, run: portable::<f32> },
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn transpose(out: &mut [f32], width: usize, data: &[f32], stride: usize, columns: usize) -> usize {
+        // a block may write up to 7 values beyond its columns: the last columns are left to the caller
+        let blocks = columns.saturating_sub(8 / width + 1) / 8;
+        let fits = out.len() >= columns * width && (width == 0 || data.len() >= (width - 1) * stride + columns);
+        if !fits || blocks == 0 || Level::best() == Level::Portable {
+            return 0;
+        }
+        // SAFETY: the CPU has AVX2; rows and groups of all columns lie within their slices, as checked.
+        #[expect(unsafe_code, reason = "vector loads and stores through pointers, bounds checked above")]
+        unsafe {
+            x86::transpose(out.as_mut_ptr(), width, data.as_ptr(), stride, blocks);
+        }
+        8 * blocks
     }
 }
 
@@ -166,6 +188,42 @@ mod x86 {
                 }
             }
         };
+    }
+
+    /// `blocks` times 8 columns of `width` rows to groups of `width`.
+    ///
+    /// # Safety
+    /// Rows have 8·blocks columns or more; `out` has room for 7 values behind the last group; the CPU has AVX2.
+    #[target_feature(enable = "avx2")]
+    #[expect(unsafe_code, reason = "vector loads and stores through pointers; the caller checks bounds")]
+    pub(super) unsafe fn transpose(out: *mut f32, width: usize, data: *const f32, stride: usize, blocks: usize) {
+        for block in 0..blocks {
+            let (data, out) = (data.add(8 * block), out.add(8 * block * width));
+            // the last rows first: where they are fewer than 8, their groups spill into what is written next
+            for first in (0..width).step_by(8).rev() {
+                let row = |i: usize| match first + i < width {
+                    true => _mm256_loadu_ps(data.add((first + i) * stride)),
+                    false => _mm256_setzero_ps(),
+                };
+                let pairs = [(0, 1), (2, 3), (4, 5), (6, 7)].map(|(a, b)| (row(a), row(b)));
+                let [(a, b), (c, d), (e, f), (g, h)] =
+                    pairs.map(|(a, b)| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
+                let mut columns = [_mm256_setzero_ps(); 8];
+                let quads = [(a, c, e, g), (b, d, f, h)];
+                for (i, (a, c, e, g)) in quads.into_iter().enumerate() {
+                    let low = (_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(e, g, 0x44));
+                    let high = (_mm256_shuffle_ps(a, c, 0xEE), _mm256_shuffle_ps(e, g, 0xEE));
+                    for (j, (x, y)) in [low, high].into_iter().enumerate() {
+                        columns[2 * i + j] = _mm256_permute2f128_ps(x, y, 0x20);
+                        columns[2 * i + j + 4] = _mm256_permute2f128_ps(x, y, 0x31);
+                    }
+                }
+                // in their order, for the same reason
+                for (column, values) in columns.into_iter().enumerate() {
+                    _mm256_storeu_ps(out.add(column * width + first), values);
+                }
+            }
+        }
     }
 
     kernel!(

@@ -3,7 +3,7 @@
 
 use super::kernel::Kernel;
 use super::{Mat, Threads};
-use crate::ops::real::{simd, Level, Real};
+use crate::ops::real::{Level, Real};
 use crate::ops::rows;
 
 /// Steps of k packed together: a panel of the right operand then takes half of a small L1 cache.
@@ -44,10 +44,8 @@ impl<T: Real> Packed<T> {
             }
         }
         let pack = |(k, kc, column, part): (usize, usize, usize, &mut [T])| {
-            for (p, panel) in part.chunks_exact_mut(kc * nr).enumerate() {
-                let column = column + p * nr;
-                strip(panel, nr, b.t().part(column, nr.min(b.columns - column), k, kc));
-            }
+            let columns = (part.len() / kc).min(b.columns - column);
+            strips(part, nr, b.t().part(column, columns, k, kc));
         };
         match threads {
             Threads::One => jobs.into_iter().for_each(pack),
@@ -71,26 +69,38 @@ impl<T: Real> Packed<T> {
 /// Panels of one packing job.
 const PANELS: usize = 16;
 
-simd! {
-    /// Packs the rows of `a` (at most `width`) side by side: `width` values for each of its columns, zeros for rows it
-    /// lacks.
-    pub(super) fn strip<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
-        if a.rows < width {
-            out.fill(T::zero());
+/// Packs the rows of `a` in strips of `width`: in a strip, `width` values for each column of `a`, zeros for rows that the
+/// last strip lacks.
+pub(super) fn strips<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
+    match width {
+        4 => strips_of::<T, 4>(out, a),
+        6 => strips_of::<T, 6>(out, a),
+        8 => strips_of::<T, 8>(out, a),
+        12 => strips_of::<T, 12>(out, a),
+        16 => strips_of::<T, 16>(out, a),
+        32 => strips_of::<T, 32>(out, a),
+        _ => unreachable!("no kernel has strips of {width}"),
+    }
+}
+
+/// With the width known to the compiler.
+fn strips_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+    let whole = a.rows / W;
+    let (complete, partial) = out.split_at_mut(whole * W * a.columns);
+    if a.row_stride == 1 {
+        interleaved::<T, W>(complete, a);
+    } else {
+        for (s, out) in complete.chunks_exact_mut((W * a.columns).max(1)).enumerate() {
+            transposed::<T, W>(out, a.part(s * W, W, 0, a.columns));
         }
-        match width {
-            4 => strip_of::<T, 4>(out, a),
-            6 => strip_of::<T, 6>(out, a),
-            8 => strip_of::<T, 8>(out, a),
-            12 => strip_of::<T, 12>(out, a),
-            16 => strip_of::<T, 16>(out, a),
-            32 => strip_of::<T, 32>(out, a),
-            _ => general(out, width, a),
-        }
+    }
+    if a.rows % W > 0 {
+        general(partial, W, a.part(whole * W, a.rows % W, 0, a.columns));
     }
 }
 
 fn general<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
+    out.fill(T::zero());
     for (k, out) in out.chunks_exact_mut(width).enumerate() {
         for (i, out) in out[..a.rows].iter_mut().enumerate() {
             *out = a.data[i * a.row_stride + k * a.column_stride];
@@ -98,52 +108,28 @@ fn general<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
     }
 }
 
-/// The common cases, with the width known to the compiler.
-#[inline(always)]
-fn strip_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
-    if a.rows < W {
-        general(out, W, a);
-    } else if a.row_stride == 1 {
-        interleaved::<T, W>(out, a.data, a.column_stride);
-    } else if a.column_stride == 1 {
-        transposed::<T, W>(out, a.data, a.row_stride, a.columns);
-    } else {
-        general(out, W, a);
-    }
-}
-
-/// Values of one step already lie side by side, `stride` from step to step.
-#[inline(always)]
-fn interleaved<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize) {
-    for (k, out) in out.as_chunks_mut::<W>().0.iter_mut().enumerate() {
-        if let Some(values) = data[k * stride..].first_chunk::<W>() {
-            *out = *values;
+/// Values of one column already lie side by side: column by column to all strips. Strip by strip, the lines of a matrix
+/// whose columns are a power of two apart would push each other out of the cache before the next strip needs them.
+fn interleaved<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+    for k in 0..a.columns {
+        let column = &a.data[k * a.column_stride..][..a.rows];
+        let (groups, _) = column.as_chunks::<W>();
+        for (s, group) in groups.iter().enumerate() {
+            if let Some(out) = out[(s * a.columns + k) * W..].first_chunk_mut::<W>() {
+                *out = *group;
+            }
         }
     }
 }
 
-/// Rows are dense: W of them, `stride` apart, read in blocks of 8 columns, so that each line of the cache is used while
-/// it is there.
-#[inline(always)]
-fn transposed<T: Real, const W: usize>(out: &mut [T], data: &[T], stride: usize, columns: usize) {
-    let (groups, _) = out.as_chunks_mut::<W>();
-    let rows: [&[T]; W] = std::array::from_fn(|i| &data[i * stride..][..columns]);
-    let mut done = 0;
-    for groups in groups.as_chunks_mut::<8>().0 {
-        let mut block = [[T::zero(); 8]; W];
-        for i in 0..W {
-            if let Some(row) = rows[i][done..].first_chunk::<8>() {
-                block[i] = *row;
-            }
-        }
-        for k in 0..8 {
-            for i in 0..W {
-                groups[k][i] = block[i][k];
-            }
-        }
-        done += 8;
+/// W rows, dense in the common case: then in blocks of 8 columns, by vector instructions where the CPU has them.
+fn transposed<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+    if a.column_stride != 1 {
+        return general(out, W, a);
     }
-    for (k, group) in groups.iter_mut().enumerate().skip(done) {
+    let done = T::transpose(out, W, a.data, a.row_stride, a.columns);
+    let rows: [&[T]; W] = std::array::from_fn(|i| &a.data[i * a.row_stride..][..a.columns]);
+    for (k, group) in out.as_chunks_mut::<W>().0.iter_mut().enumerate().skip(done) {
         for i in 0..W {
             group[i] = rows[i][k];
         }

@@ -5,7 +5,7 @@
 //! on the number of threads, nor on the rows computed beside it.
 
 use super::kernel::{Kernel, Tile};
-use super::pack::{strip, Packed, KC};
+use super::pack::{strips, Packed, KC};
 use super::{Mat, MatMut, Store, Threads};
 use crate::ops::real::Real;
 use crate::ops::rows;
@@ -108,15 +108,15 @@ pub(super) fn multiply<T: Real>(
 /// The product of some rows of the left operand and some columns of the right one.
 fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: &Packed<T>) {
     let Kernel { mr, nr, run } = b.kernel();
-    let mut strips = rows::buffer(block.rows.div_ceil(mr) * mr * KC.min(a.columns));
+    let padded = block.rows.next_multiple_of(mr);
+    let mut packed = rows::buffer(padded * KC.min(a.columns));
     for k in (0..a.columns).step_by(KC) {
         let kc = KC.min(a.columns - k);
-        for (s, out) in strips.chunks_exact_mut(mr * kc).take(block.rows.div_ceil(mr)).enumerate() {
-            strip(out, mr, a.part(s * mr, mr.min(block.rows - s * mr), k, kc));
-        }
+        let packed = &mut packed[..padded * kc];
+        strips(packed, mr, a.part(0, block.rows, k, kc));
         for column in (0..block.columns).step_by(nr) {
             let panel = b.panel(k, block.column + column);
-            for (s, strip) in strips.chunks_exact(mr * kc).take(block.rows.div_ceil(mr)).enumerate() {
+            for (s, strip) in packed.chunks_exact(mr * kc).enumerate() {
                 let tile = Tile {
                     c: block.c.at(block.row + s * mr, block.column + column),
                     stride: block.c.stride,
