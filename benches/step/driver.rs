@@ -3,10 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
+use crate::machine::{self, Watch};
 use crate::shape::Shape;
 use crate::table::{self, Roof, Row};
 use crate::Args;
@@ -21,18 +23,47 @@ pub(crate) fn drive(args: &Args, shape: &Shape) -> Result<()> {
     if parameters.windows(2).any(|pair| pair[0] != pair[1]) {
         eprintln!("warning: the candidates differ in their number of parameters: {parameters:?}");
     }
-    let mut roofs = Vec::new();
-    for round in 0..args.rounds {
-        roofs.push(Roof { one: roof(1), all: roof(args.threads) });
-        for i in 0..candidates.len() {
-            let i = (i + round) % candidates.len();
-            candidates[i].work(args.steps)?;
+    let processes: Vec<u32> = candidates.iter().map(|candidate| candidate.child.id()).collect();
+    let mut patience = Duration::from_secs(args.patience);
+    let (mut roofs, mut busiest): (Vec<Roof>, f64) = (Vec::new(), 0.0);
+    while roofs.len() < args.rounds {
+        let start = Instant::now();
+        let quiet = machine::wait_for_quiet(&processes, patience);
+        let mut watch = Watch::start(processes.clone());
+        let roof = Roof { one: roof(1), all: roof(args.threads) };
+        let mut share = watch.share();
+        let (round, count) = (roofs.len(), candidates.len());
+        for i in 0..count {
+            watch = Watch::start(processes.clone());
+            candidates[(i + round) % count].work(args.steps)?;
+            share = share.max(watch.share());
         }
-        let seconds: Vec<String> = candidates.iter().map(|c| format!("{:.3}", c.row.seconds[round])).collect();
-        eprintln!("round {}: {} s, roof {:.0} GFLOP/s", round + 1, seconds.join(" "), roofs[round].all);
+        let seconds: Vec<String> =
+            candidates.iter().map(|c| c.row.seconds.last().map_or(String::new(), |s| format!("{s:.3}"))).collect();
+        let repeat = share > machine::QUIET && !patience.is_zero();
+        eprintln!(
+            "round {}: {} s, roof {:.0} GFLOP/s, others {:.0} %{}",
+            round + 1,
+            seconds.join(" "),
+            roof.all,
+            100.0 * share,
+            if repeat { ": not counted" } else { "" }
+        );
+        if repeat {
+            candidates.iter_mut().for_each(Candidate::forget);
+        } else {
+            roofs.push(roof);
+            busiest = busiest.max(share);
+        }
+        if repeat || !quiet {
+            patience = patience.saturating_sub(start.elapsed());
+        }
+    }
+    if busiest > machine::QUIET {
+        eprintln!("warning: other processes took up to {:.0} % of the machine: measure again", 100.0 * busiest);
     }
     let rows: Vec<Row> = candidates.into_iter().map(Candidate::finish).collect::<Result<_>>()?;
-    table::print(shape, args.threads, &roofs, &rows);
+    table::print(shape, args.threads, &roofs, &rows, busiest);
     Ok(())
 }
 
@@ -121,6 +152,11 @@ impl Candidate {
         self.row.peak_mib = steps.peak_rss_mib;
         self.row.loss = steps.loss;
         Ok(())
+    }
+
+    /// The last round does not count.
+    fn forget(&mut self) {
+        self.row.seconds.pop();
     }
 
     fn finish(mut self) -> Result<Row> {

@@ -11,9 +11,10 @@
 //!
 //! Each candidate is a process of its own that has warmed up and then waits. In each of `--rounds` rounds the floating-
 //! point roof is measured, then every candidate does `--steps` steps, in an order that rotates: what else the machine
-//! does hits all alike. Printed are medians over rounds of the round's median step; ratios are taken within a round,
-//! with their smallest and largest value. Peak memory is the process's high-water mark; "over base" is without what
-//! the process held before it made its model (for PyTorch: after `import torch`).
+//! does hits all alike. A round is repeated when other processes took over 5 % of the cores in a part of it, as far as
+//! `--patience` allows. Printed are medians over rounds of the round's median step; ratios are taken within a round, with their
+//! smallest and largest value. Peak memory is the process's high-water mark; "over base" is without what the process
+//! held before it made its model (for PyTorch: after `import torch`).
 //!
 //! GFLOP counts the matrix products of the Transformer (three per weight and token; attention's own products, norms,
 //! softmax and Adam are not counted): 92.8 GFLOP for the reference step. The last line is JSON.
@@ -23,6 +24,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the result of a benchmark")]
 
 mod driver;
+mod machine;
 mod serve;
 mod shape;
 mod table;
@@ -48,6 +50,9 @@ pub(crate) struct Args {
     /// Steps a candidate and round.
     #[arg(long, default_value_t = 3)]
     steps: usize,
+    /// Seconds to wait in all for a quiet machine, and to repeat disturbed rounds.
+    #[arg(long, default_value_t = 300)]
+    patience: u64,
     /// Interpreter with torch: adds PyTorch eager.
     #[arg(long)]
     python: Option<PathBuf>,

@@ -44,7 +44,8 @@ impl Spread {
     }
 }
 
-pub(crate) fn print(shape: &Shape, threads: usize, roofs: &[Roof], rows: &[Row]) {
+/// `others`: largest share of the machine that other processes took in a round.
+pub(crate) fn print(shape: &Shape, threads: usize, roofs: &[Roof], rows: &[Row], others: f64) {
     let one = Spread::of(roofs.iter().map(|roof| roof.one));
     let all = Spread::of(roofs.iter().map(|roof| roof.all));
     let gflop = shape.gflop();
@@ -100,7 +101,10 @@ pub(crate) fn print(shape: &Shape, threads: usize, roofs: &[Roof], rows: &[Row])
     });
     println!(
         "{}",
-        json!({"shape": shape, "threads": threads, "roof_one": one.json(), "roof": all.json(), "candidates": json_rows})
+        json!({
+            "shape": shape, "threads": threads, "roof_one": one.json(), "roof": all.json(), "others": rounded(others),
+            "candidates": json_rows,
+        })
     );
 }
 
