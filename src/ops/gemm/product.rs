@@ -116,7 +116,8 @@ fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b:
         }
         for column in (0..block.columns).step_by(nr) {
             let panel = b.panel(k, block.column + column);
-            for (s, strip) in strips.chunks_exact(mr * kc).take(block.rows.div_ceil(mr)).enumerate() {
+            let count = block.rows.div_ceil(mr);
+            for (s, strip) in strips.chunks_exact(mr * kc).take(count).enumerate() {
                 let tile = Tile {
                     c: block.c.at(block.row + s * mr, block.column + column),
                     stride: block.c.stride,
@@ -124,6 +125,8 @@ fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b:
                     columns: nr.min(block.columns - column),
                     alpha,
                     add: store == Store::Add || k > 0,
+                    // the next panel lies behind this one; each strip fetches its share of it
+                    ahead: panel.as_ptr().wrapping_add(panel.len() + panel.len() * s / count),
                 };
                 // SAFETY: strip and panel hold mr·kc and nr·kc elements; the tile lies in this job's block, which lies
                 // in the result (checked in `matmul`); `Packed` was made for a level that this CPU has.
