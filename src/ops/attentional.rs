@@ -25,7 +25,7 @@ use super::additive::{attend, attend_values_backward, scores_backward};
 use super::cell::{Cell, Gradients};
 use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use super::real::{slice, tensor, values, with_real, Real};
-use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, states_before, take_saved};
+use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, state_gradients, states_before, take_saved};
 use super::rows::{self, split_sentences};
 use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
@@ -237,12 +237,13 @@ impl<T: Real> Op<T> {
         let pairs = pairs(source, target);
         let mut before = rows::buffer(n * h);
         let mut dx = rows::buffer(n * width);
-        let mut dprojected = rows::buffer(n * (width + a));
+        let own = cell.own_columns(h);
+        let mut dprojected = rows::buffer(n * (own + a));
         let mut dv = vec![T::zero(); count * a];
         let lanes = sentences(source, target)
             .zip(split_sentences(&mut before, target, h))
             .zip(split_sentences(&mut dx, target, width))
-            .zip(split_sentences(&mut dprojected, target, width + a))
+            .zip(split_sentences(&mut dprojected, target, own + a))
             .zip(dv.chunks_exact_mut(a.max(1)))
             .zip(split_sentences(dkeys, source, a))
             .zip(split_sentences(dvalues, source, e))
@@ -320,7 +321,7 @@ impl<T: Real> Op<T> {
                         lane.dkeys,
                         lane.dv,
                     );
-                    row_mut(lane.dprojected, t, width + a).copy_from_slice(dprojection);
+                    row_mut(lane.dprojected, t, own + a).copy_from_slice(&dprojection[width - own..]);
                 }
                 matmul_packed(
                     MatMut::new(&mut dh, lanes.len(), h),
@@ -339,13 +340,9 @@ impl<T: Real> Op<T> {
         let (dw_state, rest) = rest.split_at_mut((width + a) * h);
         let (dbias, dv_sum) = rest.split_at_mut(width);
         let contexts = Mat::strided(if n == 0 { out } else { &out[h..] }, n, e, h + e);
-        let product = |c: MatMut<'_, T>, a: Mat<'_, T>, b: Mat<'_, T>| {
-            matmul(c, Store::Set, T::one(), a, b, Threads::All);
-        };
-        product(MatMut::new(dw_context, width, e), Mat::new(&dx, n, width).t(), contexts);
-        let dprojected_t = Mat::new(&dprojected, n, width + a).t();
-        product(MatMut::new(dw_state, width + a, h), dprojected_t, Mat::new(&before, n, h));
-        bias_gradient(dbias, &dprojected, width + a);
+        let dx_t = Mat::new(&dx, n, width).t();
+        matmul(MatMut::new(dw_context, width, e), Store::Set, T::one(), dx_t, contexts, Threads::All);
+        state_gradients([dw_state, dbias], [&dx, &dprojected], &before, [h, own]);
         bias_gradient(dv_sum, &dv, a);
         Ok([dx, dmemory, dweights])
     }
@@ -397,7 +394,7 @@ struct Back<'a, T> {
     /// The state before each token.
     before: &'a mut [T],
     dx: &'a mut [T],
-    /// Gradients of the states' projections, for the gates and the query.
+    /// Gradients of the states' projections where they are not `dx`: for a gate and the query.
     dprojected: &'a mut [T],
     dv: &'a mut [T],
     dkeys: &'a mut [T],

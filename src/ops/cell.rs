@@ -47,6 +47,14 @@ impl Cell {
         4 * hidden + self.memory_width(hidden)
     }
 
+    /// Columns, the last ones, in which the gradients of the two projections differ: a GRU's third gate.
+    pub(super) const fn own_columns(self, hidden: usize) -> usize {
+        match self {
+            Cell::Gru => hidden,
+            Cell::Lstm => 0,
+        }
+    }
+
     /// Advances one row: `hidden` (and `memory`, the LSTM's cell, else empty) go from the step before to this one.
     /// `g` is the state's projection without `bias`; `saved` is filled for [`Cell::backward`].
     pub(super) fn forward<T: Real>(

@@ -126,22 +126,27 @@ impl Real for f32 {
         f32::sqrt(self)
     }
 
-    /// Cephes' `tanhf`, both branches computed.
+    /// x·P(x²)/Q(x²), least squares on |x| ≤ 8.8 (relative error under 2·10⁻⁸ before rounding), ±1 beyond.
     #[inline(always)]
     fn tanh(self) -> f32 {
-        let magnitude = f32::abs(self);
-        let large = 1.0 - 2.0 / (Real::exp(2.0 * magnitude) + 1.0);
-        let z = self * self;
-        let mut p = -5.704_988_7e-3;
-        p = p * z + 2.063_909e-2;
-        p = p * z - 5.373_971_5e-2;
-        p = p * z + 1.333_144_2e-1;
-        p = p * z - 3.333_328e-1;
-        let small = p * z * self + self;
-        if magnitude < 0.625 {
-            small
+        const END: f32 = 8.8;
+        let x = if self > END { END } else { self };
+        let x = if x < -END { -END } else { x };
+        let z = x * x;
+        let mut p = 1.371_750_8e-8;
+        for c in [2.086_743_7e-5, 3.511_178e-3, 0.133_941_25, 1.0] {
+            p = p * z + c;
+        }
+        let mut q = 7.923_948e-7;
+        for c in [3.311_200_7e-4, 2.593_620_5e-2, 0.467_274_43, 1.0] {
+            q = q * z + c;
+        }
+        let y = x * p / q;
+        let y = if y > 1.0 { 1.0 } else { y };
+        if y < -1.0 {
+            -1.0
         } else {
-            large.copysign(self)
+            y
         }
     }
 

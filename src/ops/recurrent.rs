@@ -155,13 +155,14 @@ impl<T: Real> Op<T> {
         let first_memory = vec![T::zero(); memory_width];
         let mut before = rows::buffer(n * h);
         let mut dx = rows::buffer(n * width);
-        let mut dg = rows::buffer(n * width);
+        let own = cell.own_columns(h);
+        let mut dg = rows::buffer(n * own);
         let mut dinitial = vec![T::zero(); sentences * h];
         let lanes = offsets
             .windows(2)
             .zip(split_sentences(&mut before, offsets, h))
             .zip(split_sentences(&mut dx, offsets, width))
-            .zip(split_sentences(&mut dg, offsets, width))
+            .zip(split_sentences(&mut dg, offsets, own))
             .zip(dinitial.chunks_exact_mut(h.max(1)))
             .enumerate()
             .map(|(sentence, ((((ends, before), dx), dg), dinitial))| Back {
@@ -197,7 +198,7 @@ impl<T: Real> Op<T> {
                     let dx = row_mut(lane.dx, i, width);
                     let saved = row(&saved, start + i, saved_width);
                     cell.backward(saved, row(lane.before, i, h), memory, Gradients { dh, dm, dx, dg });
-                    row_mut(lane.dg, i, width).copy_from_slice(dg);
+                    row_mut(lane.dg, i, own).copy_from_slice(&dg[width - own..]);
                 }
                 if t > 0 || initial.is_some() {
                     matmul_packed(
@@ -216,9 +217,7 @@ impl<T: Real> Op<T> {
         });
         let mut dweights = rows::buffer(weights.len());
         let (dw, db) = dweights.split_at_mut(width * h);
-        let (dg_t, before) = (Mat::new(&dg, n, width).t(), Mat::new(&before, n, h));
-        matmul(MatMut::new(dw, width, h), Store::Set, T::one(), dg_t, before, Threads::All);
-        bias_gradient(db, &dg, width);
+        state_gradients([dw, db], [&dx, &dg], &before, [h, own]);
         Ok((tensor(dx, (n, width)), tensor(dweights, weights.len()), tensor(dinitial, (sentences, h))))
     }
 }
@@ -244,7 +243,7 @@ struct Back<'a, T> {
     /// The state before each token.
     before: &'a mut [T],
     dx: &'a mut [T],
-    /// Gradients of the states' projections.
+    /// Gradients of the states' projections where they are not `dx`.
     dg: &'a mut [T],
     dinitial: &'a mut [T],
 }
@@ -291,6 +290,30 @@ pub(super) fn states_before<T: Real>(
             _ => to.copy_from_slice(&row(out, direction.token(t - 1, steps), width)[..h]),
         }
     }
+}
+
+/// Gradients of `W_hh` (and of the rows after it, if `dw` has more) and `b_hh`. Those of the states' projections are
+/// `dx` but for its last `own` columns: rows of `dg` hold these, and the columns after them.
+pub(super) fn state_gradients<T: Real>(
+    [dw, db]: [&mut [T]; 2],
+    [dx, dg]: [&[T]; 2],
+    before: &[T],
+    [h, own]: [usize; 2],
+) {
+    let (n, width) = (before.len() / h, db.len());
+    let shared = width - own;
+    let rest = dw.len() / h - shared;
+    let (dw_shared, dw_rest) = dw.split_at_mut(shared * h);
+    let shared_columns = Mat::strided(dx, n, shared, width);
+    for (dw, rows, columns) in [(dw_shared, shared, shared_columns), (dw_rest, rest, Mat::new(dg, n, rest))] {
+        if rows > 0 {
+            let before = Mat::new(before, n, h);
+            matmul(MatMut::new(dw, rows, h), Store::Set, T::one(), columns.t(), before, Threads::All);
+        }
+    }
+    let (db_shared, db_own) = db.split_at_mut(shared);
+    bias_gradient(db_shared, dx, width);
+    bias_gradient(db_own, dg, rest);
 }
 
 /// Gradient of a bias: sums of the first columns of rows of `width` values.

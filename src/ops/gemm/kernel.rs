@@ -9,6 +9,9 @@ use crate::ops::real::{Level, Real};
 /// Steps in a row without a jump.
 const UNROLL: usize = 4;
 
+/// Elements of f32 in a line of the cache.
+const LINE: usize = 16;
+
 /// Largest tile of any kernel, in elements.
 const LARGEST_TILE: usize = 12 * 32;
 
@@ -23,6 +26,8 @@ pub(super) struct Tile<T> {
     pub(super) alpha: T,
     /// Adds to the old content instead of overwriting it.
     pub(super) add: bool,
+    /// What a later call reads: fetched into the cache on the way, a line for every few steps. It is never read here.
+    pub(super) ahead: *const T,
 }
 
 /// `tile = alpha · strip · panel` over `k` steps.
@@ -125,7 +130,7 @@ unsafe fn store<T: Real>(sums: &[T], nr: usize, tile: Tile<T>) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{store, Tile, LARGEST_TILE, UNROLL};
+    use super::{store, Tile, LARGEST_TILE, LINE, UNROLL};
     use std::arch::x86_64::*;
 
     /// Defines a kernel of `$mr` rows and two vectors of `$lanes`.
@@ -146,7 +151,7 @@ mod x86 {
                     _mm_prefetch(row.wrapping_add(NR - 1).cast(), _MM_HINT_T0);
                 }
                 let mut sums = [[$zero(); 2]; MR];
-                let (mut a, mut b) = (strip, panel);
+                let (mut a, mut b, mut ahead) = (strip, panel, tile.ahead);
                 macro_rules! step {
                     ($u:expr) => {
                         let (low, high) = ($load(b.add($u * NR)), $load(b.add($u * NR + $lanes)));
@@ -158,6 +163,8 @@ mod x86 {
                     };
                 }
                 for _ in 0..k / UNROLL {
+                    _mm_prefetch(ahead.cast(), _MM_HINT_T0);
+                    ahead = ahead.wrapping_add(LINE);
                     step!(0);
                     step!(1);
                     step!(2);

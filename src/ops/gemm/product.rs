@@ -116,6 +116,7 @@ fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b:
         strips(packed, mr, a.part(0, block.rows, k, kc));
         for column in (0..block.columns).step_by(nr) {
             let panel = b.panel(k, block.column + column);
+            let count = padded / mr;
             for (s, strip) in packed.chunks_exact(mr * kc).enumerate() {
                 let tile = Tile {
                     c: block.c.at(block.row + s * mr, block.column + column),
@@ -124,6 +125,8 @@ fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b:
                     columns: nr.min(block.columns - column),
                     alpha,
                     add: store == Store::Add || k > 0,
+                    // the next panel lies behind this one; each strip fetches its share of it
+                    ahead: panel.as_ptr().wrapping_add(panel.len() + panel.len() * s / count),
                 };
                 // SAFETY: strip and panel hold mr·kc and nr·kc elements; the tile lies in this job's block, which lies
                 // in the result (checked in `matmul`); `Packed` was made for a level that this CPU has.
