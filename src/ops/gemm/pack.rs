@@ -94,7 +94,7 @@ fn strips_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
             transposed::<T, W>(out, a.part(s * W, W, 0, a.columns));
         }
     }
-    if a.rows % W > 0 {
+    if !a.rows.is_multiple_of(W) {
         general(partial, W, a.part(whole * W, a.rows % W, 0, a.columns));
     }
 }
