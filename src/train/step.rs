@@ -42,7 +42,7 @@ impl Stepper<'_> {
     /// One update on `micro_batches`; the loss is the mean over all their target tokens. `first_micro_batch` names the
     /// dropout masks.
     pub fn update(&mut self, micro_batches: &[Batch], first_micro_batch: u64, context: &StepContext) -> Result<Update> {
-        // on a thread of the pool, so that this one works too while an operation waits for the others
+        // on a thread of the pool: from outside, every parallel loop would wake a worker and sleep until it is done
         rayon::scope(|_| self.compute(micro_batches, first_micro_batch, context))
     }
 
