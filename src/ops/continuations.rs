@@ -46,7 +46,7 @@ pub fn top_log_probabilities(
 
 simd! {
     /// The `k` largest values with their positions, largest first, equal ones in order of position.
-    fn top<T: Real>(values: &[T], k: usize) -> Vec<(u32, T)> {
+    pub(crate) fn top<T: Real>(values: &[T], k: usize) -> Vec<(u32, T)> {
         let mut best: Vec<(u32, T)> = Vec::with_capacity(k + 1);
         let mut least = T::NEG_INFINITY;
         for (block, values) in values.chunks(real::LANES).enumerate() {

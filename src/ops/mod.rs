@@ -31,6 +31,7 @@ pub use attention::{cross_attention, default_scale, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub use columns::{columns, join};
+pub(crate) use continuations::top;
 pub use continuations::top_log_probabilities;
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
 pub use embed::{embed, positions};
