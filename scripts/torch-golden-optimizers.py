@@ -5,10 +5,16 @@ Run:  python3 scripts/torch-golden-optimizers.py > tests/fixtures/torch-optimize
 (needs `pip install torch`; any recent version gives the same numbers to the tolerance of the test)
 """
 
+import inspect
 import json
 import math
 
 import torch
+import torch.optim._muon
+
+# Muon's iteration in the type of the parameters: torch rounds it to bfloat16, which no tolerance would survive
+iteration = inspect.getsource(torch.optim._muon._zeropower_via_newtonschulz)
+exec(iteration.replace("torch.bfloat16", "grad.dtype"), torch.optim._muon.__dict__)
 
 SHAPES = [[3, 4], [2, 5]]
 STEPS = 12
@@ -37,12 +43,18 @@ CASES = [
      torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.05}, None),
     ("sgd nesterov", {"name": "sgd", "weight_decay": 0.05, "sgd": {"momentum": 0.9, "nesterov": True}},
      torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05}, 1.0),
+    ("muon", {"name": "muon", "weight_decay": 0.1},
+     torch.optim.Muon, {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}, None),
+    ("muon original", {"name": "muon", "muon": {"momentum": 0.9, "nesterov": False, "scale": "original"}},
+     torch.optim.Muon, {"lr": 0.02, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}, None),
 ]
 
 
 def run(make, arguments, max_norm, dtype):
     params = [torch.tensor(v, dtype=dtype).reshape(s).requires_grad_() for v, s in zip(INITIAL, SHAPES)]
-    optimizer = make(params, foreach=False, **arguments)
+    if make is not torch.optim.Muon:
+        arguments = {"foreach": False, **arguments}
+    optimizer = make(params, **arguments)
     norms = []
     for gradients in GRADIENTS:
         for p, g in zip(params, gradients):

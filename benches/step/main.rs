@@ -6,6 +6,7 @@
 //! cargo bench --bench step -- --python PYTHON --preset gru              reference | gru | base
 //! cargo bench --bench step -- --python PYTHON --len 128 --batch 16      any size of a preset can be changed
 //! cargo bench --bench step -- --other OLD_EXECUTABLE                    beside another build of this benchmark
+//! cargo bench --bench step -- --optimizers --batch 256                  what each optimizer's update costs
 //! benches/sweep.sh --python PYTHON                                      length 16…256, vocabulary 4k…64k
 //! ```
 //!
@@ -25,6 +26,7 @@
 
 mod driver;
 mod machine;
+mod optimizers;
 mod serve;
 mod shape;
 mod table;
@@ -62,6 +64,9 @@ pub(crate) struct Args {
     /// Another build of this benchmark, as a further candidate; may be given again.
     #[arg(long)]
     other: Vec<PathBuf>,
+    /// Instead of whole steps: the update of every optimizer on the same gradients, over Adam's, as a share of a step.
+    #[arg(long)]
+    optimizers: bool,
     /// Be the server of our engine: the protocol is that of benches/peers/torch_step.py.
     #[arg(long)]
     serve: bool,
@@ -74,8 +79,9 @@ fn main() -> Result<()> {
     nmt_train::ops::keep_freed_memory();
     let args = Args::parse();
     let shape = args.shape.shape();
-    match args.serve {
-        true => serve::serve(&shape, args.threads),
-        false => driver::drive(&args, &shape),
+    match () {
+        () if args.serve => serve::serve(&shape, args.threads),
+        () if args.optimizers => optimizers::compare(&args, &shape),
+        () => driver::drive(&args, &shape),
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use nmt_train::batch::{Batch, Sequences};
 use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, RnnConfig};
-use nmt_train::model::{self, Vocabulary};
+use nmt_train::model::{self, Model, Vocabulary};
 use nmt_train::optim::{self, StepContext};
 use nmt_train::rng::{stream, Purpose};
 use nmt_train::train::{self, Stepper, Update};
@@ -19,15 +19,18 @@ use crate::shape::{Kind, Shape};
 /// Steps before the first measured one, as in the peer.
 const WARMUP: usize = 3;
 
+/// The model of this shape, with random weights.
+pub(crate) fn model(shape: &Shape) -> candle_core::Result<Box<dyn Model>> {
+    let (size, pad) = (shape.vocab, shape.vocab as u32 - 1);
+    let vocabulary = Vocabulary { source_size: size, target_size: size, source_pad: pad, target_pad: pad };
+    model::build(&config(shape), vocabulary, 1, DType::F32, &Device::Cpu)
+}
+
 /// Answers each line `N` on stdin with the times of N steps, until `quit` or the end.
 pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
     train::set_threads(threads);
     let base = train::peak_memory_bytes();
-    let vocabulary = {
-        let (size, pad) = (shape.vocab, shape.vocab as u32 - 1);
-        Vocabulary { source_size: size, target_size: size, source_pad: pad, target_pad: pad }
-    };
-    let model = model::build(&config(shape), vocabulary, 1, DType::F32, &Device::Cpu)?;
+    let model = model(shape)?;
     let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32);
     let batch = [batch(shape)];
     let mut done = 0;
@@ -84,7 +87,7 @@ fn config(shape: &Shape) -> ModelConfig {
 }
 
 /// Sentences of equal length, random tokens, `<pad>` among none of them.
-fn batch(shape: &Shape) -> Batch {
+pub(crate) fn batch(shape: &Shape) -> Batch {
     let mut rng = stream(1, Purpose::Text, 0);
     let mut side = || {
         let sentences: Vec<Vec<u32>> =

@@ -4,6 +4,7 @@
 mod data;
 mod diff;
 mod forms;
+mod hessian2;
 mod keys;
 mod load;
 mod model;
@@ -17,10 +18,12 @@ mod wording;
 
 pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
 pub use diff::{differences, Difference, Effect};
+pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{
-    AdamConfig, AdamwConfig, ClippedAdamConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleKind, SgdConfig,
+    AdamConfig, AdamwConfig, ClippedAdamConfig, MuonConfig, MuonScale, OptimizerConfig, OptimizerName, ScheduleConfig,
+    ScheduleKind, SgdConfig, SoapConfig,
 };
 pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};

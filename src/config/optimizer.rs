@@ -3,21 +3,27 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Hessian2Config;
+
 /// Which optimizer, and what all of them share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OptimizerConfig {
-    /// "adam", "adamw", "clipped-adam" or "sgd"; its own settings are in the table of that name.
+    /// "adam", "adamw", "clipped-adam", "hessian2", "muon", "sgd" or "soap"; its own settings are in the table of that
+    /// name.
     pub name: OptimizerName,
     /// Learning rate at the top of the schedule. Above 0.
     pub lr: f64,
-    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (adamw). It leaves biases,
-    /// gains and embedding tables alone. 0 or more.
+    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (all others). It leaves
+    /// biases, gains and embedding tables alone. 0 or more.
     pub weight_decay: f64,
     pub adam: AdamConfig,
     pub adamw: AdamwConfig,
     pub clipped_adam: ClippedAdamConfig,
+    pub hessian2: Hessian2Config,
+    pub muon: MuonConfig,
     pub sgd: SgdConfig,
+    pub soap: SoapConfig,
 }
 
 impl Default for OptimizerConfig {
@@ -29,7 +35,10 @@ impl Default for OptimizerConfig {
             adam: AdamConfig::default(),
             adamw: AdamwConfig::default(),
             clipped_adam: ClippedAdamConfig::default(),
+            hessian2: Hessian2Config::default(),
+            muon: MuonConfig::default(),
             sgd: SgdConfig::default(),
+            soap: SoapConfig::default(),
         }
     }
 }
@@ -40,7 +49,10 @@ pub enum OptimizerName {
     Adam,
     Adamw,
     ClippedAdam,
+    Hessian2,
+    Muon,
     Sgd,
+    Soap,
 }
 
 /// Adam (Kingma & Ba 2015), the numbers of Vaswani et al. 2017.
@@ -96,6 +108,63 @@ pub struct ClippedAdamConfig {
 impl Default for ClippedAdamConfig {
     fn default() -> Self {
         ClippedAdamConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0 }
+    }
+}
+
+/// Muon (Jordan et al. 2024): the momentum of each hidden weight made orthogonal; Adam for tables, biases and gains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct MuonConfig {
+    /// Decay of the momentum of hidden weights. In [0, 1).
+    pub momentum: f64,
+    /// Nesterov's look ahead.
+    pub nesterov: bool,
+    /// Newton-Schulz iterations. 1 or more.
+    pub iterations: usize,
+    /// Size of an update: "match-rms-adamw" (0.2·√max(out, in), so that Adam's rates fit) or "original" (√max(1, out/in)).
+    pub scale: MuonScale,
+    /// Adam's decay of the first moment, where Adam moves. In [0, 1).
+    pub beta1: f64,
+    /// Adam's decay of the second moment. In [0, 1).
+    pub beta2: f64,
+    /// Added to the root of Adam's second moment. Above 0.
+    pub eps: f64,
+}
+
+impl Default for MuonConfig {
+    fn default() -> Self {
+        let (beta1, beta2, eps) = (0.9, 0.98, 1e-9);
+        MuonConfig { momentum: 0.95, nesterov: true, iterations: 5, scale: MuonScale::MatchRmsAdamw, beta1, beta2, eps }
+    }
+}
+
+/// How large an update of Muon is; the names are PyTorch's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MuonScale {
+    Original,
+    MatchRmsAdamw,
+}
+
+/// SOAP (Vyas et al. 2024): Adam in the eigenbasis of Shampoo's factors; Adam for biases and gains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SoapConfig {
+    /// Decay of the first moment. In [0, 1).
+    pub beta1: f64,
+    /// Decay of the second moment and of Shampoo's factors. In [0, 1).
+    pub beta2: f64,
+    /// Added to the root of the second moment. Above 0.
+    pub eps: f64,
+    /// Updates between two refreshes of the eigenbases. 1 or more.
+    pub precondition_frequency: u64,
+    /// Sides longer than this keep the identity as their basis: the vocabulary side of tables. 1 or more.
+    pub max_precondition_dim: usize,
+}
+
+impl Default for SoapConfig {
+    fn default() -> Self {
+        SoapConfig { beta1: 0.95, beta2: 0.95, eps: 1e-8, precondition_frequency: 10, max_precondition_dim: 1024 }
     }
 }
 

@@ -56,6 +56,11 @@ impl Checks {
         self.rule((0.0..1.0).contains(&value), &[key], "must be in [0, 1)");
     }
 
+    /// In (0, 1).
+    fn open_share(&mut self, key: &'static str, value: f64) {
+        self.rule(value > 0.0 && value < 1.0, &[key], "must be in (0, 1)");
+    }
+
     fn above_zero(&mut self, key: &'static str, value: f64) {
         self.rule(value > 0.0 && value.is_finite(), &[key], "must be above 0");
     }
@@ -219,6 +224,34 @@ fn optimizer(check: &mut Checks, config: &Config) {
     check.share("optimizer.clipped_adam.beta2", clipped.beta2);
     check.above_zero("optimizer.clipped_adam.eps", clipped.eps);
     check.above_zero("optimizer.clipped_adam.max_norm", clipped.max_norm);
+    let hessian2 = &optimizer.hessian2;
+    check.share("optimizer.hessian2.beta1", hessian2.beta1);
+    check.share("optimizer.hessian2.beta2", hessian2.beta2);
+    check.above_zero("optimizer.hessian2.eps", hessian2.eps);
+    check.rule(hessian2.rank.is_multiple_of(2), &["optimizer.hessian2.rank"], "must be even, 0 or more");
+    check.open_share("optimizer.hessian2.curvature_beta", hessian2.curvature_beta);
+    check.above_zero("optimizer.hessian2.damping", hessian2.damping);
+    check.at_least("optimizer.hessian2.sketch_divisor", hessian2.sketch_divisor, 1);
+    check.open_share("optimizer.hessian2.input_beta", hessian2.input_beta);
+    check.above_zero("optimizer.hessian2.input_damping", hessian2.input_damping);
+    check.rule(hessian2.statistics_freq >= 1, &["optimizer.hessian2.statistics_freq"], "must be 1 or more");
+    check.at_least("optimizer.hessian2.statistics_rows", hessian2.statistics_rows, 1);
+    check.at_least("optimizer.hessian2.block_size", hessian2.block_size, 1);
+    check.share("optimizer.hessian2.truncation", hessian2.truncation);
+    check.rule(hessian2.secant_freq >= 1, &["optimizer.hessian2.secant_freq"], "must be 1 or more");
+    check.at_least("optimizer.hessian2.history", hessian2.history, 1);
+    check.above_zero("optimizer.hessian2.trust", hessian2.trust);
+    let (muon, soap) = (&optimizer.muon, &optimizer.soap);
+    check.share("optimizer.muon.momentum", muon.momentum);
+    check.at_least("optimizer.muon.iterations", muon.iterations, 1);
+    check.share("optimizer.muon.beta1", muon.beta1);
+    check.share("optimizer.muon.beta2", muon.beta2);
+    check.above_zero("optimizer.muon.eps", muon.eps);
+    check.share("optimizer.soap.beta1", soap.beta1);
+    check.share("optimizer.soap.beta2", soap.beta2);
+    check.above_zero("optimizer.soap.eps", soap.eps);
+    check.rule(soap.precondition_frequency >= 1, &["optimizer.soap.precondition_frequency"], "must be 1 or more");
+    check.at_least("optimizer.soap.max_precondition_dim", soap.max_precondition_dim, 1);
     let sgd = &optimizer.sgd;
     check.share("optimizer.sgd.momentum", sgd.momentum);
     check.rule((0.0..=1.0).contains(&sgd.dampening), &["optimizer.sgd.dampening"], "must be in [0, 1]");
@@ -238,8 +271,7 @@ fn schedule(check: &mut Checks, config: &Config) {
         &["schedule.min_lr", "optimizer.lr"],
         format!("must not be above optimizer.lr = {:?}", config.optimizer.lr),
     );
-    let factor = schedule.plateau_factor;
-    check.rule(factor > 0.0 && factor < 1.0, &["schedule.plateau_factor"], "must be in (0, 1)");
+    check.open_share("schedule.plateau_factor", schedule.plateau_factor);
     match schedule.kind {
         ScheduleKind::Linear | ScheduleKind::Cosine => {
             let total = if schedule.total_updates > 0 { schedule.total_updates } else { config.train.max_updates };

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use super::inplace::{owned, update, Elementwise, Real};
 use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
-use crate::params::ParamSet;
+use crate::params::{Param, ParamSet};
 
 /// Adam and its kin.
 pub struct Adam {
@@ -51,6 +51,42 @@ impl Adam {
     pub fn new(rule: AdamRule) -> Self {
         Adam { rule, updates: 0, moments: BTreeMap::new() }
     }
+
+    /// One update of these parameters; always the same ones.
+    pub(super) fn step_some<'a>(
+        &mut self,
+        params: impl Iterator<Item = (&'a Param, &'a Tensor)>,
+        lr: f64,
+    ) -> Result<()> {
+        self.updates += 1;
+        for (param, gradient) in params {
+            if !self.moments.contains_key(&param.name) {
+                let zeros = || Var::zeros(param.var.shape(), param.var.dtype(), param.var.device());
+                self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
+            }
+            let Moments { m, v } = &self.moments[&param.name];
+            let kernel = self.rule.kernel(lr, self.updates, decays(param.kind));
+            update(&kernel, Some(param), [&param.var, m, v], gradient)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Optimizer::load_state`], of these parameters; takes its tensors out of `saved`.
+    pub(super) fn load_some<'a>(
+        &mut self,
+        params: impl Iterator<Item = &'a Param>,
+        saved: &mut BTreeMap<String, Tensor>,
+        updates: u64,
+    ) -> Result<()> {
+        let mut moments = BTreeMap::new();
+        for param in params.filter(|_| updates > 0) {
+            let m = owned(&take_named(saved, param, "m")?)?;
+            let v = owned(&take_named(saved, param, "v")?)?;
+            moments.insert(param.name.clone(), Moments { m, v });
+        }
+        (self.updates, self.moments) = (updates, moments);
+        Ok(())
+    }
 }
 
 impl Optimizer for Adam {
@@ -65,17 +101,7 @@ impl Optimizer for Adam {
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        self.updates += 1;
-        for (param, gradient) in params.iter().zip(&gradients.tensors) {
-            if !self.moments.contains_key(&param.name) {
-                let zeros = || Var::zeros(param.var.shape(), param.var.dtype(), param.var.device());
-                self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
-            }
-            let Moments { m, v } = &self.moments[&param.name];
-            let kernel = self.rule.kernel(context.lr, self.updates, decays(param.kind));
-            update(&kernel, Some(param), [&param.var, m, v], gradient)?;
-        }
-        Ok(())
+        self.step_some(params.iter().zip(&gradients.tensors), context.lr)
     }
 
     fn reset(&mut self) {
@@ -93,16 +119,8 @@ impl Optimizer for Adam {
     }
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
-        let mut moments = BTreeMap::new();
         let updates = state.scalar("t")? as u64;
-        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
-        for param in params.iter().filter(|_| updates > 0) {
-            let m = owned(&take_named(&mut saved, param, "m")?)?;
-            let v = owned(&take_named(&mut saved, param, "v")?)?;
-            moments.insert(param.name.clone(), Moments { m, v });
-        }
-        (self.updates, self.moments) = (updates, moments);
-        Ok(())
+        self.load_some(params.iter(), &mut state.tensors.into_iter().collect(), updates)
     }
 }
 
@@ -145,7 +163,7 @@ impl Elementwise<3> for Kernel {
             *m += one_minus_beta1 * (g - *m);
             *v = beta2 * *v + one_minus_beta2 * (g * g);
             // One rounding of 1 − lr·wd would be a bias of the decay; the sum below has none.
-            *w -= shrink * *w + rate * (*m / (v.root() / root_correction + eps));
+            *w -= shrink * *w + rate * (*m / (v.sqrt() / root_correction + eps));
         }
     }
 

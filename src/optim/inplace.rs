@@ -1,40 +1,16 @@
 //! One pass over a parameter, its optimizer state and its gradient: element-wise updates written in place, in parallel
 //! over chunks. Elements do not mix, so the result depends neither on chunks nor on threads.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, Var, WithDType};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
+pub(super) use crate::ops::Real;
 use crate::params::Param;
 
 /// Elements a job; small tensors stay on the calling thread.
 const CHUNK: usize = 1 << 14;
-
-/// The number types of parameters.
-pub(super) trait Real: WithDType {
-    fn root(self) -> Self;
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
-}
-
-macro_rules! real {
-    ($ty:ident, $variant:ident) => {
-        impl Real for $ty {
-            fn root(self) -> Self {
-                self.sqrt()
-            }
-
-            fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-                match storage {
-                    CpuStorage::$variant(values) => Some(values),
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-real!(f32, F32);
-real!(f64, F64);
 
 /// An update of `N` tensors, element by element, with the help of a read-only one of the same shape.
 pub(super) trait Elementwise<const N: usize>: Sync {
@@ -122,7 +98,7 @@ fn split<T, const N: usize>(slices: [&mut [T]; N], at: usize) -> ([&mut [T]; N],
 }
 
 /// Borrows the values of all tensors at once: each in-place operation hands out one slice and opens the next inside.
-fn with_slices<T: Real>(
+pub(super) fn with_slices<T: Real>(
     tensors: &[&Tensor],
     slices: Vec<&mut [T]>,
     body: &mut dyn FnMut(Vec<&mut [T]>) -> Result<()>,

@@ -4,15 +4,23 @@
 mod adam;
 mod average;
 mod clip;
+mod decompose;
 mod gradients;
+mod hessian2;
 mod inplace;
+mod matrix;
+mod muon;
+mod per_matrix;
 mod schedule;
 mod sgd;
+mod small;
+mod soap;
 
 pub use adam::{Adam, AdamRule};
 pub use average::Ema;
 pub use clip::{clip, global_norm};
 pub use gradients::Accumulator;
+pub use per_matrix::probe_stream;
 pub use schedule::{NoEnd, Schedule, ScheduleState};
 pub use sgd::Sgd;
 
@@ -25,7 +33,6 @@ use crate::params::{Param, ParamKind, ParamSet};
 
 /// The optimizer that a config names, for parameters of this number type.
 pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
-    let _ = dtype;
     let OptimizerConfig { lr, weight_decay, .. } = *config;
     let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
         Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, weight_decay, decoupled, lr }))
@@ -35,7 +42,10 @@ pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
         OptimizerName::Adam => adam("adam", (a.beta1, a.beta2, a.eps), false),
         OptimizerName::Adamw => adam("adamw", (w.beta1, w.beta2, w.eps), true),
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
+        OptimizerName::Hessian2 => hessian2::build(&config.hessian2, weight_decay, lr, dtype),
+        OptimizerName::Muon => muon::build(&config.muon, weight_decay, lr, dtype),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
+        OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype),
     }
 }
 

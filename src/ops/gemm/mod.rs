@@ -35,6 +35,14 @@ impl<'a, T> Mat<'a, T> {
         Mat { data, rows, columns, row_stride, column_stride: 1 }
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The part of `rows × columns` from (`row`, `column`).
     fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
         assert!(row + rows <= self.rows && column + columns <= self.columns, "a part outside its matrix");

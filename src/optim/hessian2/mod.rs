@@ -1,0 +1,74 @@
+//! `hessian2` (document 2): rank-two corrections of an approximation of the inverse curvature.
+//!
+//! | variant | what is corrected | by |
+//! |---|---|---|
+//! | `white` | inverse square roots of both Kronecker factors | product-form corrections from sketches of the whitened gradient |
+//! | `kron` | the inverse of the input's second moment | block BFGS with random directions |
+//! | `rot` | the eigenbasis of the input's second moment | rotations in single planes |
+//! | `kbfgs` | as `kron`, and an inverse of the output side | measured pairs |
+//! | `lm` | Adam's scaled space, all parameters at once | L-BFGS |
+
+mod bfgs;
+mod factors;
+mod groups;
+mod inputs;
+mod kron;
+mod lm;
+mod outputs;
+mod rot;
+mod track;
+mod white;
+
+use candle_core::DType;
+
+use super::per_matrix::{PerMatrix, Rule};
+use super::Optimizer;
+use crate::config::{Hessian2Config, Hessian2Scope, Hessian2Variant};
+use crate::ops::Real;
+use crate::params::ParamKind;
+
+/// The variant that the config names.
+pub(super) fn build(config: &Hessian2Config, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
+    match dtype {
+        DType::F64 => typed::<f64>(config, weight_decay, lr),
+        _ => typed::<f32>(config, weight_decay, lr),
+    }
+}
+
+fn typed<T: Real>(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dyn Optimizer> {
+    match config.variant {
+        Hessian2Variant::White => per_matrix::<_, T>(white::White { config: config.clone() }, config, weight_decay, lr),
+        Hessian2Variant::Kron | Hessian2Variant::Kbfgs => {
+            per_matrix::<_, T>(kron::Kron::<T>::new(config.clone()), config, weight_decay, lr)
+        }
+        Hessian2Variant::Rot => per_matrix::<_, T>(rot::Rot::<T>::new(config.clone()), config, weight_decay, lr),
+        Hessian2Variant::Lm => Box::new(lm::Lm::<T>::new(config.clone(), weight_decay, lr)),
+    }
+}
+
+fn per_matrix<R: Rule<T> + 'static, T: Real>(
+    rule: R,
+    config: &Hessian2Config,
+    weight_decay: f64,
+    lr: f64,
+) -> Box<dyn Optimizer> {
+    Box::new(PerMatrix::new(rule, (config.beta1, config.beta2, config.eps), weight_decay, lr))
+}
+
+/// Which parameters the corrections are for; Adam moves the others.
+#[derive(Clone, Copy)]
+struct Scope(Hessian2Scope);
+
+impl Scope {
+    fn of(config: &Hessian2Config) -> Self {
+        Scope(config.scope)
+    }
+
+    fn takes(self, kind: ParamKind) -> bool {
+        match kind {
+            ParamKind::Matrix | ParamKind::Recurrent => self.0 != Hessian2Scope::Embeddings,
+            ParamKind::Table { .. } => self.0 != Hessian2Scope::Hidden,
+            ParamKind::Vector => false,
+        }
+    }
+}
