@@ -123,6 +123,16 @@ impl Session {
         }));
     }
 
+    /// The health of the optimizer for warnings: " (optimizer: update_rms 0.98, resets 0)", or nothing.
+    pub(super) fn health(&self) -> String {
+        let numbers: Vec<String> =
+            self.optimizer.health().into_iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+        if numbers.is_empty() {
+            return String::new();
+        }
+        format!(" (optimizer: {})", numbers.join(", "))
+    }
+
     /// The last screen.
     pub(super) fn last_screen(&self, stop: StopReason, test: Option<&Scores>) -> End {
         let run = self.folder.root();

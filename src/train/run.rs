@@ -88,7 +88,7 @@ impl Session {
             Update::NonFinite { parameter } => {
                 self.state.seconds += clock.elapsed().as_secs_f64();
                 let action = guard::on_non_finite(&mut self.state, self.saved_at.is_some());
-                self.warn(format!("the gradient of {parameter} is not finite; update skipped"));
+                self.warn(format!("the gradient of {parameter} is not finite; update skipped{}", self.health()));
                 match action {
                     Action::Skip => (),
                     Action::RollBack => self.roll_back()?,

@@ -183,3 +183,57 @@ fn adamw_with_average_and_accumulation_resumes_bit_for_bit() {
         "model.norm=pre",
     ]);
 }
+
+#[test]
+fn muon_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&["optimizer.name=muon", "optimizer.weight_decay=0.01"]);
+}
+
+#[test]
+fn soap_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&["optimizer.name=soap"]);
+}
+
+#[test]
+fn hessian2_white_resumes_bit_for_bit() {
+    // blocks shorter than the sides, so that weights have several factors
+    killed_and_resumed_equals_uninterrupted(&["optimizer.name=hessian2", "optimizer.hessian2.block_size=12"]);
+}
+
+#[test]
+fn gru_with_literal_rank_two_on_embeddings_resumes_bit_for_bit() {
+    let scope = "optimizer.hessian2.scope=embeddings";
+    let rank = "optimizer.hessian2.rank=2";
+    killed_and_resumed_equals_uninterrupted(&["model.kind=rnn", "optimizer.name=hessian2", scope, rank]);
+}
+
+/// Kills also between two looks at the inputs.
+#[test]
+fn hessian2_kron_resumes_bit_for_bit() {
+    variant_resumes_bit_for_bit("kron");
+}
+
+#[test]
+fn hessian2_rot_resumes_bit_for_bit() {
+    variant_resumes_bit_for_bit("rot");
+}
+
+#[test]
+fn hessian2_kbfgs_resumes_bit_for_bit() {
+    variant_resumes_bit_for_bit("kbfgs");
+}
+
+#[test]
+fn hessian2_lm_resumes_bit_for_bit() {
+    variant_resumes_bit_for_bit("lm");
+}
+
+fn variant_resumes_bit_for_bit(variant: &str) {
+    killed_and_resumed_equals_uninterrupted(&[
+        "optimizer.name=hessian2",
+        &format!("optimizer.hessian2.variant={variant}"),
+        "optimizer.hessian2.secant_freq=4",
+        "optimizer.hessian2.statistics_freq=3",
+        "optimizer.hessian2.block_size=12",
+    ]);
+}
