@@ -3,11 +3,13 @@
 
 mod data;
 mod diff;
+mod embedding_distance;
 mod forms;
 mod keys;
 mod load;
 mod model;
 mod optimizer;
+mod phase;
 mod problems;
 mod reference;
 mod suggest;
@@ -17,11 +19,13 @@ mod wording;
 
 pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
 pub use diff::{differences, Difference, Effect};
+pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{
     AdamConfig, AdamwConfig, ClippedAdamConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleKind, SgdConfig,
 };
+pub use phase::{InForce, PhaseConfig, PhaseObjective, Trainable};
 pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};
 pub use train::{
@@ -53,6 +57,11 @@ pub struct Config {
     pub validation: ValidationConfig,
     pub decode: DecodeConfig,
     pub checkpoint: CheckpointConfig,
+    pub embedding_distance: EmbeddingDistanceConfig,
+    /// Parts of the run that begin at given updates, each a table `[[phase]]` with from_update (updates done when it begins,
+    /// in rising order) and what changes: optimizer (a name), lr (rate at the top of the schedule), objective ("nll",
+    /// "joint" = nll and the embedding distance, or "distance" alone), trainable ("all" or "embeddings").
+    pub phase: Vec<PhaseConfig>,
 }
 
 impl Default for Config {
@@ -71,6 +80,8 @@ impl Default for Config {
             validation: ValidationConfig::default(),
             decode: DecodeConfig::default(),
             checkpoint: CheckpointConfig::default(),
+            embedding_distance: EmbeddingDistanceConfig::default(),
+            phase: Vec::new(),
         }
     }
 }
