@@ -28,7 +28,7 @@ pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
         Vocabulary { source_size: size, target_size: size, source_pad: pad, target_pad: pad }
     };
     let model = model::build(&config(shape), vocabulary, 1, DType::F32, &Device::Cpu)?;
-    let mut optimizer = optim::build(&OptimizerConfig::default());
+    let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32);
     let batch = [batch(shape)];
     let mut done = 0;
     let mut steps = |count: usize| -> Result<(Vec<f64>, f64)> {
@@ -42,7 +42,7 @@ pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
                 label_smoothing: 0.1,
                 clip_norm: Some(1.0),
             };
-            match stepper.update(&batch, done, &StepContext { lr: 3e-4, step: done, seed: 1 })? {
+            match stepper.update(&batch, done, &StepContext::new(3e-4, done, 1))? {
                 Update::Done(stats) => loss = stats.loss / stats.tokens as f64,
                 Update::NonFinite { parameter } => bail!("the gradient of {parameter} is not finite"),
             }

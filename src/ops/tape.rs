@@ -54,25 +54,32 @@ pub fn record<R>(forward: impl FnOnce() -> Result<R>) -> Result<(R, Tape)> {
 pub struct LinearInput {
     /// The weight, or the weights of several maps done in one product, `[out, in]` each.
     pub weights: Vec<Tensor>,
+    /// The bias of each weight; empty when the map has none.
+    pub biases: Vec<Tensor>,
     /// `[N, in]`.
     pub input: Tensor,
 }
 
 impl Tape {
-    /// The input activations of every `linear`, in the order of the forward pass. They are on the tape anyway: nothing
-    /// is kept for this, nothing copied. What is held beyond [`Tape::backward`] is freed later.
+    /// The input activations of every `linear` and of the output projection, in the order of the forward pass. They are
+    /// on the tape anyway: nothing is kept for this, nothing copied. What is held beyond [`Tape::backward`] is freed
+    /// later.
     pub fn linear_inputs(&self) -> Vec<LinearInput> {
         let mut found = Vec::new();
+        // a joint product takes several weights (and biases) as one concatenation
+        let parts = |whole: &Tensor| {
+            let joint = self.0.iter().find(|made| made.output.id() == whole.id());
+            joint.map_or_else(|| vec![whole.clone()], |joint| joint.inputs.clone())
+        };
         for node in &self.0 {
             let name = match &node.op {
                 Op::Two(op) => op.name(),
                 Op::Three(op) => op.name(),
                 Op::One(_) | Op::Concatenation => continue,
             };
-            if let ("linear", [input, weight, ..]) = (name, node.inputs.as_slice()) {
-                let stacked = self.0.iter().find(|made| made.output.id() == weight.id());
-                let weights = stacked.map_or_else(|| vec![weight.clone()], |stacked| stacked.inputs.clone());
-                found.push(LinearInput { weights, input: input.clone() });
+            if let ("linear" | "linear_cross_entropy", [input, weight, bias @ ..]) = (name, node.inputs.as_slice()) {
+                let biases = bias.first().map(parts).unwrap_or_default();
+                found.push(LinearInput { weights: parts(weight), biases, input: input.clone() });
             }
         }
         found

@@ -64,7 +64,7 @@ impl Optimizer for Adam {
         format!("{name}, lr {lr}, betas ({beta1}, {beta2}), eps {eps:e}{decay}")
     }
 
-    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext) -> Result<()> {
+    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         self.updates += 1;
         for (param, gradient) in params.iter().zip(&gradients.tensors) {
             if !self.moments.contains_key(&param.name) {

@@ -23,16 +23,14 @@ pub fn global_norm(params: &ParamSet, gradients: &Gradients) -> Result<f64, Erro
 }
 
 /// Scales the gradients down to `max_norm` as PyTorch's `clip_grad_norm_` does: by min(1, max_norm / (norm + 10⁻⁶)),
-/// in place. `norm` is theirs, from [`global_norm`]. Returns whether they were clipped.
+/// in place. `norm` is theirs, from [`global_norm`]. Returns that factor.
 ///
 /// # Errors
 /// Shape or memory errors of candle.
-pub fn clip(gradients: &Gradients, norm: f64, max_norm: f64) -> CandleResult<bool> {
-    let factor = max_norm / (norm + 1e-6);
-    if factor < 1.0 {
-        gradients.scale(factor)?;
-    }
-    Ok(factor < 1.0)
+pub fn clip(gradients: &Gradients, norm: f64, max_norm: f64) -> CandleResult<f64> {
+    let factor = (max_norm / (norm + 1e-6)).min(1.0);
+    gradients.scale(factor)?;
+    Ok(factor)
 }
 
 fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
@@ -87,9 +85,9 @@ mod tests {
         let large = gradients(4.0)?;
         let norm = global_norm(&params, &large)?;
         assert_eq!(norm, 5.0);
-        assert!(!clip(&large, norm, 6.0)?);
+        assert_eq!(clip(&large, norm, 6.0)?, 1.0);
         assert_eq!(large.tensors[0].to_vec1::<f32>()?, [3.0, 0.0]);
-        assert!(clip(&large, norm, 1.0)?);
+        assert!(clip(&large, norm, 1.0)? < 1.0);
         assert_eq!(large.tensors[1].to_vec1::<f32>()?, [4.0 * (1.0 / (5.0 + 1e-6)) as f32]);
         let message = global_norm(&params, &gradients(f32::NAN)?).unwrap_err().to_string();
         assert!(message.contains("gradient of b "), "{message}");

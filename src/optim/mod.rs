@@ -16,14 +16,16 @@ pub use gradients::Accumulator;
 pub use schedule::{NoEnd, Schedule, ScheduleState};
 pub use sgd::Sgd;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use std::collections::BTreeMap;
 
 use crate::config::{OptimizerConfig, OptimizerName};
+use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
 
-/// The optimizer that a config names.
-pub fn build(config: &OptimizerConfig) -> Box<dyn Optimizer> {
+/// The optimizer that a config names, for parameters of this number type.
+pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
+    let _ = dtype;
     let OptimizerConfig { lr, weight_decay, .. } = *config;
     let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
         Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, weight_decay, decoupled, lr }))
@@ -68,13 +70,27 @@ pub struct Gradients {
 }
 
 /// What an update may use besides gradients.
-#[derive(Clone, Copy, Debug)]
-pub struct StepContext {
+#[derive(Clone, Copy)]
+pub struct StepContext<'a> {
     /// Learning rate of this update, schedule included.
     pub lr: f64,
     /// Updates done before this one.
     pub step: u64,
     pub seed: u64,
+    /// What the linear maps were applied to in the last micro-batch; empty unless [`Optimizer::needs_inputs`].
+    pub inputs: &'a [LinearInput],
+    /// The gradients of the same batches, with the same dropout, at the present weights; clipped by the same factor.
+    pub again: Option<Again<'a>>,
+}
+
+/// Computes gradients once more; they may be non-finite.
+pub type Again<'a> = &'a (dyn Fn() -> Result<Gradients> + Sync);
+
+impl StepContext<'_> {
+    /// Without the inputs of linear maps and without a way to compute gradients again.
+    pub fn new(lr: f64, step: u64, seed: u64) -> Self {
+        StepContext { lr, step, seed, inputs: &[], again: None }
+    }
 }
 
 /// An optimizer. State is named tensors and scalars, saved and restored exactly.
@@ -85,11 +101,17 @@ pub trait Optimizer: Send {
     /// One line for the pre-flight table: "adam, lr 0.001, betas (0.9, 0.98), eps 1e-9".
     fn describe(&self) -> String;
 
+    /// Whether the update after `step` updates wants [`StepContext::inputs`].
+    fn needs_inputs(&self, step: u64) -> bool {
+        let _ = step;
+        false
+    }
+
     /// One update of all parameters in place.
     ///
     /// # Errors
     /// Shape or memory errors of candle.
-    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext) -> Result<()>;
+    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()>;
 
     /// Forgets momentum after a roll-back.
     fn reset(&mut self);

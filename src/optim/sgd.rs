@@ -52,7 +52,7 @@ impl Optimizer for Sgd {
         text
     }
 
-    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext) -> Result<()> {
+    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         let SgdConfig { momentum, dampening, nesterov } = self.config;
         for (param, gradient) in params.iter().zip(&gradients.tensors) {
             let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };

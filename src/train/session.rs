@@ -105,7 +105,7 @@ impl Session {
         let mut note = |text: String| sinks.emit(&Event::Note(text));
         let resources = Resources::load(&config, checkpoint.as_ref().map(|_| folder.root()), &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
-        let mut optimizer = optim::build(&config.optimizer);
+        let mut optimizer = optim::build(&config.optimizer, model.params().dtype());
         let mut schedule =
             Schedule::new(&config.schedule, config.optimizer.lr, config.model.d_model, config.train.max_updates)?;
         let mut ema = match config.train.ema_decay > 0.0 {
@@ -168,9 +168,8 @@ impl Session {
     }
 
     /// The parts of one update, and what it needs to know.
-    pub(super) fn stepper(&mut self) -> (Stepper<'_>, StepContext) {
-        let context =
-            StepContext { lr: self.schedule.lr(self.state.step), step: self.state.step, seed: self.config.seed };
+    pub(super) fn stepper(&mut self) -> (Stepper<'_>, StepContext<'static>) {
+        let context = StepContext::new(self.schedule.lr(self.state.step), self.state.step, self.config.seed);
         let stepper = Stepper {
             model: self.model.as_ref(),
             optimizer: self.optimizer.as_mut(),

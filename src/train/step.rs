@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::batch::Batch;
 use crate::model::{Forward, Model};
 use crate::objective;
-use crate::ops;
+use crate::ops::{self, LinearInput};
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 
 /// What one update did.
@@ -41,37 +41,84 @@ pub struct Stepper<'a> {
 impl Stepper<'_> {
     /// One update on `micro_batches`; the loss is the mean over all their target tokens. `first_micro_batch` names the
     /// dropout masks.
-    pub fn update(&mut self, micro_batches: &[Batch], first_micro_batch: u64, context: &StepContext) -> Result<Update> {
+    pub fn update(
+        &mut self,
+        micro_batches: &[Batch],
+        first_micro_batch: u64,
+        context: &StepContext<'_>,
+    ) -> Result<Update> {
         // on a thread of the pool: from outside, every parallel loop would wake a worker and sleep until it is done
         rayon::scope(|_| self.compute(micro_batches, first_micro_batch, context))
     }
 
-    fn compute(&mut self, micro_batches: &[Batch], first_micro_batch: u64, context: &StepContext) -> Result<Update> {
-        let params = self.model.params();
-        let tokens: usize = micro_batches.iter().map(|batch| batch.target.tokens()).sum();
-        let mut stats = UpdateStats { tokens: tokens as u64, ..Default::default() };
+    fn compute(
+        &mut self,
+        micro_batches: &[Batch],
+        first_micro_batch: u64,
+        context: &StepContext<'_>,
+    ) -> Result<Update> {
+        let (model, label_smoothing) = (self.model, self.label_smoothing);
+        let params = model.params();
+        let forward =
+            ForwardAndBackward { model, label_smoothing, micro_batches, first_micro_batch, seed: context.seed };
+        let mut stats = UpdateStats::default();
+        let mut inputs = Vec::new();
+        let wanted = self.optimizer.needs_inputs(context.step).then_some(&mut inputs);
+        let Some(gradients) = forward.run(&mut stats, wanted)? else { return Ok(Update::Done(stats)) };
+        stats.grad_norm = match optim::global_norm(params, &gradients) {
+            Err(optim::Error::NonFinite { parameter }) => return Ok(Update::NonFinite { parameter }),
+            norm => norm?,
+        };
+        let mut factor = 1.0;
+        if let Some(max_norm) = self.clip_norm {
+            factor = optim::clip(&gradients, stats.grad_norm, max_norm)?;
+            stats.clipped = factor < 1.0;
+        }
+        let again = || {
+            let gradients = forward.run(&mut UpdateStats::default(), None).map_err(candle_core::Error::wrap)?;
+            let Some(gradients) = gradients else { candle_core::bail!("no batch to compute gradients on") };
+            gradients.scale(factor)?;
+            Ok(gradients)
+        };
+        self.optimizer.step(params, &gradients, &StepContext { inputs: &inputs, again: Some(&again), ..*context })?;
+        if let Some(ema) = self.ema.as_deref_mut() {
+            ema.update(params)?;
+        }
+        Ok(Update::Done(stats))
+    }
+}
+
+/// The gradients of one update's micro-batches at the present weights.
+struct ForwardAndBackward<'a> {
+    model: &'a dyn Model,
+    label_smoothing: f64,
+    micro_batches: &'a [Batch],
+    first_micro_batch: u64,
+    seed: u64,
+}
+
+impl ForwardAndBackward<'_> {
+    /// Adds to `stats`; fills `inputs`, if wanted, with those of the last micro-batch. `None` without batches.
+    fn run(&self, stats: &mut UpdateStats, inputs: Option<&mut Vec<LinearInput>>) -> Result<Option<Gradients>> {
+        let tokens: usize = self.micro_batches.iter().map(|batch| batch.target.tokens()).sum();
+        stats.tokens = tokens as u64;
+        let mut last_inputs = Vec::new();
         let mut sum = Accumulator::default();
-        for (batch, micro_batch) in micro_batches.iter().zip(first_micro_batch..) {
-            let forward = Forward::train(context.seed, micro_batch);
+        for (batch, micro_batch) in self.micro_batches.iter().zip(self.first_micro_batch..) {
+            let forward = Forward::train(self.seed, micro_batch);
             let (loss, tape) =
                 ops::record(|| objective::loss(self.model, batch, &forward, self.label_smoothing, tokens))?;
             stats.loss += loss.loss_sum;
             stats.nll += loss.nll_sum;
             stats.source_tokens += batch.source.tokens() as u64;
-            sum.add(Gradients::collect(params, &mut tape.backward(&loss.loss)?)?)?;
+            if inputs.is_some() {
+                last_inputs = tape.linear_inputs();
+            }
+            sum.add(Gradients::collect(self.model.params(), &mut tape.backward(&loss.loss)?)?)?;
         }
-        let Some(gradients) = sum.take(1.0)? else { return Ok(Update::Done(stats)) };
-        stats.grad_norm = match optim::global_norm(params, &gradients) {
-            Err(optim::Error::NonFinite { parameter }) => return Ok(Update::NonFinite { parameter }),
-            norm => norm?,
-        };
-        if let Some(max_norm) = self.clip_norm {
-            stats.clipped = optim::clip(&gradients, stats.grad_norm, max_norm)?;
+        if let Some(inputs) = inputs {
+            *inputs = last_inputs;
         }
-        self.optimizer.step(params, &gradients, context)?;
-        if let Some(ema) = self.ema.as_deref_mut() {
-            ema.update(params)?;
-        }
-        Ok(Update::Done(stats))
+        Ok(sum.take(1.0)?)
     }
 }
