@@ -23,6 +23,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("transformer-base", include_str!("../../configs/transformer-base.toml")),
     ("summarisation", include_str!("../../configs/summarisation.toml")),
     ("tagging", include_str!("../../configs/tagging.toml")),
+    ("two-phase", include_str!("../../configs/two-phase.toml")),
 ];
 
 /// What `nmt-train init` prints: the reference, or a preset by name.

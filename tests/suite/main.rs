@@ -12,6 +12,7 @@ mod grouping;
 mod layers;
 mod metrics;
 mod optimizers;
+mod phases;
 mod quickstart_data;
 mod resume;
 mod rnn;

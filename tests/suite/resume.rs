@@ -183,3 +183,18 @@ fn adamw_with_average_and_accumulation_resumes_bit_for_bit() {
         "model.norm=pre",
     ]);
 }
+
+#[test]
+fn phases_with_an_embedding_distance_resume_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "embedding_distance.form=bridge",
+        "embedding_distance.guard=variance-floor",
+        "embedding_distance.min_count=2",
+        "embedding_distance.sample_size=10",
+        "embedding_distance.warmup_updates=10",
+        "embedding_distance.measure_freq=7",
+        "embedding_distance.max_rank_drop=0.01",
+        "phase=[{from_update=20, objective='joint', optimizer='adamw'}, \
+         {from_update=50, optimizer='adam', objective='distance', trainable='embeddings', lr=1e-3}]",
+    ]);
+}

@@ -58,6 +58,10 @@ pub struct DistanceContext {
 pub struct DistanceStats {
     pub distance: f64,
     pub guard: f64,
+    /// Factor on both in this update.
+    pub weight: f64,
+    /// distance + guard_weight · guard.
+    pub loss: f64,
     /// Pairs of words (bridge) or rows (the other forms).
     pub pairs: usize,
 }
@@ -106,16 +110,28 @@ impl EmbeddingDistance {
     ) -> Result<DistanceStats> {
         let source = Table::find(params, gradients, &self.source)?;
         let target = Table::find(params, gradients, &self.target)?;
+        let found = self.add(&source, &target, batches, context)?;
+        let loss = found.distance + self.config.guard_weight * found.guard;
+        Ok(DistanceStats { weight: context.weight, loss, ..found })
+    }
+
+    fn add(
+        &self,
+        source: &Table,
+        target: &Table,
+        batches: &[Batch],
+        context: &DistanceContext,
+    ) -> Result<DistanceStats> {
         match self.config.form {
             DistanceForm::Off => Ok(DistanceStats::default()),
             DistanceForm::Bridge => {
-                with_real!(source.values, T => self.add_bridge::<T>(&source, &target, batches, context))
+                with_real!(source.values, T => self.add_bridge::<T>(source, target, batches, context))
             }
             DistanceForm::LiteralMath => {
                 let mut random = stream(context.seed, Purpose::Sample, context.step);
-                let mut stats = with_real!(source.values, T => self.add_literal::<T>(&source, context, &mut random))?;
+                let mut stats = with_real!(source.values, T => self.add_literal::<T>(source, context, &mut random))?;
                 if self.source != self.target {
-                    let more = with_real!(target.values, T => self.add_literal::<T>(&target, context, &mut random))?;
+                    let more = with_real!(target.values, T => self.add_literal::<T>(target, context, &mut random))?;
                     stats.distance += more.distance;
                     stats.pairs += more.pairs;
                 }
@@ -124,7 +140,8 @@ impl EmbeddingDistance {
             // pairwise_distance(E, E) adds 10⁻⁶ to each difference: the norm of that is all that is left of it
             DistanceForm::Code => {
                 let width = source.values.dim(1)? as f64;
-                Ok(DistanceStats { distance: 1e-6 * width.sqrt(), guard: 0.0, pairs: source.values.dim(0)? })
+                let pairs = source.values.dim(0)?;
+                Ok(DistanceStats { distance: 1e-6 * width.sqrt(), pairs, ..Default::default() })
             }
         }
     }
@@ -155,7 +172,8 @@ impl EmbeddingDistance {
         });
         add_rows(source.gradient, &source_ids, &found.du, context.weight, source.frozen_row)?;
         add_rows(target.gradient, &target_ids, &found.dv, context.weight, target.frozen_row)?;
-        Ok(DistanceStats { distance: found.distance, guard: found.guard, pairs: pairs.len() })
+        let (distance, guard, pairs) = (found.distance, found.guard, pairs.len());
+        Ok(DistanceStats { distance, guard, pairs, ..Default::default() })
     }
 
     fn add_literal<T: crate::ops::Real>(
@@ -170,7 +188,7 @@ impl EmbeddingDistance {
         let values = gather::<T>(table.values, &ids)?;
         let (distance, gradient) = literal::all_pairs(&values, width, self.config.metric);
         add_rows(table.gradient, &ids, &gradient, context.weight, table.frozen_row)?;
-        Ok(DistanceStats { distance, guard: 0.0, pairs: ids.len() })
+        Ok(DistanceStats { distance, pairs: ids.len(), ..Default::default() })
     }
 
     /// The pairs whose two words both occur in the batches, in the order of their sources; of more than `sample_size` a
