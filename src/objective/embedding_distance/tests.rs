@@ -45,7 +45,7 @@ fn config(metric: DistanceMetric, guard: DistanceGuard) -> EmbeddingDistanceConf
     EmbeddingDistanceConfig { form, metric, guard, guard_weight, temperature: 0.3, ..Default::default() }
 }
 
-fn table<'a>(params: &'a ParamSet, i: usize) -> &'a Var {
+fn table(params: &ParamSet, i: usize) -> &Var {
     let tables: Vec<&Param> = params.iter().filter(|param| param.name != "w").collect();
     &tables[i.min(tables.len() - 1)].var
 }
