@@ -13,7 +13,8 @@ pub struct EmbeddingDistanceConfig {
     pub form: DistanceForm,
     /// "euclidean" or "cosine".
     pub metric: DistanceMetric,
-    /// bridge: where pairs of words come from. "lexical": IBM model 1 on the training text.
+    /// bridge: where pairs of words come from. "lexical" (IBM model 1 on the training text) or "attention" (target words
+    /// with the source words the model attends to most; costs one more forward pass an update).
     pub pairs: PairSource,
     /// bridge: what keeps the vectors apart. "contrastive" (other pairs of the batch as negatives), "variance-floor" or
     /// "none".
@@ -36,6 +37,10 @@ pub struct EmbeddingDistanceConfig {
     pub min_probability: f64,
     /// lexical: least number of sentence pairs in which both words occur. 1 or more.
     pub min_count: u32,
+    /// attention: least weight of a pair's attention. In (0, 1).
+    pub min_attention: f64,
+    /// attention: share of train.max_updates before which it is not trusted; until then there are no pairs. In [0, 1).
+    pub attention_from: f64,
     /// Must be true for form = "literal-math": I know that its optimum is a table of equal vectors.
     pub acknowledge_collapse: bool,
     /// Updates between measurements of the tables (effective rank, mean cosine), at which the brake looks. 1 or more.
@@ -62,6 +67,8 @@ impl Default for EmbeddingDistanceConfig {
             sample_size: 256,
             min_probability: 0.1,
             min_count: 5,
+            min_attention: 0.5,
+            attention_from: 0.3,
             acknowledge_collapse: false,
             measure_freq: 100,
             max_rank_drop: 0.1,
@@ -90,6 +97,7 @@ pub enum DistanceMetric {
 #[serde(rename_all = "kebab-case")]
 pub enum PairSource {
     Lexical,
+    Attention,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -312,8 +312,13 @@ fn embedding_distance(check: &mut Checks, config: &Config) {
     check.share("embedding_distance.decay", distance.decay);
     check.above_zero("embedding_distance.temperature", distance.temperature);
     check.at_least("embedding_distance.sample_size", distance.sample_size, 2);
-    let p = distance.min_probability;
-    check.rule(p > 0.0 && p < 1.0, &["embedding_distance.min_probability"], "must be in (0, 1)");
+    for (key, p) in [
+        ("embedding_distance.min_probability", distance.min_probability),
+        ("embedding_distance.min_attention", distance.min_attention),
+    ] {
+        check.rule(p > 0.0 && p < 1.0, &[key], "must be in (0, 1)");
+    }
+    check.share("embedding_distance.attention_from", distance.attention_from);
     check.rule(distance.min_count >= 1, &["embedding_distance.min_count"], "must be 1 or more");
     check.rule(distance.measure_freq >= 1, &["embedding_distance.measure_freq"], "must be 1 or more");
     let drop = distance.max_rank_drop;

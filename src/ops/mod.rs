@@ -24,6 +24,7 @@ mod roof;
 mod rows;
 mod schedule;
 mod step_attention;
+mod strongest;
 mod sum;
 mod tape;
 
@@ -46,6 +47,7 @@ pub use recurrent_step::{attentional_step, recurrent_step};
 pub use roof::fma_roof;
 pub use schedule::Direction;
 pub use step_attention::{attend_history, attend_memory, Step};
+pub use strongest::{strongest_additive, strongest_product, Strongest};
 pub use tape::{flatten, record, stack, LinearInput, Tape};
 
 use crate::rng::MaskKey;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, DistanceForm, EmbeddingDistanceConfig, InForce, PhaseObjective};
+use crate::config::{Config, DistanceForm, EmbeddingDistanceConfig, InForce, PairSource, PhaseObjective};
 use crate::objective::{self, DistanceContext, EmbeddingDistance, PairLimits, TableHealth};
 use crate::params::ParamSet;
 use crate::units;
@@ -62,14 +62,15 @@ pub(super) fn prepare(
         return Ok(None);
     }
     let distance = &config.embedding_distance;
+    let is_lexical = distance.form == DistanceForm::Bridge && distance.pairs == PairSource::Lexical;
     let mut pairs = Vec::new();
-    if distance.form == DistanceForm::Bridge {
+    if is_lexical {
         let limits = PairLimits { min_probability: distance.min_probability, min_count: distance.min_count };
         let vocabulary = [resources.vocabulary.source_size, resources.vocabulary.target_size];
         pairs = objective::word_pairs(&resources.train, vocabulary, limits);
     }
     let objective = EmbeddingDistance::new(distance, params, pairs)?;
-    if distance.form == DistanceForm::Bridge {
+    if is_lexical {
         note(match objective.pairs().len() {
             0 => "embedding distance: the training text gives no pairs of words, so it does nothing; lower \
                   embedding_distance.min_count or min_probability"
@@ -159,6 +160,7 @@ pub(super) fn update<'a>(
         step: state.step,
         seed: config.seed,
         floors: state.distance.reference.map(|table| table.deviation),
+        attends: state.step as f64 >= config.embedding_distance.attention_from * config.train.max_updates as f64,
     };
     Some(DistanceUpdate { objective, context, alone: now.objective == PhaseObjective::Distance })
 }
@@ -178,7 +180,8 @@ pub(super) fn describe(config: &EmbeddingDistanceConfig) -> String {
         DistanceForm::Code => format!("{form}: does nothing"),
         DistanceForm::LiteralMath => format!("{form}, {metric}, weight {}: the tables collapse", config.weight),
         DistanceForm::Bridge => {
-            format!("{form}, {metric}, guard {}, weight {}", super::preflight::name(config.guard), config.weight)
+            let (guard, pairs) = (super::preflight::name(config.guard), super::preflight::name(config.pairs));
+            format!("{form}, {pairs} pairs, {metric}, guard {guard}, weight {}", config.weight)
         }
     }
 }
@@ -195,14 +198,17 @@ mod tests {
         config.embedding_distance.warmup_updates = 10;
         config.train.max_updates = 1000;
         let at = |config: &Config, step| weight(config, &config.in_force(step), step);
-        assert_eq!(at(&config, 0), 0.05 / 10.0);
-        assert_eq!(at(&config, 9), 0.05);
-        assert_eq!(at(&config, 800), 0.05);
-        assert!((at(&config, 900) - 0.025).abs() < 1e-12);
+        let close = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
+        close(at(&config, 0), 0.005);
+        close(at(&config, 9), 0.05);
+        close(at(&config, 800), 0.05);
+        close(at(&config, 900), 0.025);
         assert!(at(&config, 999) > 0.0 && at(&config, 1000) == 0.0);
         let objective = Some(PhaseObjective::Joint);
         config.phase = vec![PhaseConfig { from_update: 100, objective, ..Default::default() }];
-        assert_eq!((at(&config, 99), at(&config, 100), at(&config, 200)), (0.0, 0.05 / 10.0, 0.05));
+        close(at(&config, 99), 0.0);
+        close(at(&config, 100), 0.005);
+        close(at(&config, 200), 0.05);
         config.phase[0].objective = Some(PhaseObjective::Distance);
         assert_eq!(at(&config, 999), 1.0);
         config.phase.clear();

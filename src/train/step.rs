@@ -149,7 +149,8 @@ impl ForwardAndBackward<'_> {
 
     fn add_distance(&self, gradients: &Gradients, distance: &DistanceUpdate<'_>) -> Result<DistanceStats> {
         let DistanceUpdate { objective, context, .. } = distance;
-        Ok(objective.add_gradients(self.params, gradients, self.micro_batches, context)?)
+        let pairs = objective.pairs_in(self.model, self.micro_batches, context)?;
+        Ok(objective.add_gradients(self.params, gradients, &pairs, context)?)
     }
 
     /// The gradients of the distance and no others; the loss is the distance for every token.

@@ -58,7 +58,7 @@ fn a_joint_phase_is_announced_and_logged_and_the_code_form_changes_nothing() {
                  --set embedding_distance.form=";
     toy.run(&format!("{joint}bridge")).exits(0).tells(&[
         "pairs of words that translate each other",
-        "bridge, euclidean, guard contrastive, weight 0.05",
+        "bridge, lexical pairs, euclidean, guard contrastive, weight 0.05",
         "phase 1 begins: from update 20: adam, lr 0.02, likelihood and embedding distance, all parameters",
         "phase 2 begins: from update 40: sgd (fresh state), lr 0.02",
     ]);
@@ -90,4 +90,16 @@ fn phases_that_were_may_not_change_and_phases_to_come_may() {
     );
     toy.run(&args).exits(0);
     assert!(changed(&toy, [60, 80]).len() > 10);
+}
+
+#[test]
+fn pairs_from_attention_begin_when_it_is_trusted() {
+    let toy = Toy::new();
+    let args = "-q --config toy.toml --set embedding_distance.form=bridge --set embedding_distance.pairs=attention \
+                --set embedding_distance.attention_from=0.5 --set embedding_distance.min_attention=0.2 \
+                --set train.log_freq=10";
+    toy.run(args).exits(0);
+    let pairs: Vec<f64> = train_rows(&toy).iter().filter_map(|row| row["embedding.pairs"].as_f64()).collect();
+    assert_eq!(pairs.len(), 6);
+    assert!(pairs[..3].iter().all(|&n| n == 0.0) && pairs[3..].iter().all(|&n| n > 0.0), "{pairs:?}");
 }

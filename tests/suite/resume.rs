@@ -198,3 +198,16 @@ fn phases_with_an_embedding_distance_resume_bit_for_bit() {
          {from_update=50, optimizer='adam', objective='distance', trainable='embeddings', lr=1e-3}]",
     ]);
 }
+
+#[test]
+fn gru_with_pairs_from_attention_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "model.kind=rnn",
+        "embedding_distance.form=bridge",
+        "embedding_distance.metric=cosine",
+        "embedding_distance.pairs=attention",
+        "embedding_distance.attention_from=0.1",
+        "embedding_distance.min_attention=0.2",
+        "embedding_distance.measure_freq=7",
+    ]);
+}

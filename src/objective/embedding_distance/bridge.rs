@@ -9,8 +9,8 @@
 //! variance-floor   Σ_k max(0, σ₀ − std_k) over the columns k of u, and of v   (a sum, no mean; σ₀ of its table)
 //! ```
 //!
-//! The gradient of a function of û reaches u as (g − (ûᵀg)û)/‖u‖. Where û_p and v̂_q are one row of a joint table, q is
-//! no negative of p. A mapping between the two spaces (M_b in the reference) is left out: it is the identity.
+//! The gradient of a function of û reaches u as (g − (ûᵀg)û)/‖u‖. Where v̂_q is one row with û_p (in a joint table)
+//! or with v̂_p, q is no negative of p. A mapping between the two spaces (M_b in the reference) is left out: it is the identity.
 //! Kuang et al. 2018 (bridging aligned words); van den Oord et al. 2018 (the contrastive form); Bardes et al. 2022 (the
 //! floor).
 
@@ -28,8 +28,8 @@ pub(super) struct Bridge<'a, T> {
     pub(super) width: usize,
     /// ω of each pair.
     pub(super) weights: &'a [f64],
-    /// Whether u of the first and v of the second pair are one row of one table.
-    pub(super) same_row: &'a (dyn Fn(usize, usize) -> bool + Sync),
+    /// Whether v of the second pair is no negative of the first pair, being one row with its u or its v.
+    pub(super) no_negative: &'a (dyn Fn(usize, usize) -> bool + Sync),
     /// σ₀ of the two tables.
     pub(super) floors: [f64; 2],
     pub(super) config: &'a EmbeddingDistanceConfig,
@@ -157,7 +157,7 @@ fn contrastive<T: Real>(task: &Bridge<'_, T>, u: &Units<T>, v: &Units<T>, gu: &m
             .par_chunks_mut(n)
             .enumerate()
             .map(|(p, row)| {
-                let counts = |q: usize| q == p || !(task.same_row)(p, q);
+                let counts = |q: usize| q == p || !(task.no_negative)(p, q);
                 let top = row.iter().enumerate().filter(|(q, _)| counts(*q)).fold(T::NEG_INFINITY, |top, (_, &x)| {
                     if x > top {
                         x

@@ -9,6 +9,7 @@
 //!
 //! Formulas and advice: docs/embedding-distance.md.
 
+mod attention;
 mod bridge;
 mod health;
 mod literal;
@@ -20,7 +21,8 @@ use candle_core::{Result, Tensor};
 
 use super::lexicon::WordPair;
 use crate::batch::Batch;
-use crate::config::{DistanceForm, EmbeddingDistanceConfig};
+use crate::config::{DistanceForm, EmbeddingDistanceConfig, PairSource};
+use crate::model::Model;
 use crate::ops::with_real;
 use crate::optim::Gradients;
 use crate::params::ParamSet;
@@ -51,6 +53,8 @@ pub struct DistanceContext {
     pub seed: u64,
     /// `variance-floor`: standard deviation of the source and the target table when the objective began.
     pub floors: [f64; 2],
+    /// `pairs = "attention"`: whether it is trusted by now.
+    pub attends: bool,
 }
 
 /// What one update found, before it is weighted.
@@ -91,13 +95,33 @@ impl EmbeddingDistance {
         Ok(EmbeddingDistance { config: config.clone(), source, target, pairs, pair_of, target_size })
     }
 
-    /// Pairs of words in use.
+    /// The pairs of words of one update, at most `sample_size`; none for forms that need none.
+    ///
+    /// # Errors
+    /// Those of the model, whose attention may be asked.
+    pub fn pairs_in(&self, model: &dyn Model, batches: &[Batch], context: &DistanceContext) -> Result<Vec<WordPair>> {
+        if self.config.form != DistanceForm::Bridge {
+            return Ok(Vec::new());
+        }
+        let mut pairs = match self.config.pairs {
+            PairSource::Lexical => self.lexical(batches),
+            PairSource::Attention if !context.attends => Vec::new(),
+            PairSource::Attention => attention::attended_pairs(model, batches, self.config.min_attention)?,
+        };
+        if self.source == self.target {
+            pairs.retain(|pair| pair.source != pair.target);
+        }
+        choose(&mut pairs, self.config.sample_size, &mut stream(context.seed, Purpose::Sample, context.step));
+        Ok(pairs)
+    }
+
+    /// Lexical pairs of the whole training text.
     pub fn pairs(&self) -> &[WordPair] {
         &self.pairs
     }
 
-    /// Adds `weight` × the gradients of distance and guard to those of the tables, in place. `batches` are all
-    /// micro-batches of the update; `params` are the trained ones, with `gradients` in their order.
+    /// Adds `weight` × the gradients of distance and guard to those of the tables, in place. `pairs` are those of
+    /// [`EmbeddingDistance::pairs_in`]; `params` are the trained ones, with `gradients` in their order.
     ///
     /// # Errors
     /// When a table is not among `params`, is not contiguous f32 or f64, or is not on the CPU.
@@ -105,12 +129,12 @@ impl EmbeddingDistance {
         &self,
         params: &ParamSet,
         gradients: &Gradients,
-        batches: &[Batch],
+        pairs: &[WordPair],
         context: &DistanceContext,
     ) -> Result<DistanceStats> {
         let source = Table::find(params, gradients, &self.source)?;
         let target = Table::find(params, gradients, &self.target)?;
-        let found = self.add(&source, &target, batches, context)?;
+        let found = self.add(&source, &target, pairs, context)?;
         let loss = found.distance + self.config.guard_weight * found.guard;
         Ok(DistanceStats { weight: context.weight, loss, ..found })
     }
@@ -119,13 +143,13 @@ impl EmbeddingDistance {
         &self,
         source: &Table,
         target: &Table,
-        batches: &[Batch],
+        pairs: &[WordPair],
         context: &DistanceContext,
     ) -> Result<DistanceStats> {
         match self.config.form {
             DistanceForm::Off => Ok(DistanceStats::default()),
             DistanceForm::Bridge => {
-                with_real!(source.values, T => self.add_bridge::<T>(source, target, batches, context))
+                with_real!(source.values, T => self.add_bridge::<T>(source, target, pairs, context))
             }
             DistanceForm::LiteralMath => {
                 let mut random = stream(context.seed, Purpose::Sample, context.step);
@@ -150,10 +174,9 @@ impl EmbeddingDistance {
         &self,
         source: &Table,
         target: &Table,
-        batches: &[Batch],
+        pairs: &[WordPair],
         context: &DistanceContext,
     ) -> Result<DistanceStats> {
-        let pairs = self.active(batches, context);
         if pairs.is_empty() {
             return Ok(DistanceStats::default());
         }
@@ -166,7 +189,9 @@ impl EmbeddingDistance {
             v: &v,
             width: source.values.dim(1)?,
             weights: &weights,
-            same_row: &|p, q| self.source == self.target && source_ids[p] == target_ids[q],
+            no_negative: &|p, q| {
+                target_ids[p] == target_ids[q] || (self.source == self.target && source_ids[p] == target_ids[q])
+            },
             floors: context.floors,
             config: &self.config,
         });
@@ -191,9 +216,8 @@ impl EmbeddingDistance {
         Ok(DistanceStats { distance, pairs: ids.len(), ..Default::default() })
     }
 
-    /// The pairs whose two words both occur in the batches, in the order of their sources; of more than `sample_size` a
-    /// random choice.
-    fn active(&self, batches: &[Batch], context: &DistanceContext) -> Vec<WordPair> {
+    /// The lexical pairs whose two words both occur in the batches, in the order of their sources.
+    fn lexical(&self, batches: &[Batch]) -> Vec<WordPair> {
         let mut has_target = vec![false; self.target_size];
         for &id in batches.iter().flat_map(|batch| &batch.target.ids) {
             if let Some(has) = has_target.get_mut(id as usize) {
@@ -207,24 +231,17 @@ impl EmbeddingDistance {
                 taken[i] = has_target[self.pairs[i].target as usize];
             }
         }
-        let mut active: Vec<u32> = (0..self.pairs.len() as u32).filter(|&i| taken[i as usize]).collect();
-        let mut random = stream(context.seed, Purpose::Sample, context.step);
-        choose(&mut active, self.config.sample_size, &mut random);
-        active.into_iter().map(|i| self.pairs[i as usize]).collect()
+        self.pairs.iter().zip(taken).filter(|(_, taken)| *taken).map(|(pair, _)| *pair).collect()
     }
 }
 
-/// Leaves `count` of the ids by chance, in ascending order; all when there are no more.
-fn choose(ids: &mut Vec<u32>, count: usize, random: &mut Stream) {
-    if ids.len() <= count {
-        return;
+/// Leaves `count` of the items by chance; all when there are no more.
+fn choose<T>(items: &mut Vec<T>, count: usize, random: &mut Stream) {
+    for i in 0..if items.len() > count { count } else { 0 } {
+        let other = i + random.below(items.len() - i);
+        items.swap(i, other);
     }
-    for i in 0..count {
-        let other = i + random.below(ids.len() - i);
-        ids.swap(i, other);
-    }
-    ids.truncate(count);
-    ids.sort_unstable();
+    items.truncate(count);
 }
 
 /// One embedding table with its gradient.

@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Result, Tensor, Var, D};
 
 use super::*;
 use crate::batch::Sequences;
-use crate::config::{DistanceGuard, DistanceMetric};
+use crate::config::{AttentionKind, Cell, DistanceGuard, DistanceMetric, ModelConfig, ModelKind, RnnConfig};
+use crate::model::{self, Forward, Vocabulary};
 use crate::params::{Init, Param, ParamKind};
 
 const ROWS: usize = 13;
@@ -37,7 +38,7 @@ fn pairs() -> Vec<WordPair> {
 }
 
 fn context() -> DistanceContext {
-    DistanceContext { weight: 0.3, step: 5, seed: 1, floors: [1.1, 0.4] }
+    DistanceContext { weight: 0.3, step: 5, seed: 1, floors: [1.1, 0.4], attends: true }
 }
 
 fn config(metric: DistanceMetric, guard: DistanceGuard) -> EmbeddingDistanceConfig {
@@ -108,7 +109,7 @@ fn bridge_gradients_are_those_of_autograd() -> Result<()> {
                 let objective = EmbeddingDistance::new(&config, &params, pairs())?;
                 let gradients = zeros(&params)?;
                 let batches = [batch(&[1, 3, 4, 1], &[2, 11, 4]), batch(&[5, 5], &[9, 5])];
-                let stats = objective.add_gradients(&params, &gradients, &batches, &context())?;
+                let stats = objective.add_gradients(&params, &gradients, &objective.lexical(&batches), &context())?;
                 let active: Vec<WordPair> =
                     pairs().into_iter().filter(|p| p.source != 6 && !(joint && p.source == 5)).collect();
                 assert_eq!(stats.pairs, active.len(), "{what}");
@@ -172,7 +173,7 @@ fn code_is_a_no_op_that_reports_a_millionth_of_the_root_of_the_width() -> Result
     let config = EmbeddingDistanceConfig { form: DistanceForm::Code, ..Default::default() };
     let objective = EmbeddingDistance::new(&config, &params, pairs())?;
     let gradients = zeros(&params)?;
-    let stats = objective.add_gradients(&params, &gradients, &[batch(&[1], &[2])], &context())?;
+    let stats = objective.add_gradients(&params, &gradients, &[], &context())?;
     assert_eq!(stats.distance, 1e-6 * (WIDTH as f64).sqrt());
     for gradient in &gradients.tensors {
         assert_eq!(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?, 0.0);
@@ -188,7 +189,7 @@ fn the_padding_row_never_moves_and_gradients_are_added() -> Result<()> {
     let with_pad = vec![WordPair { source: 1, target: pad, weight: 1.0 }];
     let objective = EmbeddingDistance::new(&config, &params, with_pad)?;
     let gradients = Gradients { tensors: params.iter().map(|p| p.var.ones_like()).collect::<Result<_>>()? };
-    objective.add_gradients(&params, &gradients, &[batch(&[1], &[pad])], &context())?;
+    objective.add_gradients(&params, &gradients, &objective.lexical(&[batch(&[1], &[pad])]), &context())?;
     let rows = gradients.tensors[1].to_vec2::<f32>()?;
     assert_eq!(rows[ROWS - 1], vec![1.0; WIDTH]);
     assert_eq!(rows[2], vec![1.0; WIDTH]);
@@ -204,11 +205,23 @@ fn more_pairs_than_the_sample_are_a_choice_that_changes_with_the_update_only() -
     let objective = EmbeddingDistance::new(&config, &params, all)?;
     let ids: Vec<u32> = (0..12).collect();
     let batches = [batch(&ids, &ids)];
-    let chosen = |step| objective.active(&batches, &DistanceContext { step, ..context() });
-    assert_eq!(chosen(1).len(), 3);
-    assert_eq!(chosen(1), chosen(1));
-    assert!((2..20).any(|step| chosen(step) != chosen(1)));
+    let model = model(&|_| ())?;
+    let chosen = |step| objective.pairs_in(model.as_ref(), &batches, &DistanceContext { step, ..context() });
+    assert_eq!(chosen(1)?.len(), 3);
+    assert_eq!(chosen(1)?, chosen(1)?);
+    let others = (2..20).map(chosen).collect::<Result<Vec<_>>>()?;
+    assert!(others.into_iter().any(|other| other != chosen(1).unwrap()));
     Ok(())
+}
+
+/// A model over the vocabularies of [`params`].
+fn model(change: &dyn Fn(&mut ModelConfig)) -> Result<Box<dyn Model>> {
+    let mut config = ModelConfig { layers: 2, d_model: 8, d_ff: 8, heads: 2, ..Default::default() };
+    config.rnn = RnnConfig { hidden_size: 8, embedding_size: 8, ..Default::default() };
+    change(&mut config);
+    let pad = ROWS as u32 - 1;
+    let vocabulary = Vocabulary { source_size: ROWS, target_size: ROWS, source_pad: pad, target_pad: pad };
+    model::build(&config, vocabulary, 1, DType::F64, &Device::Cpu)
 }
 
 #[test]
@@ -222,7 +235,8 @@ fn results_do_not_depend_on_threads() -> Result<()> {
     let run = |threads| -> Result<_> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let gradients = zeros(&params)?;
-        let work = || objective.add_gradients(&params, &gradients, &[batch(&ids, &ids)], &context());
+        let work =
+            || objective.add_gradients(&params, &gradients, &objective.lexical(&[batch(&ids, &ids)]), &context());
         let stats = pool.install(work)?;
         Ok((stats, gradients.tensors[0].to_vec2::<f32>()?, pool.install(|| table_health(params.get("e").unwrap()))?))
     };
@@ -253,5 +267,43 @@ fn health_of_known_tables() -> Result<()> {
     // collapsed: no spread at all
     let point = measure([1.0, 2.0].repeat(4), 2)?;
     assert!(point.effective_rank == 0.0 && (point.mean_cosine - 1.0).abs() < 1e-12, "{point:?}");
+    Ok(())
+}
+
+#[test]
+fn attention_pairs_are_decided_words_of_the_same_sentence() -> Result<()> {
+    let rnn = |attention: AttentionKind, cell: Cell| {
+        move |config: &mut ModelConfig| {
+            config.kind = ModelKind::Rnn;
+            (config.rnn.attention, config.rnn.cell) = (attention, cell);
+        }
+    };
+    let kinds: [&dyn Fn(&mut ModelConfig); 3] =
+        [&|_| (), &rnn(AttentionKind::Bahdanau, Cell::Lstm), &rnn(AttentionKind::Luong, Cell::Gru)];
+    let (params, form, pairs) = (params(false, DType::F64)?, DistanceForm::Bridge, PairSource::Attention);
+    let config = EmbeddingDistanceConfig { form, pairs, min_attention: 0.2, ..Default::default() };
+    let objective = EmbeddingDistance::new(&config, &params, Vec::new())?;
+    // two sentences without a word in common; 0 ends each
+    let sides = [[&[1, 2, 3, 0][..], &[6, 7, 0]], [&[1, 2, 0][..], &[8, 9, 10, 11, 0]]];
+    let [source, target] = sides.map(|sentences| Sequences::pack(sentences));
+    let both = Batch { source, target, pairs: vec![0, 1] };
+    for kind in kinds {
+        let model = model(kind)?;
+        let found = objective.pairs_in(model.as_ref(), std::slice::from_ref(&both), &context())?;
+        assert!(!found.is_empty());
+        for pair in &found {
+            assert!(pair.source != 0 && pair.target != 0 && (0.2..=1.0).contains(&pair.weight), "{pair:?}");
+            assert_eq!(pair.source < 4, pair.target < 3, "of different sentences: {pair:?}");
+        }
+        assert!(found.is_sorted_by_key(|pair| (pair.source, pair.target)));
+        let not_yet = DistanceContext { attends: false, ..context() };
+        assert_eq!(objective.pairs_in(model.as_ref(), std::slice::from_ref(&both), &not_yet)?, []);
+        // a source of one word and its end: one of the two has half of the attention or more
+        let short = Sequences::pack([&[4, 0][..]]);
+        let memory = model.encode(&short, &Forward::eval())?;
+        let strongest = model.alignment(&memory, &Sequences::pack([&[12, 5][..]]))?;
+        assert_eq!(strongest.len(), 2);
+        assert!(strongest.iter().all(|s| s.row < 2 && (0.5..=1.0).contains(&s.weight)), "{strongest:?}");
+    }
     Ok(())
 }
