@@ -136,8 +136,9 @@ toy.toml:13: embedding_distance.form = \"literal-math\" must come with embedding
 its optimum is a table of equal vectors
 3 problems in the configuration; nothing was started."
     );
-    let found = problems("[[phase]]\nfrom_update = 3\nobjective = \"distance\"\n", &[]);
+    let found = problems("[[phase]]\nfrom_update = 3\nobjective = \"joint\"\n", &[]);
     assert!(found.contains("toy.toml:6: phase 1 must come with embedding_distance.form"), "{found}");
+    let found = problems("[[phase]]\nfrom_update = 3\nobjective = \"distance\"\n", &[]);
     assert!(found.contains("toy.toml:6: phase 1 must have trainable = \"embeddings\""), "{found}");
     let found = problems("[[phase]]\noptimizer = \"adm\"\nfrom_update = 3\n", &[]);
     assert!(found.contains("phase: expected \"adam\"") && found.contains("did you mean \"adam\"?"), "{found}");
