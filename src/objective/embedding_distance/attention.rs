@@ -15,11 +15,12 @@ pub(super) fn attended_pairs(model: &dyn Model, batches: &[Batch], min_attention
         let memory = model.encode(source, &Forward::eval())?;
         let strongest = model.alignment(&memory, &target.shifted_right(model.output().masked))?;
         for i in 0..target.len() {
-            let ends = [source.range(i).end, target.range(i).end].map(|end| end.saturating_sub(1));
-            for j in target.range(i).start..ends[1] {
-                let best = strongest[j];
-                if best.weight >= min_attention && best.row < ends[0] {
-                    found.push(WordPair { source: source.ids[best.row], target: target.ids[j], weight: best.weight });
+            let (own, source_end) = (target.range(i), source.range(i).end.saturating_sub(1));
+            // the last of each side is </s>
+            let words = target.ids[own.clone()].iter().zip(&strongest[own.clone()]).take(own.len().saturating_sub(1));
+            for (&word, best) in words {
+                if best.weight >= min_attention && best.row < source_end {
+                    found.push(WordPair { source: source.ids[best.row], target: word, weight: best.weight });
                 }
             }
         }

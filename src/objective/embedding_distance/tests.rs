@@ -285,7 +285,7 @@ fn attention_pairs_are_decided_words_of_the_same_sentence() -> Result<()> {
     let objective = EmbeddingDistance::new(&config, &params, Vec::new())?;
     // two sentences without a word in common; 0 ends each
     let sides = [[&[1, 2, 3, 0][..], &[6, 7, 0]], [&[1, 2, 0][..], &[8, 9, 10, 11, 0]]];
-    let [source, target] = sides.map(|sentences| Sequences::pack(sentences));
+    let [source, target] = sides.map(Sequences::pack);
     let both = Batch { source, target, pairs: vec![0, 1] };
     for kind in kinds {
         let model = model(kind)?;
