@@ -105,6 +105,21 @@ impl ParamSet {
         self.by_name.get(name).map(|&i| &self.params[i])
     }
 
+    /// Source and target embedding table, which may be one: models define them first, in this order. `None` without any.
+    pub fn embeddings(&self) -> Option<[&Param; 2]> {
+        let mut tables = self.params.iter().filter(|param| matches!(param.kind, ParamKind::Table { .. }));
+        let source = tables.next()?;
+        Some([source, tables.next().unwrap_or(source)])
+    }
+
+    /// The parameters for which `keep` holds, in the same order; they share their values with these.
+    #[must_use]
+    pub fn subset(&self, keep: impl Fn(&Param) -> bool) -> Self {
+        let params: Vec<Param> = self.params.iter().filter(|param| keep(param)).cloned().collect();
+        let by_name = params.iter().enumerate().map(|(i, param)| (param.name.clone(), i)).collect();
+        ParamSet { params, by_name, seed: self.seed, dtype: self.dtype, device: self.device.clone() }
+    }
+
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -195,6 +210,25 @@ mod tests {
         assert_eq!(build(1)?, build(1)?);
         assert_ne!(build(1)?, build(2)?);
         assert_eq!(build(1)?[2], [0.0; 4]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_subset_shares_its_values_and_the_first_tables_are_the_embeddings() -> Result<()> {
+        let mut set = ParamSet::new(1, DType::F32, &Device::Cpu);
+        assert!(set.embeddings().is_none());
+        set.add("w", ParamKind::Matrix, &[2], Init::Zeros)?;
+        set.add("e", ParamKind::Table { tied: true }, &[2], Init::Ones)?;
+        let names = |set: &ParamSet| set.embeddings().map(|tables| tables.map(|table| table.name.clone()));
+        assert_eq!(names(&set), Some(["e".to_string(), "e".to_string()]));
+        set.add("f", ParamKind::Table { tied: false }, &[2], Init::Ones)?;
+        set.add("output", ParamKind::Table { tied: true }, &[2], Init::Ones)?;
+        assert_eq!(names(&set), Some(["e".to_string(), "f".to_string()]));
+        let subset = set.subset(|param| param.name != "e");
+        assert_eq!(subset.iter().map(|param| param.name.as_str()).collect::<Vec<_>>(), ["w", "f", "output"]);
+        set.get("f").unwrap().var.set(&Tensor::new(&[5f32, 6.0], &Device::Cpu)?)?;
+        assert_eq!(subset.get("f").unwrap().var.to_vec1::<f32>()?, [5.0, 6.0]);
+        assert!(subset.get("e").is_none());
         Ok(())
     }
 

@@ -22,6 +22,8 @@ pub enum Purpose {
     Probe = 5,
     /// Generated text (benchmarks, quickstart data).
     Text = 6,
+    /// Choice of pairs and rows for the embedding distance; `step` is the update.
+    Sample = 7,
 }
 
 /// A generator for `purpose` at `step` under `seed`.

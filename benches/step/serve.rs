@@ -40,10 +40,12 @@ pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
             let start = Instant::now();
             let mut stepper = Stepper {
                 model: model.as_ref(),
+                params: model.params(),
                 optimizer: optimizer.as_mut(),
                 ema: None,
                 label_smoothing: 0.1,
                 clip_norm: Some(1.0),
+                distance: None,
             };
             match stepper.update(&batch, done, &StepContext::new(3e-4, done, 1))? {
                 Update::Done(stats) => loss = stats.loss / stats.tokens as f64,

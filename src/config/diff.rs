@@ -85,6 +85,8 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("optimizer.name", Effect::Refused, "the saved state belongs to another optimizer"),
     ("optimizer.", Effect::Training, ""),
     ("schedule.", Effect::Training, ""),
+    ("embedding_distance.", Effect::Training, ""),
+    ("phase", Effect::Training, "the phases so far must have trained the same with the same optimizer"),
     ("validation.metrics", Effect::Training, ""),
     ("validation.early_stopping_metric", Effect::Training, "the best so far was chosen by another metric"),
     ("validation.", Effect::Free, ""),

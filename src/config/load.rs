@@ -290,8 +290,8 @@ impl<'a> Reader<'a> {
     /// `key = value` as written; the key alone when the value is long.
     fn subject(&self, path: &str, leaf: &Leaf) -> String {
         let written = self.text.get(leaf.value.span()).filter(|_| matches!(leaf.origin, Origin::File(_)));
-        // the span of a table is that of its header
-        let written = written.filter(|_| !leaf.value.get_ref().is_table());
+        // the span of a table is that of its header, also that of the first of several
+        let written = written.filter(|text| !leaf.value.get_ref().is_table() && !text.starts_with("[["));
         match written.filter(|written| written.len() <= 60 && !written.contains('\n')) {
             Some(written) => format!("{path} = {written}"),
             None => path.to_string(),

@@ -3,12 +3,14 @@
 
 mod data;
 mod diff;
+mod embedding_distance;
 mod forms;
 mod hessian2;
 mod keys;
 mod load;
 mod model;
 mod optimizer;
+mod phase;
 mod problems;
 mod reference;
 mod suggest;
@@ -18,6 +20,7 @@ mod wording;
 
 pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
 pub use diff::{differences, Difference, Effect};
+pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
@@ -25,6 +28,7 @@ pub use optimizer::{
     AdamConfig, AdamwConfig, ClippedAdamConfig, MuonConfig, MuonScale, OptimizerConfig, OptimizerName, ScheduleConfig,
     ScheduleKind, SgdConfig, SoapConfig,
 };
+pub use phase::{InForce, PhaseConfig, PhaseObjective, Trainable};
 pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};
 pub use train::{
@@ -56,6 +60,11 @@ pub struct Config {
     pub validation: ValidationConfig,
     pub decode: DecodeConfig,
     pub checkpoint: CheckpointConfig,
+    pub embedding_distance: EmbeddingDistanceConfig,
+    /// Parts of the run that begin at given updates, each a table `[[phase]]` with from_update (updates done when it begins,
+    /// in rising order) and what changes: optimizer (a name), lr (rate at the top of the schedule), objective ("nll",
+    /// "joint" = nll and the embedding distance, or "distance" alone), trainable ("all" or "embeddings").
+    pub phase: Vec<PhaseConfig>,
 }
 
 impl Default for Config {
@@ -74,6 +83,8 @@ impl Default for Config {
             validation: ValidationConfig::default(),
             decode: DecodeConfig::default(),
             checkpoint: CheckpointConfig::default(),
+            embedding_distance: EmbeddingDistanceConfig::default(),
+            phase: Vec::new(),
         }
     }
 }

@@ -24,6 +24,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("multi30k-optimizers", include_str!("../../configs/multi30k-optimizers.toml")),
     ("summarisation", include_str!("../../configs/summarisation.toml")),
     ("tagging", include_str!("../../configs/tagging.toml")),
+    ("two-phase", include_str!("../../configs/two-phase.toml")),
 ];
 
 /// What `nmt-train init` prints: the reference, or a preset by name.

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
-use super::{Config, Corpora, Every, Metric, ModelKind, ScheduleKind, TiedEmbeddings};
+use super::{
+    Config, Corpora, DistanceForm, Every, Metric, ModelKind, PhaseObjective, ScheduleKind, TiedEmbeddings, Trainable,
+};
 
 /// One thing wrong with a configuration whose types are right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     optimizer(&mut check, config);
     schedule(&mut check, config);
     validation(&mut check, config);
+    embedding_distance(&mut check, config);
+    phases(&mut check, config);
     check.findings
 }
 
@@ -333,6 +337,80 @@ fn validation(check: &mut Checks, config: &Config) {
     );
 }
 
+fn embedding_distance(check: &mut Checks, config: &Config) {
+    let distance = &config.embedding_distance;
+    check.not_negative("embedding_distance.weight", distance.weight);
+    check.not_negative("embedding_distance.guard_weight", distance.guard_weight);
+    check.share("embedding_distance.decay", distance.decay);
+    check.above_zero("embedding_distance.temperature", distance.temperature);
+    check.at_least("embedding_distance.sample_size", distance.sample_size, 2);
+    for (key, p) in [
+        ("embedding_distance.min_probability", distance.min_probability),
+        ("embedding_distance.min_attention", distance.min_attention),
+    ] {
+        check.rule(p > 0.0 && p < 1.0, &[key], "must be in (0, 1)");
+    }
+    check.share("embedding_distance.attention_from", distance.attention_from);
+    check.rule(distance.min_count >= 1, &["embedding_distance.min_count"], "must be 1 or more");
+    check.rule(distance.measure_freq >= 1, &["embedding_distance.measure_freq"], "must be 1 or more");
+    let drop = distance.max_rank_drop;
+    check.rule((0.0..=1.0).contains(&drop), &["embedding_distance.max_rank_drop"], "must be in [0, 1]");
+    check.above_zero("embedding_distance.max_cosine_rise", distance.max_cosine_rise);
+    check.rule(
+        distance.form != DistanceForm::LiteralMath || distance.acknowledge_collapse,
+        &["embedding_distance.form", "embedding_distance.acknowledge_collapse"],
+        "must come with embedding_distance.acknowledge_collapse = true: its optimum is a table of equal vectors",
+    );
+}
+
+/// Each finding names its phase, counted from 1.
+fn phases(check: &mut Checks, config: &Config) {
+    let mut fault = |i: usize, keys: &[&'static str], text: String| {
+        let text = format!("phase {} {text}", i + 1);
+        check.findings.push(Finding { keys: [&["phase"], keys].concat(), subject: String::new(), text });
+    };
+    for (i, phase) in config.phase.iter().enumerate() {
+        let from = phase.from_update;
+        if from == 0 {
+            fault(i, &[], "must have from_update above 0; what holds from the start has its own keys".to_string());
+        }
+        if let Some(before) = i.checked_sub(1).map(|before| config.phase[before].from_update) {
+            if from > 0 && from <= before {
+                let text = format!("must begin after phase {i}: from_update = {from} is not above {before}");
+                fault(i, &[], text);
+            }
+        }
+        let Some(lr) = phase.lr else { continue };
+        if !(lr > 0.0 && lr.is_finite()) {
+            fault(i, &[], format!("must have lr above 0, not {lr:?}"));
+        } else if lr < config.schedule.min_lr && config.schedule.kind != ScheduleKind::Noam {
+            let text = format!("must not have lr = {lr:?} below schedule.min_lr = {:?}", config.schedule.min_lr);
+            fault(i, &["schedule.min_lr"], text);
+        }
+    }
+    if config.phase.windows(2).any(|two| two[1].from_update <= two[0].from_update) {
+        return;
+    }
+    for (i, phase) in config.phase.iter().enumerate() {
+        let now = config.in_force(phase.from_update);
+        if phase.objective.is_some_and(PhaseObjective::has_distance)
+            && config.embedding_distance.form == DistanceForm::Off
+        {
+            fault(
+                i,
+                &["embedding_distance.form"],
+                "must come with embedding_distance.form = \"bridge\" or another than \"off\" for this objective"
+                    .to_string(),
+            );
+        }
+        if now.objective == PhaseObjective::Distance && now.trainable == Trainable::All {
+            let text =
+                "must have trainable = \"embeddings\" with objective = \"distance\": nothing else has a gradient";
+            fault(i, &[], text.to_string());
+        }
+    }
+}
+
 /// Whether a metric is measured during training.
 fn validates(config: &Config) -> bool {
     let validation = &config.validation;
@@ -420,6 +498,15 @@ mod tests {
             ("model.pretrained_target_embeddings=x.vec", "must be empty"),
             ("schedule.min_lr=1", "must not be above optimizer.lr = 0.001"),
             ("validation.metrics=[\"nll\", \"nll\"]", "must name each metric once"),
+            ("embedding_distance.form=literal-math", "must come with embedding_distance.acknowledge_collapse = true"),
+            ("phase=[{from_update=0}]", "phase 1 must have from_update above 0"),
+            ("phase=[{from_update=9},{from_update=9}]", "phase 2 must begin after phase 1: from_update = 9"),
+            ("phase=[{from_update=9, lr=-1.0}]", "phase 1 must have lr above 0, not -1.0"),
+            ("phase=[{from_update=9, objective='joint'}]", "phase 1 must come with embedding_distance.form"),
+            ("phase=[{from_update=9, objective='distance'}]", "phase 1 must have trainable = \"embeddings\""),
+            ("phase=[{from_update=9, optimiser='sgd'}]", "unknown key `phase.0.optimiser`; did you mean `optimizer`?"),
+            ("phase=[{from_update=9, optimizer='sgdd'}]", "expected \"adam\""),
+            ("phase=[{optimizer='sgd'}]", "from_update"),
             ("validation.early_stopping_metric=ter", "expected \"nll\", \"bleu\" or \"chrf\""),
         ] {
             let found = problems(set);

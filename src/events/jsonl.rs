@@ -127,6 +127,9 @@ fn train_row(row: &mut Map<String, Value>, point: &TrainPoint) {
     for (name, value) in &point.optimizer {
         put(row, &format!("optimizer.{name}"), *value);
     }
+    for (name, value) in &point.embedding {
+        put(row, &format!("embedding.{name}"), *value);
+    }
 }
 
 fn valid_row(row: &mut Map<String, Value>, point: &ValidPoint) {
@@ -158,7 +161,8 @@ mod tests {
 
     fn train(step: u64) -> Event {
         let optimizer = vec![("pairs".to_string(), 2.0)];
-        Event::Train(TrainPoint { step, loss: 0.1 + 0.2, lr: 5e-324, optimizer, ..TrainPoint::default() })
+        let embedding = vec![("distance".to_string(), 0.5)];
+        Event::Train(TrainPoint { step, loss: 0.1 + 0.2, lr: 5e-324, optimizer, embedding, ..TrainPoint::default() })
     }
 
     fn rows(path: &Path) -> io::Result<Vec<Value>> {
@@ -174,7 +178,7 @@ mod tests {
         assert_eq!(row["event"], "train");
         assert_eq!(row["loss"].as_f64(), Some(0.1 + 0.2));
         assert_eq!(row["lr"].as_f64(), Some(5e-324));
-        assert_eq!(row["optimizer.pairs"], 2.0);
+        assert_eq!((&row["optimizer.pairs"], &row["embedding.distance"]), (&2.0.into(), &0.5.into()));
         Ok(())
     }
 

@@ -92,6 +92,8 @@ pub struct TrainPoint {
     pub peak_memory_bytes: u64,
     /// Health of the optimizer; names without the `optimizer.` prefix.
     pub optimizer: Vec<(String, f64)>,
+    /// The embedding distance, while it is in force; names without the `embedding.` prefix.
+    pub embedding: Vec<(String, f64)>,
 }
 
 /// A row `event = "valid"` of metrics.jsonl.

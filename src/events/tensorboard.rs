@@ -89,6 +89,7 @@ impl Sink for TensorBoard {
                     ("train/tokens_per_second".to_string(), point.tokens_per_second),
                 ];
                 scalars.extend(point.optimizer.iter().map(|(name, value)| (format!("optimizer/{name}"), *value)));
+                scalars.extend(point.embedding.iter().map(|(name, value)| (format!("embedding/{name}"), *value)));
                 self.write_scalars(point.step, &scalars)
             }
             Event::Valid(point) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Forward;
 use crate::config::{ModelConfig, Norm};
-use crate::ops::{self, Activation, Step};
+use crate::ops::{self, Activation, Step, Strongest};
 use crate::params::{Init, ParamKind, ParamSet};
 
 /// ε of layer normalization, PyTorch's default and MarianMT's.
@@ -132,6 +132,16 @@ impl Attention {
         let (q, kv) = (self.query.apply(x)?, Linear::apply_all(&[&self.key, &self.value], memory)?);
         let dropout = forward.dropout(self.dropout);
         self.out.apply(&ops::cross_attention(&q, &kv, offsets, self.heads, self.scale, dropout)?)
+    }
+
+    /// Where [`Attention::cross`] looks most, mean over heads, without dropout.
+    pub(super) fn strongest(
+        &self,
+        x: &Tensor,
+        memory: &Tensor,
+        offsets: [&Arc<Vec<usize>>; 2],
+    ) -> Result<Vec<Strongest>> {
+        ops::strongest_product(&self.query.apply(x)?, &self.key.apply(memory)?, offsets, self.heads, self.scale)
     }
 
     /// What is attended to.

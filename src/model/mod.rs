@@ -13,7 +13,7 @@ use std::cell::Cell;
 
 use crate::batch::Sequences;
 use crate::config::{ModelConfig, ModelKind};
-use crate::ops::Dropout;
+use crate::ops::{Dropout, Strongest};
 use crate::params::ParamSet;
 use crate::rng::MaskKey;
 
@@ -105,6 +105,17 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// Shape or memory errors of candle.
     fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor>;
+
+    /// Where each target position looks: the row of `memory` with the largest weight in the last layer's attention, mean
+    /// over its heads (Transformer), or in the attention of the recurrence (RNN). `input`: the labels shifted right. No
+    /// dropout.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle; a model that has no attention.
+    fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
+        let _ = (memory, input);
+        candle_core::bail!("this model has no attention to take pairs of words from")
+    }
 
     /// Begins step-by-step decoding: one row a sentence of `memory`.
     ///

@@ -14,8 +14,8 @@ use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{self, AttentionKind, ModelConfig};
 use crate::ops::{
-    attentional, columns, cross_attention, embed, flatten, join, linear, recurrent, Activation, Attentional, Cell,
-    Direction, Recurrence, Widths,
+    attentional, columns, cross_attention, embed, flatten, join, linear, recurrent, strongest_additive,
+    strongest_product, Activation, Attentional, Cell, Direction, Recurrence, Strongest, Widths,
 };
 use crate::params::{Init, ParamKind, ParamSet};
 
@@ -304,6 +304,48 @@ impl Recurrences for Whole<'_> {
     }
 }
 
+/// As [`Whole`], off the tape, and remembers where attention looked.
+struct Aligning<'a> {
+    whole: Whole<'a>,
+    found: Vec<Strongest>,
+}
+
+impl Aligning<'_> {
+    /// The state before each target position `[N, h]`, of the states after each.
+    fn before(&self, states: &Tensor) -> Result<Tensor> {
+        let (initial, target) = (&self.whole.initial[0], self.whole.target);
+        let sentences = target.len().saturating_sub(1);
+        let row =
+            |i: usize| (target[i]..target[i + 1]).map(move |j| if j == target[i] { i } else { sentences + j - 1 });
+        let rows: Vec<u32> = (0..sentences).flat_map(row).map(|row| row as u32).collect();
+        let all = Tensor::cat(&[initial.detach(), states.detach()], 0)?;
+        all.index_select(&Tensor::new(rows, all.device())?, 0)
+    }
+}
+
+impl Recurrences for Aligning<'_> {
+    fn additive(&mut self, x: &Tensor) -> Result<Tensor> {
+        let Whole { decoder, memory, target, .. } = self.whole;
+        let result = self.whole.additive(x)?;
+        if let Attention::Additive { query, energy, .. } = &decoder.attention {
+            let before = self.before(&columns(&result, 0, decoder.widths.hidden)?)?;
+            let queries = linear(&before, query, None, Activation::Identity, None)?;
+            self.found = strongest_additive(&queries, &decoder.keys(memory)?, energy, [target, &memory.offsets])?;
+        }
+        Ok(result)
+    }
+
+    fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        self.whole.plain(layer, x)
+    }
+
+    fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
+        let Whole { memory, target, .. } = self.whole;
+        self.found = strongest_product(queries, &memory.states, [target, &memory.offsets], 1, 1.0)?;
+        self.whole.general(queries)
+    }
+}
+
 impl Model for Rnn {
     fn params(&self) -> &ParamSet {
         &self.params
@@ -334,7 +376,50 @@ impl Model for Rnn {
         self.decoder.run(&y, &mut whole, forward)
     }
 
+    fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
+        let y = embed(&self.target_table, &input.ids, None, 1.0, None)?;
+        let initial = self.decoder.initial(memory)?;
+        let whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
+        let mut aligning = Aligning { whole, found: Vec::new() };
+        self.decoder.run(&y, &mut aligning, &Forward::eval())?;
+        Ok(aligning.found)
+    }
+
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
         Ok(Box::new(RnnStep::new(self.decoder.clone(), self.target_table.clone(), memory)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alignment_is_what_the_recurrence_read() -> Result<()> {
+        for cell in [crate::config::Cell::Gru, crate::config::Cell::Lstm] {
+            let mut config = ModelConfig { layers: 1, ..Default::default() };
+            config.rnn.cell = cell;
+            (config.rnn.hidden_size, config.rnn.embedding_size) = (8, 6);
+            let vocabulary = Vocabulary { source_size: 10, target_size: 10, source_pad: 9, target_pad: 9 };
+            let rnn = Rnn::new(&config, vocabulary, 1, DType::F64, &Device::Cpu)?;
+            // two source tokens each, so that the weight of one gives that of the other
+            let memory = rnn.encode(&Sequences::pack([&[1, 2][..], &[3, 4][..]]), &Forward::eval())?;
+            let input = Sequences::pack([&[9, 1, 2][..], &[9, 5][..]]);
+            let initial = rnn.decoder.initial(&memory)?;
+            let whole = Whole { decoder: &rnn.decoder, memory: &memory, target: &input.offsets, initial };
+            let mut aligning = Aligning { whole, found: Vec::new() };
+            let y = embed(&rnn.target_table, &input.ids, None, 1.0, None)?;
+            let read = columns(&aligning.additive(&rnn.decoder.layers[0].project(&y)?)?, 8, 8)?.to_vec2::<f64>()?;
+            let states = memory.states.to_vec2::<f64>()?;
+            for (j, (read, found)) in read.iter().zip(&aligning.found).enumerate() {
+                assert_eq!(found.row / 2, usize::from(j >= 3));
+                for (k, read) in read.iter().enumerate() {
+                    let mean = found.weight * states[found.row][k] + (1.0 - found.weight) * states[found.row ^ 1][k];
+                    assert!((read - mean).abs() < 1e-12, "{cell:?}, position {j}: {read} {mean}");
+                }
+            }
+            assert_eq!(rnn.alignment(&memory, &input)?, aligning.found);
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::transformer_step::TransformerStep;
 use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{ModelConfig, Norm, TiedEmbeddings};
-use crate::ops;
+use crate::ops::{self, Strongest};
 use crate::params::{Init, ParamKind, ParamSet};
 
 /// An encoder-decoder of self-attention, cross-attention and feed-forward layers.
@@ -85,6 +85,24 @@ impl Model for Transformer {
             y = layer.apply(&y, own, cross, forward)?;
         }
         normalized(&self.decoder.norm, y, forward)
+    }
+
+    fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
+        let (forward, offsets) = (&Forward::eval(), &input.offsets);
+        let both = [offsets, &memory.offsets];
+        let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
+        let mut found = Vec::new();
+        for (l, layer) in self.decoder.layers.iter().enumerate() {
+            let own = |y: &Tensor| layer.own.own(y, offsets, true, forward);
+            let cross = |y: &Tensor| {
+                if l + 1 == self.decoder.layers.len() {
+                    found = layer.cross.strongest(y, &memory.states, both)?;
+                }
+                layer.cross.cross(y, &memory.states, both, forward)
+            };
+            y = layer.apply(&y, own, cross, forward)?;
+        }
+        Ok(found)
     }
 
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {

@@ -38,7 +38,7 @@ simd! {
 
 /// vᵀ tanh(q + k), in [`LANES`] partial sums.
 #[inline(always)]
-fn score_of<T: Real>(query: &[T], key: &[T], v: &[T]) -> T {
+pub(super) fn score_of<T: Real>(query: &[T], key: &[T], v: &[T]) -> T {
     let mut lanes = [T::zero(); LANES];
     let (query, query_rest) = query.as_chunks::<LANES>();
     let (key, key_rest) = key.as_chunks::<LANES>();

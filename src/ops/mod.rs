@@ -24,6 +24,7 @@ mod roof;
 mod rows;
 mod schedule;
 mod step_attention;
+mod strongest;
 mod sum;
 mod tape;
 
@@ -40,13 +41,14 @@ pub use linear::{linear, Activation};
 pub use memory::keep_freed_memory;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 pub use real::Level;
-pub(crate) use real::{dot, values, Real};
+pub(crate) use real::{dot, values, with_real, Real};
 pub use recurrent::{recurrent, Recurrence};
 pub use recurrent_step::{attentional_step, recurrent_step};
 pub use roof::fma_roof;
 pub(crate) use rows::buffer;
 pub use schedule::Direction;
 pub use step_attention::{attend_history, attend_memory, Step};
+pub use strongest::{strongest_additive, strongest_product, Strongest};
 pub use tape::{flatten, record, stack, LinearInput, Tape};
 
 use crate::rng::MaskKey;

@@ -111,6 +111,11 @@ impl Schedule {
         true
     }
 
+    /// Another rate at the top, from the next update on; shape and position stay.
+    pub fn set_peak(&mut self, lr: f64) {
+        self.lr = lr;
+    }
+
     /// Multiplies all later rates by `factor` (min_lr still holds after warm-up).
     pub fn scale_down(&mut self, factor: f64) {
         self.state.scale *= factor;
@@ -158,6 +163,9 @@ mod tests {
             close(schedule(Noam, 4000, 0, 0.0).lr(n - 1), noam(n as f64));
         }
         close(schedule(InverseSqrt, 4, 0, 0.1).lr(1_000_000), 0.1);
+        let mut other = schedule(Cosine, 10, 110, 0.5);
+        other.set_peak(3.0);
+        close(other.lr(59), 1.75);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
     let resources = Resources::load(config, None, &resources::cache_dir(config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
     let pretrained = resources::fill_pretrained(config, &resources.tokenizers, model.as_ref())?;
+    super::distance::prepare(config, &resources, model.params(), note)?;
     let epoch = resources.epoch(0);
     let updates_per_epoch = (epoch.len() as u64).div_ceil(config.train.gradient_accumulation_steps as u64);
     let start = preflight::start(&Facts {

@@ -3,10 +3,12 @@
 //! `run.rs` tells the story; `session.rs` holds what lives while it goes on; the other files are its chapters.
 
 mod check;
+mod distance;
 mod evaluate;
 mod finished;
 mod guard;
 mod machine;
+mod phases;
 mod preflight;
 mod progress;
 mod resources;
@@ -28,5 +30,5 @@ pub use run::{run, Outcome};
 pub use run_folder::{config_path, RunFolder};
 pub use session::{FileSinks, Job, OpenFiles, Opened, Session};
 pub use state::TrainState;
-pub use step::{Stepper, Update, UpdateStats};
+pub use step::{DistanceUpdate, Stepper, Update, UpdateStats};
 pub use stop::{Signals, StopReason};

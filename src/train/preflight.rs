@@ -10,8 +10,10 @@ use crate::ops::Level;
 use crate::optim;
 use crate::units;
 
+use super::distance;
 use super::evaluate::Validator;
 use super::machine::total_memory_bytes;
+use super::phases;
 use super::resources::Resources;
 
 /// Facts that only the run knows.
@@ -119,7 +121,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     if config.train.ema_decay > 0.0 {
         optimizer.push_str(&format!(", averaged with decay {}", config.train.ema_decay));
     }
-    vec![
+    let mut rows = vec![
         (
             "update",
             format!("{mean:.0} target tokens in the mean; {} updates an epoch", units::count(facts.updates_per_epoch)),
@@ -131,7 +133,12 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
             "regularization",
             format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing),
         ),
-    ]
+    ];
+    if config.uses_distance() {
+        rows.push(("embedding distance", distance::describe(&config.embedding_distance)));
+    }
+    rows.extend((1..=config.phase.len()).map(|i| ("phase", format!("{i}, {}", phases::describe(config, i)))));
+    rows
 }
 
 fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
@@ -207,7 +214,7 @@ fn describe_schedule(config: &Config) -> String {
 }
 
 /// The word a config writes for an enum value.
-fn name(value: impl serde::Serialize) -> String {
+pub(super) fn name(value: impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
 }
 

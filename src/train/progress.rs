@@ -75,6 +75,13 @@ impl Session {
         sums.source_tokens += stats.source_tokens;
         sums.grad_norm += stats.grad_norm;
         sums.clipped += u64::from(stats.clipped);
+        if let Some(found) = &stats.distance {
+            sums.distance_updates += 1;
+            sums.distance += found.distance;
+            sums.guard += found.guard;
+            sums.distance_pairs += found.pairs as u64;
+            sums.distance_weight = found.weight;
+        }
         sums.seconds += seconds;
         self.emit_progress(stats, lr, seconds);
         if self.state.step.is_multiple_of(self.config.train.log_freq) {
@@ -102,6 +109,7 @@ impl Session {
     }
 
     fn emit_train_point(&mut self, lr: f64) {
+        let embedding = self.distance_columns();
         let sums = std::mem::take(&mut self.state.since_log);
         let Sums { updates, tokens, .. } = sums;
         let (updates, target_tokens) = (updates.max(1) as f64, tokens.max(1) as f64);
@@ -120,6 +128,7 @@ impl Session {
             source_tokens_per_second: sums.source_tokens as f64 / sums.seconds.max(1e-9),
             peak_memory_bytes: peak_memory_bytes(),
             optimizer: self.optimizer.health(),
+            embedding,
         }));
     }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
 use crate::model::{pretrained, Model, Vocabulary};
-use crate::params::{Param, ParamKind};
+use crate::params::Param;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
@@ -163,12 +163,10 @@ fn whole_word(piece: &str) -> Option<String> {
 /// # Errors
 /// Unreadable files, vectors of another width.
 pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<String>> {
-    // Models define the source table first, the target table second; one table serves both when all are tied.
-    let tables: Vec<&Param> = model.params().iter().filter(|p| matches!(p.kind, ParamKind::Table { .. })).collect();
-    let target_table = tables.get(1).or(tables.first());
+    let tables: Option<[&Param; 2]> = model.params().embeddings();
     let files = [
-        (&config.model.pretrained_embeddings, tables.first(), &tokenizers.source),
-        (&config.model.pretrained_target_embeddings, target_table, &tokenizers.target),
+        (&config.model.pretrained_embeddings, tables.map(|tables| tables[0]), &tokenizers.source),
+        (&config.model.pretrained_target_embeddings, tables.map(|tables| tables[1]), &tokenizers.target),
     ];
     let mut notes = Vec::new();
     for (file, table, tokenizer) in files.into_iter().filter(|(file, ..)| !file.is_empty()) {

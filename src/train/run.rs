@@ -45,6 +45,7 @@ impl Session {
                 self.state.batch = 0;
                 epoch = self.resources.epoch(self.state.epoch);
             }
+            self.enter_phase();
             let validation_is_due =
                 self.is_due(self.config.validation.valid_freq) || self.limits.finished(&self.state).is_some();
             if validation_is_due && !self.is_validated() {
@@ -78,6 +79,7 @@ impl Session {
         self.state.batch = last;
         self.state.micro_batches += batches.len() as u64;
 
+        self.watch_tables()?;
         let (mut stepper, context) = self.stepper();
         match stepper.update(&batches, first_micro_batch, &context)? {
             Update::Done(stats) => {

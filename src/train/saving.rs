@@ -8,12 +8,14 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use crate::checkpoint::{self, Snapshot, Store};
+use crate::config::InForce;
 use crate::events::sinks::Sinks;
 use crate::events::Event;
 use crate::exit::InputError;
 use crate::optim::{Ema, Optimizer};
 use crate::params::ParamSet;
 
+use super::phases::{begins_fresh, Trained};
 use super::session::Session;
 use super::state::TrainState;
 
@@ -29,6 +31,7 @@ impl Session {
         let clock = Instant::now();
         self.state.metrics_bytes = self.metrics_bytes();
         self.state.schedule = self.schedule.state().clone();
+        self.state.trained = Some(Trained::of(&self.in_force));
         let path = self.store.save(&self.snapshot()?)?;
         let metric = self.config.validation.early_stopping_metric;
         let keep = &self.config.checkpoint;
@@ -61,7 +64,9 @@ impl Session {
     pub(super) fn roll_back(&mut self) -> Result<()> {
         let found = newest(&self.store, self.folder.root(), &mut self.sinks)?;
         let path = self.store.path(found.step);
-        let good = restore(&path, found, self.model.params(), self.optimizer.as_mut(), self.ema.as_mut())?;
+        self.return_to_phase_of(found.step);
+        let (params, optimizer) = ([self.model.params(), &self.params], self.optimizer.as_mut());
+        let good = restore(&path, found, params, &self.in_force, optimizer, self.ema.as_mut())?;
         self.optimizer.reset();
         self.state.schedule = self.schedule.state().clone();
         self.state.roll_back_to(good);
@@ -105,11 +110,12 @@ pub(super) fn state(path: &Path, found: &Snapshot) -> Result<TrainState> {
     TrainState::deserialize(&found.state).with_context(|| format!("read {}/state.json", path.display()))
 }
 
-/// Puts a checkpoint into the parts of a run; returns its counters.
+/// Puts a checkpoint into the parts of a run; returns its counters. `params`: all, and those that are trained.
 pub(super) fn restore(
     path: &Path,
     found: Snapshot,
-    params: &ParamSet,
+    [params, trained]: [&ParamSet; 2],
+    now: &InForce,
     optimizer: &mut dyn Optimizer,
     ema: Option<&mut Ema>,
 ) -> Result<TrainState> {
@@ -126,7 +132,9 @@ pub(super) fn restore(
         (None, _) => (),
     }
     checkpoint::fill(path, raw_weights.unwrap_or(weights), params)?;
-    optimizer.load_state(params, saved)?;
+    if !begins_fresh(state.step, now) {
+        optimizer.load_state(trained, saved)?;
+    }
     Ok(state)
 }
 

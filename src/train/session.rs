@@ -8,13 +8,17 @@ use anyhow::Result;
 use candle_core::DType;
 
 use crate::checkpoint::Store;
-use crate::config::Config;
+use crate::config::{Config, InForce};
 use crate::events::sinks::Sinks;
 use crate::events::{Event, Sink};
 use crate::model::{self, Model};
+use crate::objective::EmbeddingDistance;
 use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
+use crate::params::ParamSet;
 
+use super::distance;
 use super::finished::Finished;
+use super::phases;
 use super::progress::Pace;
 use super::resources::{self, Resources};
 use super::run_folder::RunFolder;
@@ -29,7 +33,13 @@ pub struct Session {
     pub(super) folder: RunFolder,
     pub(super) resources: Resources,
     pub(super) model: Box<dyn Model>,
+    /// What is trained, sharing its values with the model.
+    pub(super) params: ParamSet,
     pub(super) optimizer: Box<dyn Optimizer>,
+    /// What the phases say for this update.
+    pub(super) in_force: InForce,
+    /// For the phases that use it.
+    pub(super) distance: Option<EmbeddingDistance>,
     pub(super) schedule: Schedule,
     pub(super) ema: Option<Ema>,
     pub(super) store: Store,
@@ -105,9 +115,12 @@ impl Session {
         let mut note = |text: String| sinks.emit(&Event::Note(text));
         let resources = Resources::load(&config, checkpoint.as_ref().map(|_| folder.root()), &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
-        let mut optimizer = optim::build(&config.optimizer, model.params().dtype());
+        let distance = distance::prepare(&config, &resources, model.params(), &mut note)?;
+        let in_force = config.in_force(checkpoint.as_ref().map_or(0, |found| found.step));
+        let params = phases::trained_params(model.params(), in_force.trainable);
+        let mut optimizer = optim::build(&in_force.optimizer, params.dtype());
         let mut schedule =
-            Schedule::new(&config.schedule, config.optimizer.lr, config.model.d_model, config.train.max_updates)?;
+            Schedule::new(&config.schedule, in_force.optimizer.lr, config.model.d_model, config.train.max_updates)?;
         let mut ema = match config.train.ema_decay > 0.0 {
             true => Some(Ema::new(model.params(), config.train.ema_decay)?),
             false => None,
@@ -116,8 +129,10 @@ impl Session {
         let saved_at = checkpoint.as_ref().map(|found| found.step);
         let (state, pretrained) = match checkpoint {
             Some(found) => {
-                let state =
-                    saving::restore(&store.path(found.step), found, model.params(), optimizer.as_mut(), ema.as_mut())?;
+                let path = store.path(found.step);
+                phases::check_same_phase(&saving::state(&path, &found)?, &in_force)?;
+                let all = [model.params(), &params];
+                let state = saving::restore(&path, found, all, &in_force, optimizer.as_mut(), ema.as_mut())?;
                 saving::check_same_data(&state, &fresh)?;
                 schedule.load_state(state.schedule.clone());
                 (state, Vec::new())
@@ -147,7 +162,10 @@ impl Session {
             folder,
             resources,
             model,
+            params,
             optimizer,
+            in_force,
+            distance,
             schedule,
             ema,
             store,
@@ -170,12 +188,15 @@ impl Session {
     /// The parts of one update, and what it needs to know.
     pub(super) fn stepper(&mut self) -> (Stepper<'_>, StepContext<'static>) {
         let context = StepContext::new(self.schedule.lr(self.state.step), self.state.step, self.config.seed);
+        let distance = distance::update(self.distance.as_ref(), &self.config, &self.in_force, &self.state);
         let stepper = Stepper {
             model: self.model.as_ref(),
+            params: &self.params,
             optimizer: self.optimizer.as_mut(),
             ema: self.ema.as_mut(),
             label_smoothing: self.config.train.label_smoothing,
-            clip_norm: optim::clip_norm(&self.config.optimizer, self.config.train.clip_grad_norm),
+            clip_norm: optim::clip_norm(&self.in_force.optimizer, self.config.train.clip_grad_norm),
+            distance,
         };
         (stepper, context)
     }

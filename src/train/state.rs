@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Scored;
 use crate::optim::ScheduleState;
 
+use super::distance::DistanceState;
+use super::phases::Trained;
+
 /// Counters and sums. Exact in JSON: floats are written so that they read back to the same bits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainState {
@@ -39,6 +42,11 @@ pub struct TrainState {
     /// Content hash of the training text as encoded; a changed corpus would change the order of batches.
     pub data_fingerprint: String,
     pub tokenizer_fingerprint: String,
+    /// What the optimizer's state belongs to; checkpoints from before phases do not say.
+    #[serde(default)]
+    pub trained: Option<Trained>,
+    #[serde(default)]
+    pub distance: DistanceState,
 }
 
 /// The best validation so far, by `validation.early_stopping_metric`.
@@ -61,6 +69,17 @@ pub struct Sums {
     pub grad_norm: f64,
     pub clipped: u64,
     pub seconds: f64,
+    /// Of the embedding distance: updates with it, their sums, and its last weight.
+    #[serde(default)]
+    pub distance_updates: u64,
+    #[serde(default)]
+    pub distance: f64,
+    #[serde(default)]
+    pub guard: f64,
+    #[serde(default)]
+    pub distance_pairs: u64,
+    #[serde(default)]
+    pub distance_weight: f64,
 }
 
 impl TrainState {

@@ -4,9 +4,10 @@ use anyhow::Result;
 
 use crate::batch::Batch;
 use crate::model::{Forward, Model};
-use crate::objective;
+use crate::objective::{self, DistanceContext, DistanceStats, EmbeddingDistance};
 use crate::ops::{self, LinearInput};
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
+use crate::params::ParamSet;
 
 /// What one update did.
 pub enum Update {
@@ -26,16 +27,31 @@ pub struct UpdateStats {
     pub source_tokens: u64,
     pub grad_norm: f64,
     pub clipped: bool,
+    /// What the embedding distance found, if it is in force.
+    pub distance: Option<DistanceStats>,
+}
+
+/// The embedding distance in one update.
+#[derive(Clone, Copy)]
+pub struct DistanceUpdate<'a> {
+    pub objective: &'a EmbeddingDistance,
+    pub context: DistanceContext,
+    /// Without the likelihood, which is then measured only, without dropout and smoothing.
+    pub alone: bool,
 }
 
 /// The parts an update works on.
 pub struct Stepper<'a> {
     pub model: &'a dyn Model,
+    /// What is trained: the model's parameters or some of them.
+    pub params: &'a ParamSet,
     pub optimizer: &'a mut dyn Optimizer,
     pub ema: Option<&'a mut Ema>,
     pub label_smoothing: f64,
     /// Largest norm of the gradient, if there is a limit.
     pub clip_norm: Option<f64>,
+    /// `None`: the likelihood alone.
+    pub distance: Option<DistanceUpdate<'a>>,
 }
 
 impl Stepper<'_> {
@@ -57,10 +73,10 @@ impl Stepper<'_> {
         first_micro_batch: u64,
         context: &StepContext<'_>,
     ) -> Result<Update> {
-        let (model, label_smoothing) = (self.model, self.label_smoothing);
-        let params = model.params();
+        let (model, params, label_smoothing, distance) = (self.model, self.params, self.label_smoothing, self.distance);
+        let seed = context.seed;
         let forward =
-            ForwardAndBackward { model, label_smoothing, micro_batches, first_micro_batch, seed: context.seed };
+            ForwardAndBackward { model, params, label_smoothing, distance, micro_batches, first_micro_batch, seed };
         let mut stats = UpdateStats::default();
         let mut inputs = Vec::new();
         let wanted = self.optimizer.needs_inputs(context.step).then_some(&mut inputs);
@@ -82,7 +98,7 @@ impl Stepper<'_> {
         };
         self.optimizer.step(params, &gradients, &StepContext { inputs: &inputs, again: Some(&again), ..*context })?;
         if let Some(ema) = self.ema.as_deref_mut() {
-            ema.update(params)?;
+            ema.update(model.params())?;
         }
         Ok(Update::Done(stats))
     }
@@ -91,7 +107,9 @@ impl Stepper<'_> {
 /// The gradients of one update's micro-batches at the present weights.
 struct ForwardAndBackward<'a> {
     model: &'a dyn Model,
+    params: &'a ParamSet,
     label_smoothing: f64,
+    distance: Option<DistanceUpdate<'a>>,
     micro_batches: &'a [Batch],
     first_micro_batch: u64,
     seed: u64,
@@ -102,6 +120,9 @@ impl ForwardAndBackward<'_> {
     fn run(&self, stats: &mut UpdateStats, inputs: Option<&mut Vec<LinearInput>>) -> Result<Option<Gradients>> {
         let tokens: usize = self.micro_batches.iter().map(|batch| batch.target.tokens()).sum();
         stats.tokens = tokens as u64;
+        if let Some(distance) = self.distance.filter(|distance| distance.alone) {
+            return self.distance_alone(stats, &distance);
+        }
         let mut last_inputs = Vec::new();
         let mut sum = Accumulator::default();
         for (batch, micro_batch) in self.micro_batches.iter().zip(self.first_micro_batch..) {
@@ -114,11 +135,35 @@ impl ForwardAndBackward<'_> {
             if inputs.is_some() {
                 last_inputs = tape.linear_inputs();
             }
-            sum.add(Gradients::collect(self.model.params(), &mut tape.backward(&loss.loss)?)?)?;
+            sum.add(Gradients::collect(self.params, &mut tape.backward(&loss.loss)?)?)?;
         }
         if let Some(inputs) = inputs {
             *inputs = last_inputs;
         }
-        Ok(sum.take(1.0)?)
+        let gradients = sum.take(1.0)?;
+        if let (Some(gradients), Some(distance)) = (&gradients, &self.distance) {
+            stats.distance = Some(self.add_distance(gradients, distance)?);
+        }
+        Ok(gradients)
+    }
+
+    fn add_distance(&self, gradients: &Gradients, distance: &DistanceUpdate<'_>) -> Result<DistanceStats> {
+        let DistanceUpdate { objective, context, .. } = distance;
+        let pairs = objective.pairs_in(self.model, self.micro_batches, context)?;
+        Ok(objective.add_gradients(self.params, gradients, &pairs, context)?)
+    }
+
+    /// The gradients of the distance and no others; the loss is the distance for every token.
+    fn distance_alone(&self, stats: &mut UpdateStats, distance: &DistanceUpdate<'_>) -> Result<Option<Gradients>> {
+        for batch in self.micro_batches {
+            stats.nll += objective::evaluate(self.model, batch)?.iter().sum::<f64>();
+            stats.source_tokens += batch.source.tokens() as u64;
+        }
+        let zeros = self.params.iter().map(|param| param.var.zeros_like()).collect::<candle_core::Result<_>>()?;
+        let gradients = Gradients { tensors: zeros };
+        let found = self.add_distance(&gradients, distance)?;
+        stats.loss = found.loss * stats.tokens as f64;
+        stats.distance = Some(found);
+        Ok(Some(gradients))
     }
 }

@@ -122,6 +122,31 @@ fn keys_inside_lists_of_tables_are_checked_too() {
 }
 
 #[test]
+fn phases_are_named_by_their_number() {
+    let found = problems(
+        "[[phase]]\nfrom_update = 100\n[[phase]]\nfrom_update = 50\nobjective = \"joint\"\nlr = 0\n\
+         [embedding_distance]\nform = \"literal-math\"\n",
+        &[],
+    );
+    assert_eq!(
+        found,
+        "toy.toml:6: phase 2 must begin after phase 1: from_update = 50 is not above 100
+toy.toml:6: phase 2 must have lr above 0, not 0.0
+toy.toml:13: embedding_distance.form = \"literal-math\" must come with embedding_distance.acknowledge_collapse = true: \
+its optimum is a table of equal vectors
+3 problems in the configuration; nothing was started."
+    );
+    let found = problems("[[phase]]\nfrom_update = 3\nobjective = \"joint\"\n", &[]);
+    assert!(found.contains("toy.toml:6: phase 1 must come with embedding_distance.form"), "{found}");
+    let found = problems("[[phase]]\nfrom_update = 3\nobjective = \"distance\"\n", &[]);
+    assert!(found.contains("toy.toml:6: phase 1 must have trainable = \"embeddings\""), "{found}");
+    let found = problems("[[phase]]\noptimizer = \"adm\"\nfrom_update = 3\n", &[]);
+    assert!(found.contains("phase: expected \"adam\"") && found.contains("did you mean \"adam\"?"), "{found}");
+    let found = problems("[[phase]]\noptimizer = \"adam\"\n", &[]);
+    assert!(found.contains("toy.toml:6: phase: missing field `from_update`"), "{found}");
+}
+
+#[test]
 fn rules_between_keys_are_reported_where_a_key_was_written() {
     let found = problems(
         r#"[model]

@@ -13,6 +13,7 @@ mod layers;
 mod metrics;
 mod optimizer_references;
 mod optimizers;
+mod phases;
 mod quickstart_data;
 mod resume;
 mod rnn;

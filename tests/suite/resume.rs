@@ -237,3 +237,31 @@ fn variant_resumes_bit_for_bit(variant: &str) {
         "optimizer.hessian2.block_size=12",
     ]);
 }
+
+#[test]
+fn phases_with_an_embedding_distance_resume_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "embedding_distance.form=bridge",
+        "embedding_distance.guard=variance-floor",
+        "embedding_distance.min_count=2",
+        "embedding_distance.sample_size=10",
+        "embedding_distance.warmup_updates=10",
+        "embedding_distance.measure_freq=7",
+        "embedding_distance.max_rank_drop=0.01",
+        "phase=[{from_update=20, objective='joint', optimizer='adamw'}, \
+         {from_update=50, optimizer='adam', objective='distance', trainable='embeddings', lr=1e-3}]",
+    ]);
+}
+
+#[test]
+fn gru_with_pairs_from_attention_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "model.kind=rnn",
+        "embedding_distance.form=bridge",
+        "embedding_distance.metric=cosine",
+        "embedding_distance.pairs=attention",
+        "embedding_distance.attention_from=0.1",
+        "embedding_distance.min_attention=0.2",
+        "embedding_distance.measure_freq=7",
+    ]);
+}

@@ -1,0 +1,140 @@
+//! `[[phase]]`: what changes at given updates, and what is in force at any update, a pure function of its number.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Config, DistanceForm, OptimizerConfig, OptimizerName};
+
+/// A part of the run; what it does not name stays as it was before. Another optimizer, or other parameters to train,
+/// begin with a fresh state of the optimizer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PhaseConfig {
+    /// Updates done when it begins. Above 0 and above that of the phase before.
+    pub from_update: u64,
+    /// The optimizer; its own settings are in `[optimizer.NAME]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerName>,
+    /// Rate at the top of the schedule in place of optimizer.lr; the schedule goes on where it is. Above 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// "nll" (the likelihood), "joint" (and the embedding distance) or "distance" (that alone).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<PhaseObjective>,
+    /// "all" or "embeddings" (the source and the target table).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainable: Option<Trainable>,
+}
+
+/// What is minimized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseObjective {
+    /// Negative log-likelihood.
+    Nll,
+    /// The same and the weighted embedding distance.
+    Joint,
+    /// The embedding distance alone, with weight 1.
+    Distance,
+}
+
+impl PhaseObjective {
+    /// Whether the embedding distance is part of it.
+    pub fn has_distance(self) -> bool {
+        self != PhaseObjective::Nll
+    }
+}
+
+/// Which parameters are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trainable {
+    All,
+    Embeddings,
+}
+
+/// What is in force at an update.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InForce {
+    /// Phases begun: 0 = none.
+    pub phase: usize,
+    /// `[optimizer]` with the name and rate of the phase.
+    pub optimizer: OptimizerConfig,
+    pub objective: PhaseObjective,
+    pub trainable: Trainable,
+    /// Update at which the optimizer's state began fresh.
+    pub optimizer_since: u64,
+    /// Update at which the embedding distance came in; meaningless while it is not part of the objective.
+    pub distance_since: u64,
+}
+
+impl Config {
+    /// What is in force after `step` updates.
+    pub fn in_force(&self, step: u64) -> InForce {
+        let on = self.embedding_distance.form != DistanceForm::Off;
+        let named = self.phase.iter().any(|phase| phase.objective.is_some());
+        let mut now = InForce {
+            phase: 0,
+            optimizer: self.optimizer.clone(),
+            objective: if on && !named { PhaseObjective::Joint } else { PhaseObjective::Nll },
+            trainable: Trainable::All,
+            optimizer_since: 0,
+            distance_since: 0,
+        };
+        for phase in self.phase.iter().take_while(|phase| phase.from_update <= step) {
+            let before = now.clone();
+            now.phase += 1;
+            now.optimizer.name = phase.optimizer.unwrap_or(before.optimizer.name);
+            now.optimizer.lr = phase.lr.unwrap_or(before.optimizer.lr);
+            now.objective = phase.objective.unwrap_or(before.objective);
+            now.trainable = phase.trainable.unwrap_or(before.trainable);
+            if (now.optimizer.name, now.trainable) != (before.optimizer.name, before.trainable) {
+                now.optimizer_since = phase.from_update;
+            }
+            if now.objective.has_distance() && !before.objective.has_distance() {
+                now.distance_since = phase.from_update;
+            }
+        }
+        now
+    }
+
+    /// Whether the embedding distance is part of the objective at any update.
+    pub fn uses_distance(&self) -> bool {
+        let begins = std::iter::once(0).chain(self.phase.iter().map(|phase| phase.from_update));
+        begins.into_iter().any(|step| self.in_force(step).objective.has_distance())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_change_what_they_name_and_leave_the_rest() {
+        let mut config = Config::default();
+        config.embedding_distance.form = DistanceForm::Bridge;
+        assert_eq!(config.in_force(7).objective, PhaseObjective::Joint);
+        config.phase = vec![
+            PhaseConfig {
+                from_update: 10,
+                lr: Some(0.5),
+                objective: Some(PhaseObjective::Joint),
+                ..Default::default()
+            },
+            PhaseConfig { from_update: 20, optimizer: Some(OptimizerName::Sgd), ..Default::default() },
+            PhaseConfig { from_update: 30, trainable: Some(Trainable::Embeddings), ..Default::default() },
+        ];
+        assert!(config.uses_distance());
+        let before = config.in_force(9);
+        assert_eq!((before.phase, before.objective, before.optimizer.lr), (0, PhaseObjective::Nll, 1e-3));
+        let first = config.in_force(10);
+        assert_eq!((first.phase, first.objective, first.distance_since), (1, PhaseObjective::Joint, 10));
+        assert_eq!((first.optimizer.name, first.optimizer.lr, first.optimizer_since), (OptimizerName::Adam, 0.5, 0));
+        let second = config.in_force(29);
+        assert_eq!((second.optimizer.name, second.optimizer.lr), (OptimizerName::Sgd, 0.5));
+        assert_eq!((second.optimizer_since, second.distance_since, second.trainable), (20, 10, Trainable::All));
+        let third = config.in_force(1000);
+        assert_eq!((third.phase, third.optimizer_since, third.trainable), (3, 30, Trainable::Embeddings));
+        config.phase[0].objective = Some(PhaseObjective::Nll);
+        assert!(!config.uses_distance());
+    }
+}
