@@ -4,10 +4,12 @@
 mod adam;
 mod average;
 mod clip;
+mod decompose;
 mod gradients;
 mod inplace;
 mod schedule;
 mod sgd;
+mod small;
 
 pub use adam::{Adam, AdamRule};
 pub use average::Ema;
