@@ -10,6 +10,7 @@ mod model;
 mod optimizer;
 mod problems;
 mod reference;
+mod schedule_free;
 mod suggest;
 mod train;
 mod validate;
@@ -24,6 +25,7 @@ pub use optimizer::{
 };
 pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};
+pub use schedule_free::{DecayAt, ScheduleFreeConfig};
 pub use train::{
     BatchType, CheckpointConfig, DecodeConfig, Every, LengthPenalty, Metric, Precision, TrainConfig, ValidationConfig,
 };

@@ -3,20 +3,23 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ScheduleFreeConfig;
+
 /// Which optimizer, and what all of them share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OptimizerConfig {
-    /// "adam", "adamw", "clipped-adam" or "sgd"; its own settings are in the table of that name.
+    /// "adam", "adamw", "clipped-adam", "schedule-free" or "sgd"; its own settings are in the table of that name.
     pub name: OptimizerName,
     /// Learning rate at the top of the schedule. Above 0.
     pub lr: f64,
-    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (adamw). It leaves biases,
-    /// gains and embedding tables alone. 0 or more.
+    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others). It leaves
+    /// biases, gains and embedding tables alone. 0 or more.
     pub weight_decay: f64,
     pub adam: AdamConfig,
     pub adamw: AdamwConfig,
     pub clipped_adam: ClippedAdamConfig,
+    pub schedule_free: ScheduleFreeConfig,
     pub sgd: SgdConfig,
 }
 
@@ -29,6 +32,7 @@ impl Default for OptimizerConfig {
             adam: AdamConfig::default(),
             adamw: AdamwConfig::default(),
             clipped_adam: ClippedAdamConfig::default(),
+            schedule_free: ScheduleFreeConfig::default(),
             sgd: SgdConfig::default(),
         }
     }
@@ -40,6 +44,7 @@ pub enum OptimizerName {
     Adam,
     Adamw,
     ClippedAdam,
+    ScheduleFree,
     Sgd,
 }
 

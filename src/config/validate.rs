@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
-use super::{Config, Corpora, Every, Metric, ModelKind, ScheduleKind, TiedEmbeddings};
+use super::{Config, Corpora, Every, Metric, ModelKind, OptimizerName, ScheduleKind, TiedEmbeddings};
 
 /// One thing wrong with a configuration whose types are right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     model(&mut check, config);
     train(&mut check, config);
     optimizer(&mut check, config);
+    schedule_free(&mut check, config);
     schedule(&mut check, config);
     validation(&mut check, config);
     check.findings
@@ -229,6 +230,27 @@ fn optimizer(check: &mut Checks, config: &Config) {
     );
 }
 
+fn schedule_free(check: &mut Checks, config: &Config) {
+    let own = &config.optimizer.schedule_free;
+    // at 0 the mean could not be told from what is stored
+    check.rule(own.beta1 > 0.0 && own.beta1 < 1.0, &["optimizer.schedule_free.beta1"], "must be in (0, 1)");
+    check.share("optimizer.schedule_free.beta2", own.beta2);
+    check.above_zero("optimizer.schedule_free.eps", own.eps);
+    check.not_negative("optimizer.schedule_free.r", own.r);
+    check.not_negative("optimizer.schedule_free.weight_lr_power", own.weight_lr_power);
+    let other = config.optimizer.name != OptimizerName::ScheduleFree;
+    check.rule(
+        other || config.schedule.kind == ScheduleKind::Constant,
+        &["schedule.kind", "optimizer.name"],
+        r#"must be "constant" with optimizer.name = "schedule-free", whose mean of the weights takes the place of a decaying rate"#,
+    );
+    check.rule(
+        other || config.train.ema_decay == 0.0,
+        &["train.ema_decay", "optimizer.name"],
+        r#"must be 0 with optimizer.name = "schedule-free", which keeps a mean of the weights of its own"#,
+    );
+}
+
 fn schedule(check: &mut Checks, config: &Config) {
     let schedule = &config.schedule;
     check.not_negative("schedule.min_lr", schedule.min_lr);
@@ -387,6 +409,7 @@ mod tests {
             ("model.d_model=24", "must be a multiple of 2 × heads = 16"),
             ("model.pretrained_target_embeddings=x.vec", "must be empty"),
             ("schedule.min_lr=1", "must not be above optimizer.lr = 0.001"),
+            ("optimizer.name=schedule-free", "schedule.kind = \"inverse-sqrt\" must be \"constant\" with"),
             ("validation.metrics=[\"nll\", \"nll\"]", "must name each metric once"),
             ("validation.early_stopping_metric=ter", "expected \"nll\", \"bleu\" or \"chrf\""),
         ] {

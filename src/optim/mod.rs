@@ -8,6 +8,7 @@ mod decompose;
 mod gradients;
 mod inplace;
 mod schedule;
+mod schedule_free;
 mod sgd;
 mod small;
 
@@ -16,6 +17,7 @@ pub use average::Ema;
 pub use clip::{clip, global_norm};
 pub use gradients::Accumulator;
 pub use schedule::{NoEnd, Schedule, ScheduleState};
+pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
 
 use candle_core::{DType, Result, Tensor};
@@ -37,6 +39,7 @@ pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
         OptimizerName::Adam => adam("adam", (a.beta1, a.beta2, a.eps), false),
         OptimizerName::Adamw => adam("adamw", (w.beta1, w.beta2, w.eps), true),
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
+        OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
     }
 }
@@ -115,8 +118,28 @@ pub trait Optimizer: Send {
     /// Shape or memory errors of candle.
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()>;
 
-    /// Forgets momentum after a roll-back.
+    /// Forgets momentum after a roll-back. Averages that are in the parameters stay there as the new start.
     fn reset(&mut self);
+
+    /// For optimizers that train other weights than they want validated and tested: exchanges the two, in place; a
+    /// second call puts the trained ones back bit for bit. Others do nothing.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn swap_averages(&mut self, params: &ParamSet) -> Result<()> {
+        let _ = params;
+        Ok(())
+    }
+
+    /// What [`Optimizer::swap_averages`] would put into the parameters, under their names, in new memory: the model to
+    /// be saved. `None` where the trained weights are the model.
+    ///
+    /// # Errors
+    /// Memory errors of candle; when the averages are in the parameters.
+    fn averages(&self, params: &ParamSet) -> Result<Option<Vec<(String, Tensor)>>> {
+        let _ = params;
+        Ok(None)
+    }
 
     /// Numbers for the metrics, names without prefix.
     fn health(&self) -> Vec<(String, f64)> {

@@ -11,6 +11,7 @@ mod errors;
 mod grouping;
 mod layers;
 mod metrics;
+mod optimizer_references;
 mod optimizers;
 mod quickstart_data;
 mod resume;
