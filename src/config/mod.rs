@@ -4,6 +4,7 @@
 mod data;
 mod diff;
 mod forms;
+mod hvr;
 mod keys;
 mod load;
 mod model;
@@ -18,6 +19,7 @@ mod wording;
 
 pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
 pub use diff::{differences, Difference, Effect};
+pub use hvr::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{

@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ScheduleFreeConfig;
+use super::{HvrConfig, ScheduleFreeConfig};
 
 /// Which optimizer, and what all of them share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OptimizerConfig {
-    /// "adam", "adamw", "clipped-adam", "schedule-free" or "sgd"; its own settings are in the table of that name.
+    /// "adam", "adamw", "clipped-adam", "hvr", "schedule-free" or "sgd"; its own settings are in the table of that name.
     pub name: OptimizerName,
     /// Learning rate at the top of the schedule. Above 0.
     pub lr: f64,
@@ -19,6 +19,7 @@ pub struct OptimizerConfig {
     pub adam: AdamConfig,
     pub adamw: AdamwConfig,
     pub clipped_adam: ClippedAdamConfig,
+    pub hvr: HvrConfig,
     pub schedule_free: ScheduleFreeConfig,
     pub sgd: SgdConfig,
 }
@@ -32,6 +33,7 @@ impl Default for OptimizerConfig {
             adam: AdamConfig::default(),
             adamw: AdamwConfig::default(),
             clipped_adam: ClippedAdamConfig::default(),
+            hvr: HvrConfig::default(),
             schedule_free: ScheduleFreeConfig::default(),
             sgd: SgdConfig::default(),
         }
@@ -44,6 +46,7 @@ pub enum OptimizerName {
     Adam,
     Adamw,
     ClippedAdam,
+    Hvr,
     ScheduleFree,
     Sgd,
 }

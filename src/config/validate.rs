@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
-use super::{Config, Corpora, Every, Metric, ModelKind, OptimizerName, ScheduleKind, TiedEmbeddings};
+use super::{
+    Config, Corpora, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, ScheduleKind, TiedEmbeddings,
+};
 
 /// One thing wrong with a configuration whose types are right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,7 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     model(&mut check, config);
     train(&mut check, config);
     optimizer(&mut check, config);
+    hvr(&mut check, config);
     schedule_free(&mut check, config);
     schedule(&mut check, config);
     validation(&mut check, config);
@@ -230,6 +233,35 @@ fn optimizer(check: &mut Checks, config: &Config) {
     );
 }
 
+fn hvr(check: &mut Checks, config: &Config) {
+    let own = &config.optimizer.hvr;
+    check.at_least("optimizer.hvr.window", own.window, 1);
+    check.rule(
+        own.window != 1 || !own.form.is_sound_low_rank(),
+        &["optimizer.hvr.window", "optimizer.hvr.form"],
+        format!(r#"must be 2 or more with form = "{}": one gradient has no spread about its mean"#, own.form.name()),
+    );
+    check.above_zero("optimizer.hvr.lambda_rel", own.lambda_rel);
+    let threshold = own.threshold;
+    check.rule(threshold > 0.0 && threshold <= 1.0, &["optimizer.hvr.threshold"], "must be in (0, 1]");
+    check.not_negative("optimizer.hvr.literal_cap", own.literal_cap);
+    check.share("optimizer.hvr.beta1", own.beta1);
+    check.share("optimizer.hvr.beta2", own.beta2);
+    check.above_zero("optimizer.hvr.eps", own.eps);
+    let (fits, forms) = match own.truncation {
+        HvrTruncation::None => (true, ""),
+        HvrTruncation::Spectral | HvrTruncation::Elementwise => {
+            (own.form.is_sound_low_rank(), r#""isqrt" or "inv", which solve with a Gram matrix"#)
+        }
+        HvrTruncation::Entries => (own.form == HvrForm::Diag, r#""diag", whose entries they are"#),
+    };
+    check.rule(
+        fits,
+        &["optimizer.hvr.truncation", "optimizer.hvr.form"],
+        format!(r#"must be "none", or form {forms}; it is "{}""#, own.form.name()),
+    );
+}
+
 fn schedule_free(check: &mut Checks, config: &Config) {
     let own = &config.optimizer.schedule_free;
     // at 0 the mean could not be told from what is stored
@@ -352,6 +384,7 @@ mod tests {
             let beyond: &[&str] = match key.doc.as_str() {
                 doc if doc.contains("n [0, 1)") => &["1.0", "-0.1"],
                 doc if doc.contains("n (0, 1)") => &["0.0", "1.0"],
+                doc if doc.contains("n (0, 1]") => &["0.0", "1.1"],
                 doc if doc.contains("n [0, 1]") => &["1.1", "-0.1"],
                 doc if doc.contains("2 or more") => &["1", "0"],
                 doc if doc.contains("8 or more") => &["7"],
@@ -409,6 +442,8 @@ mod tests {
             ("model.d_model=24", "must be a multiple of 2 × heads = 16"),
             ("model.pretrained_target_embeddings=x.vec", "must be empty"),
             ("schedule.min_lr=1", "must not be above optimizer.lr = 0.001"),
+            ("optimizer.hvr.window=1", "must be 2 or more with form = \"isqrt\": one gradient"),
+            ("optimizer.hvr.truncation=entries", "must be \"none\", or form \"diag\", whose entries they are; it is"),
             ("optimizer.name=schedule-free", "schedule.kind = \"inverse-sqrt\" must be \"constant\" with"),
             ("validation.metrics=[\"nll\", \"nll\"]", "must name each metric once"),
             ("validation.early_stopping_metric=ter", "expected \"nll\", \"bleu\" or \"chrf\""),

@@ -122,7 +122,7 @@ fn split<T, const N: usize>(slices: [&mut [T]; N], at: usize) -> ([&mut [T]; N],
 }
 
 /// Borrows the values of all tensors at once: each in-place operation hands out one slice and opens the next inside.
-fn with_slices<T: Real>(
+pub(super) fn with_slices<T: Real>(
     tensors: &[&Tensor],
     slices: Vec<&mut [T]>,
     body: &mut dyn FnMut(Vec<&mut [T]>) -> Result<()>,

@@ -6,6 +6,7 @@ mod average;
 mod clip;
 mod decompose;
 mod gradients;
+mod hvr;
 mod inplace;
 mod schedule;
 mod schedule_free;
@@ -16,6 +17,7 @@ pub use adam::{Adam, AdamRule};
 pub use average::Ema;
 pub use clip::{clip, global_norm};
 pub use gradients::Accumulator;
+pub use hvr::Hvr;
 pub use schedule::{NoEnd, Schedule, ScheduleState};
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
@@ -23,7 +25,7 @@ pub use sgd::Sgd;
 use candle_core::{DType, Result, Tensor};
 use std::collections::BTreeMap;
 
-use crate::config::{OptimizerConfig, OptimizerName};
+use crate::config::{HvrForm, OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
 
@@ -39,6 +41,7 @@ pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
         OptimizerName::Adam => adam("adam", (a.beta1, a.beta2, a.eps), false),
         OptimizerName::Adamw => adam("adamw", (w.beta1, w.beta2, w.eps), true),
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
+        OptimizerName::Hvr => Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr)),
         OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
     }
@@ -50,6 +53,20 @@ pub fn clip_norm(config: &OptimizerConfig, clip_grad_norm: f64) -> Option<f64> {
         _ if clip_grad_norm > 0.0 => Some(clip_grad_norm),
         OptimizerName::ClippedAdam => Some(config.clipped_adam.max_norm),
         _ => None,
+    }
+}
+
+/// Numbers that the optimizer keeps for a weight, for estimates of memory.
+pub fn states(config: &OptimizerConfig) -> usize {
+    match config.name {
+        OptimizerName::Hvr => match config.hvr.form {
+            HvrForm::Code => 0,
+            HvrForm::Diag => config.hvr.window,
+            HvrForm::DiagLiteral => config.hvr.window + 1,
+            HvrForm::Inv | HvrForm::Isqrt | HvrForm::Literal => config.hvr.window + 2,
+        },
+        OptimizerName::Sgd => usize::from(config.sgd.momentum > 0.0),
+        _ => 2,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The battery that every optimizer passes, one row an optimizer.
 
 use candle_core::{DType, Device, Result, Tensor};
-use nmt_train::config::{OptimizerConfig, OptimizerName, ScheduleFreeConfig, SgdConfig};
+use nmt_train::config::{
+    HvrAutomatic, HvrConfig, HvrForm, HvrTruncation, OptimizerConfig, OptimizerName, ScheduleFreeConfig, SgdConfig,
+};
 use nmt_train::optim::{
     self, clip, clip_norm, global_norm, Accumulator, Gradients, Optimizer, OptimizerState, StepContext,
 };
@@ -9,6 +11,7 @@ use nmt_train::params::{Init, Param, ParamKind, ParamSet};
 use nmt_train::rng::{stream, Purpose};
 use serde_json::Value;
 
+use crate::optimizer_references::hvr::HvrReference;
 use crate::optimizer_references::schedule_free::ScheduleFreeReference;
 
 /// One optimizer with what the battery needs to know about it.
@@ -69,8 +72,57 @@ fn rows() -> Vec<Row> {
             },
         },
     ];
+    rows.extend(hvr_rows());
     rows.push(schedule_free_row());
     rows
+}
+
+/// Each with the same settings for optimizer and reference.
+macro_rules! hvr_row {
+    ($parabola:expr, $rosenbrock:expr, $($field:ident: $value:expr),* $(,)?) => {
+        Row {
+            config: OptimizerConfig {
+                name: OptimizerName::Hvr,
+                weight_decay: 0.1,
+                hvr: HvrConfig { $($field: $value,)* ..HvrConfig::default() },
+                ..OptimizerConfig::default()
+            },
+            parabola: $parabola,
+            rosenbrock: $rosenbrock,
+            reference: |param| {
+                let config = HvrConfig { $($field: $value,)* ..HvrConfig::default() };
+                Box::new(HvrReference::new(config, param.kind))
+            },
+        }
+    };
+}
+
+fn hvr_rows() -> Vec<Row> {
+    use HvrForm::{Code, Diag, DiagLiteral, Inv, Isqrt, Literal};
+    // rates of 0 updates: forms whose steps shrink with the third power of the gradient stand still in the flat valley
+    vec![
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Isqrt),
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Isqrt, automatic: HvrAutomatic::WindowAndLambda),
+        hvr_row!(
+            (0.02, 1000), (0.02, 6000),
+            form: Inv, window: 6, automatic: HvrAutomatic::Off, lambda_rel: 1.0,
+            truncation: HvrTruncation::Spectral, threshold: 0.8,
+        ),
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Inv, window: 9, lambda_rel: 0.1),
+        // a Gram matrix without its small elements fits no gradients: the gain may be of any size and sign
+        hvr_row!(
+            (0.02, 0), (0.02, 0),
+            form: Inv, window: 6, automatic: HvrAutomatic::Off, truncation: HvrTruncation::Elementwise, threshold: 0.03,
+        ),
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Diag),
+        hvr_row!(
+            (0.02, 1000), (0.005, 20_000),
+            form: Diag, window: 5, truncation: HvrTruncation::Entries, threshold: 0.1,
+        ),
+        hvr_row!((0.1, 20_000), (0.1, 0), form: Literal, window: 4, literal_cap: 0.5),
+        hvr_row!((0.1, 30_000), (0.1, 0), form: DiagLiteral, window: 4),
+        hvr_row!((0.1, 500), (0.001, 40_000), form: Code),
+    ]
 }
 
 fn schedule_free_row() -> Row {
