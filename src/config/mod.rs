@@ -6,6 +6,7 @@ mod diff;
 mod embedding_distance;
 mod forms;
 mod hessian2;
+mod hvr;
 mod keys;
 mod load;
 mod model;
@@ -13,6 +14,7 @@ mod optimizer;
 mod phase;
 mod problems;
 mod reference;
+mod schedule_free;
 mod suggest;
 mod train;
 mod validate;
@@ -22,6 +24,7 @@ pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
 pub use diff::{differences, Difference, Effect};
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};
+pub use hvr::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{
@@ -31,6 +34,7 @@ pub use optimizer::{
 pub use phase::{InForce, PhaseConfig, PhaseObjective, Trainable};
 pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};
+pub use schedule_free::{DecayAt, ScheduleFreeConfig};
 pub use train::{
     BatchType, CheckpointConfig, DecodeConfig, Every, LengthPenalty, Metric, Precision, TrainConfig, ValidationConfig,
 };

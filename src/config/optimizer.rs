@@ -3,18 +3,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Hessian2Config;
+use super::{Hessian2Config, HvrConfig, ScheduleFreeConfig};
 
 /// Which optimizer, and what all of them share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OptimizerConfig {
-    /// "adam", "adamw", "clipped-adam", "hessian2", "muon", "sgd" or "soap"; its own settings are in the table of that
-    /// name.
+    /// "adam", "adamw", "clipped-adam", "hessian2", "hvr", "muon", "schedule-free", "sgd" or "soap"; its own settings are in
+    /// the table of that name.
     pub name: OptimizerName,
     /// Learning rate at the top of the schedule. Above 0.
     pub lr: f64,
-    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (all others). It leaves
+    /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others). It leaves
     /// biases, gains and embedding tables alone. 0 or more.
     pub weight_decay: f64,
     pub adam: AdamConfig,
@@ -22,6 +22,8 @@ pub struct OptimizerConfig {
     pub clipped_adam: ClippedAdamConfig,
     pub hessian2: Hessian2Config,
     pub muon: MuonConfig,
+    pub hvr: HvrConfig,
+    pub schedule_free: ScheduleFreeConfig,
     pub sgd: SgdConfig,
     pub soap: SoapConfig,
 }
@@ -37,6 +39,8 @@ impl Default for OptimizerConfig {
             clipped_adam: ClippedAdamConfig::default(),
             hessian2: Hessian2Config::default(),
             muon: MuonConfig::default(),
+            hvr: HvrConfig::default(),
+            schedule_free: ScheduleFreeConfig::default(),
             sgd: SgdConfig::default(),
             soap: SoapConfig::default(),
         }
@@ -51,6 +55,8 @@ pub enum OptimizerName {
     ClippedAdam,
     Hessian2,
     Muon,
+    Hvr,
+    ScheduleFree,
     Sgd,
     Soap,
 }

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
 use super::{
-    Config, Corpora, DistanceForm, Every, Metric, ModelKind, PhaseObjective, ScheduleKind, TiedEmbeddings, Trainable,
+    Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
+    ScheduleKind, TiedEmbeddings, Trainable,
 };
 
 /// One thing wrong with a configuration whose types are right.
@@ -28,6 +29,8 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     model(&mut check, config);
     train(&mut check, config);
     optimizer(&mut check, config);
+    hvr(&mut check, config);
+    schedule_free(&mut check, config);
     schedule(&mut check, config);
     validation(&mut check, config);
     embedding_distance(&mut check, config);
@@ -266,6 +269,56 @@ fn optimizer(check: &mut Checks, config: &Config) {
     );
 }
 
+fn hvr(check: &mut Checks, config: &Config) {
+    let own = &config.optimizer.hvr;
+    check.at_least("optimizer.hvr.window", own.window, 1);
+    check.rule(
+        own.window != 1 || !own.form.is_sound_low_rank(),
+        &["optimizer.hvr.window", "optimizer.hvr.form"],
+        format!(r#"must be 2 or more with form = "{}": one gradient has no spread about its mean"#, own.form.name()),
+    );
+    check.above_zero("optimizer.hvr.lambda_rel", own.lambda_rel);
+    let threshold = own.threshold;
+    check.rule(threshold > 0.0 && threshold <= 1.0, &["optimizer.hvr.threshold"], "must be in (0, 1]");
+    check.not_negative("optimizer.hvr.literal_cap", own.literal_cap);
+    check.share("optimizer.hvr.beta1", own.beta1);
+    check.share("optimizer.hvr.beta2", own.beta2);
+    check.above_zero("optimizer.hvr.eps", own.eps);
+    let (fits, forms) = match own.truncation {
+        HvrTruncation::None => (true, ""),
+        HvrTruncation::Spectral | HvrTruncation::Elementwise => {
+            (own.form.is_sound_low_rank(), r#""isqrt" or "inv", which solve with a Gram matrix"#)
+        }
+        HvrTruncation::Entries => (own.form == HvrForm::Diag, r#""diag", whose entries they are"#),
+    };
+    check.rule(
+        fits,
+        &["optimizer.hvr.truncation", "optimizer.hvr.form"],
+        format!(r#"must be "none", or form {forms}; it is "{}""#, own.form.name()),
+    );
+}
+
+fn schedule_free(check: &mut Checks, config: &Config) {
+    let own = &config.optimizer.schedule_free;
+    // at 0 the mean could not be told from what is stored
+    check.rule(own.beta1 > 0.0 && own.beta1 < 1.0, &["optimizer.schedule_free.beta1"], "must be in (0, 1)");
+    check.share("optimizer.schedule_free.beta2", own.beta2);
+    check.above_zero("optimizer.schedule_free.eps", own.eps);
+    check.not_negative("optimizer.schedule_free.r", own.r);
+    check.not_negative("optimizer.schedule_free.weight_lr_power", own.weight_lr_power);
+    let other = config.optimizer.name != OptimizerName::ScheduleFree;
+    check.rule(
+        other || config.schedule.kind == ScheduleKind::Constant,
+        &["schedule.kind", "optimizer.name"],
+        r#"must be "constant" with optimizer.name = "schedule-free", whose mean of the weights takes the place of a decaying rate"#,
+    );
+    check.rule(
+        other || config.train.ema_decay == 0.0,
+        &["train.ema_decay", "optimizer.name"],
+        r#"must be 0 with optimizer.name = "schedule-free", which keeps a mean of the weights of its own"#,
+    );
+}
+
 fn schedule(check: &mut Checks, config: &Config) {
     let schedule = &config.schedule;
     check.not_negative("schedule.min_lr", schedule.min_lr);
@@ -440,6 +493,7 @@ mod tests {
             let beyond: &[&str] = match key.doc.as_str() {
                 doc if doc.contains("n [0, 1)") => &["1.0", "-0.1"],
                 doc if doc.contains("n (0, 1)") => &["0.0", "1.0"],
+                doc if doc.contains("n (0, 1]") => &["0.0", "1.1"],
                 doc if doc.contains("n [0, 1]") => &["1.1", "-0.1"],
                 doc if doc.contains("2 or more") => &["1", "0"],
                 doc if doc.contains("8 or more") => &["7"],
@@ -497,6 +551,9 @@ mod tests {
             ("model.d_model=24", "must be a multiple of 2 × heads = 16"),
             ("model.pretrained_target_embeddings=x.vec", "must be empty"),
             ("schedule.min_lr=1", "must not be above optimizer.lr = 0.001"),
+            ("optimizer.hvr.window=1", "must be 2 or more with form = \"isqrt\": one gradient"),
+            ("optimizer.hvr.truncation=entries", "must be \"none\", or form \"diag\", whose entries they are; it is"),
+            ("optimizer.name=schedule-free", "schedule.kind = \"inverse-sqrt\" must be \"constant\" with"),
             ("validation.metrics=[\"nll\", \"nll\"]", "must name each metric once"),
             ("embedding_distance.form=literal-math", "must come with embedding_distance.acknowledge_collapse = true"),
             ("phase=[{from_update=0}]", "phase 1 must have from_update above 0"),

@@ -33,7 +33,8 @@ pub fn clip(gradients: &Gradients, norm: f64, max_norm: f64) -> CandleResult<f64
     Ok(factor)
 }
 
-fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
+/// ‖g‖² of one tensor.
+pub(super) fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
     match (gradient.device(), gradient.dtype()) {
         (Device::Cpu, DType::F32) => sum_of_squares_cpu::<f32>(gradient),
         (Device::Cpu, DType::F64) => sum_of_squares_cpu::<f64>(gradient),

@@ -7,11 +7,13 @@ mod clip;
 mod decompose;
 mod gradients;
 mod hessian2;
+mod hvr;
 mod inplace;
 mod matrix;
 mod muon;
 mod per_matrix;
 mod schedule;
+mod schedule_free;
 mod sgd;
 mod small;
 mod soap;
@@ -20,14 +22,16 @@ pub use adam::{Adam, AdamRule};
 pub use average::Ema;
 pub use clip::{clip, global_norm};
 pub use gradients::Accumulator;
+pub use hvr::Hvr;
 pub use per_matrix::probe_stream;
 pub use schedule::{NoEnd, Schedule, ScheduleState};
+pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
 
 use candle_core::{DType, Result, Tensor};
 use std::collections::BTreeMap;
 
-use crate::config::{OptimizerConfig, OptimizerName};
+use crate::config::{HvrForm, OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
 
@@ -44,6 +48,8 @@ pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
         OptimizerName::Hessian2 => hessian2::build(&config.hessian2, weight_decay, lr, dtype),
         OptimizerName::Muon => muon::build(&config.muon, weight_decay, lr, dtype),
+        OptimizerName::Hvr => Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr)),
+        OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
         OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype),
     }
@@ -55,6 +61,20 @@ pub fn clip_norm(config: &OptimizerConfig, clip_grad_norm: f64) -> Option<f64> {
         _ if clip_grad_norm > 0.0 => Some(clip_grad_norm),
         OptimizerName::ClippedAdam => Some(config.clipped_adam.max_norm),
         _ => None,
+    }
+}
+
+/// Numbers that the optimizer keeps for a weight, for estimates of memory.
+pub fn states(config: &OptimizerConfig) -> usize {
+    match config.name {
+        OptimizerName::Hvr => match config.hvr.form {
+            HvrForm::Code => 0,
+            HvrForm::Diag => config.hvr.window,
+            HvrForm::DiagLiteral => config.hvr.window + 1,
+            HvrForm::Inv | HvrForm::Isqrt | HvrForm::Literal => config.hvr.window + 2,
+        },
+        OptimizerName::Sgd => usize::from(config.sgd.momentum > 0.0),
+        _ => 2,
     }
 }
 
@@ -123,8 +143,28 @@ pub trait Optimizer: Send {
     /// Shape or memory errors of candle.
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()>;
 
-    /// Forgets momentum after a roll-back.
+    /// Forgets momentum after a roll-back. Averages that are in the parameters stay there as the new start.
     fn reset(&mut self);
+
+    /// For optimizers that train other weights than they want validated and tested: exchanges the two, in place; a
+    /// second call puts the trained ones back bit for bit. Others do nothing.
+    ///
+    /// # Errors
+    /// Shape or memory errors of candle.
+    fn swap_averages(&mut self, params: &ParamSet) -> Result<()> {
+        let _ = params;
+        Ok(())
+    }
+
+    /// What [`Optimizer::swap_averages`] would put into the parameters, under their names, in new memory: the model to
+    /// be saved. `None` where the trained weights are the model.
+    ///
+    /// # Errors
+    /// Memory errors of candle; when the averages are in the parameters.
+    fn averages(&self, params: &ParamSet) -> Result<Option<Vec<(String, Tensor)>>> {
+        let _ = params;
+        Ok(None)
+    }
 
     /// Numbers for the metrics, names without prefix.
     fn health(&self) -> Vec<(String, f64)> {

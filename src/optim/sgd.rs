@@ -94,9 +94,10 @@ impl Optimizer for Sgd {
     }
 }
 
-struct Plain {
-    lr: f64,
-    decay: f64,
+/// w ← w − lr·(g + decay·w).
+pub(super) struct Plain {
+    pub(super) lr: f64,
+    pub(super) decay: f64,
 }
 
 impl Elementwise<1> for Plain {

@@ -142,7 +142,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
 }
 
 fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
-    let memory = memory_estimate(facts.config, facts.model.params().elements(), 2);
+    let memory = memory_estimate(facts.config, facts.model.params().elements(), optim::states(&facts.config.optimizer));
     let mut rows = vec![
         ("device", device_text(facts)),
         ("memory", memory_text(memory)),

@@ -49,12 +49,13 @@ impl Session {
         let trained: Vec<(String, Tensor)> =
             params.iter().map(|param| (param.name.clone(), param.var.as_detached_tensor())).collect();
         let mut optimizer = self.optimizer.state()?;
-        let (weights, raw_weights) = match &self.ema {
-            Some(ema) => {
+        let (weights, raw_weights) = match (&self.ema, self.optimizer.averages(params)?) {
+            (Some(ema), _) => {
                 optimizer.scalars.push((AVERAGED_UPDATES.to_string(), ema.updates() as f64));
                 (ema.tensors(params), Some(trained))
             }
-            None => (trained, None),
+            (None, Some(averages)) => (averages, Some(trained)),
+            (None, None) => (trained, None),
         };
         let state = serde_json::to_value(&self.state)?;
         Ok(Snapshot { step: self.state.step, weights, raw_weights, optimizer, state })
@@ -67,6 +68,8 @@ impl Session {
         self.return_to_phase_of(found.step);
         let (params, optimizer) = ([self.model.params(), &self.params], self.optimizer.as_mut());
         let good = restore(&path, found, params, &self.in_force, optimizer, self.ema.as_mut())?;
+        // an optimizer that averages loses its averages with its state: they become the new start
+        self.optimizer.swap_averages(&self.params)?;
         self.optimizer.reset();
         self.state.schedule = self.schedule.state().clone();
         self.state.roll_back_to(good);

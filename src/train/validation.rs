@@ -85,7 +85,7 @@ impl Session {
 }
 
 impl Session {
-    /// Runs `work` with the averaged weights in place, if an average is kept.
+    /// Runs `work` with the averaged weights in place, if the run or its optimizer keeps an average.
     fn with_average<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.swap_average()?;
         let result = work(self);
@@ -95,8 +95,9 @@ impl Session {
 
     /// Exchanges trained and averaged weights; twice = nothing.
     pub(super) fn swap_average(&mut self) -> Result<()> {
-        if let Some(ema) = &mut self.ema {
-            ema.swap(self.model.params())?;
+        match &mut self.ema {
+            Some(ema) => ema.swap(self.model.params())?,
+            None => self.optimizer.swap_averages(self.model.params())?,
         }
         Ok(())
     }

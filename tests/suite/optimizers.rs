@@ -1,7 +1,10 @@
 //! The battery that every optimizer passes, one row an optimizer.
 
 use candle_core::{DType, Device, Result, Tensor};
-use nmt_train::config::{Hessian2Config, Hessian2Variant, OptimizerConfig, OptimizerName, SgdConfig};
+use nmt_train::config::{
+    Hessian2Config, Hessian2Variant, HvrAutomatic, HvrConfig, HvrForm, HvrTruncation, OptimizerConfig, OptimizerName,
+    ScheduleFreeConfig, SgdConfig,
+};
 use nmt_train::ops::LinearInput;
 use nmt_train::optim::{
     self, clip, clip_norm, global_norm, Accumulator, Gradients, Optimizer, OptimizerState, StepContext,
@@ -10,6 +13,8 @@ use nmt_train::params::{Init, Param, ParamKind, ParamSet};
 use nmt_train::rng::{stream, Purpose};
 use serde_json::Value;
 
+use super::optimizer_references::hvr::HvrReference;
+use super::optimizer_references::schedule_free::ScheduleFreeReference;
 use super::optimizer_references::*;
 use super::toy::Toy;
 
@@ -33,7 +38,7 @@ fn rows() -> Vec<Row> {
     let config = |name, weight_decay| OptimizerConfig { name, weight_decay, ..OptimizerConfig::default() };
     let momentum = SgdConfig { momentum: 0.9, dampening: 0.2, nesterov: false };
     let nesterov = SgdConfig { momentum: 0.9, dampening: 0.0, nesterov: true };
-    vec![
+    let mut rows = vec![
         Row {
             config: config(OptimizerName::Adam, 0.1),
             parabola: (0.05, 1000),
@@ -134,12 +139,83 @@ fn rows() -> Vec<Row> {
             tolerance: (5e-4, 1e-9),
             square: false,
         },
+    ];
+    rows.extend(hvr_rows());
+    rows.push(schedule_free_row());
+    rows
+}
+
+/// Each with the same settings for optimizer and reference.
+macro_rules! hvr_row {
+    ($parabola:expr, $rosenbrock:expr, $($field:ident: $value:expr),* $(,)?) => {
+        Row {
+            config: OptimizerConfig {
+                name: OptimizerName::Hvr,
+                weight_decay: 0.1,
+                hvr: HvrConfig { $($field: $value,)* ..HvrConfig::default() },
+                ..OptimizerConfig::default()
+            },
+            parabola: $parabola,
+            rosenbrock: $rosenbrock,
+            tolerance: EXACT,
+            square: false,
+            reference: |param| {
+                let config = HvrConfig { $($field: $value,)* ..HvrConfig::default() };
+                Box::new(HvrReference::new(config, param.kind))
+            },
+        }
+    };
+}
+
+fn hvr_rows() -> Vec<Row> {
+    use HvrForm::{Code, Diag, DiagLiteral, Inv, Isqrt, Literal};
+    // rates of 0 updates: forms whose steps shrink with the third power of the gradient stand still in the flat valley
+    vec![
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Isqrt),
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Isqrt, automatic: HvrAutomatic::WindowAndLambda),
+        hvr_row!(
+            (0.02, 1000), (0.02, 6000),
+            form: Inv, window: 6, automatic: HvrAutomatic::Off, lambda_rel: 1.0,
+            truncation: HvrTruncation::Spectral, threshold: 0.8,
+        ),
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Inv, window: 9, lambda_rel: 0.1),
+        // a Gram matrix without its small elements fits no gradients: the gain may be of any size and sign
+        hvr_row!(
+            (0.02, 0), (0.02, 0),
+            form: Inv, window: 6, automatic: HvrAutomatic::Off, truncation: HvrTruncation::Elementwise, threshold: 0.03,
+        ),
+        hvr_row!((0.02, 1000), (0.02, 6000), form: Diag),
+        hvr_row!(
+            (0.02, 1000), (0.005, 20_000),
+            form: Diag, window: 5, truncation: HvrTruncation::Entries, threshold: 0.1,
+        ),
+        hvr_row!((0.1, 20_000), (0.1, 0), form: Literal, window: 4, literal_cap: 0.5),
+        hvr_row!((0.1, 30_000), (0.1, 0), form: DiagLiteral, window: 4),
+        hvr_row!((0.1, 500), (0.001, 40_000), form: Code),
     ]
 }
 
 fn hessian2(variant: Hessian2Variant) -> OptimizerConfig {
     let hessian2 = Hessian2Config { variant, ..Hessian2Config::default() };
     OptimizerConfig { name: OptimizerName::Hessian2, weight_decay: 0.1, hessian2, ..OptimizerConfig::default() }
+}
+
+fn schedule_free_row() -> Row {
+    Row {
+        config: OptimizerConfig {
+            name: OptimizerName::ScheduleFree,
+            weight_decay: 0.1,
+            schedule_free: ScheduleFreeConfig { r: 0.5, ..ScheduleFreeConfig::default() },
+            ..OptimizerConfig::default()
+        },
+        parabola: (0.2, 1000),
+        rosenbrock: (0.02, 20_000),
+        tolerance: EXACT,
+        square: false,
+        reference: |_| {
+            Box::new(ScheduleFreeReference::new(ScheduleFreeConfig { r: 0.5, ..ScheduleFreeConfig::default() }))
+        },
+    }
 }
 
 /// Parameters `(name, kind, shape)` with given values.

@@ -174,6 +174,24 @@ fn lstm_with_sgd_and_a_plateau_resumes_bit_for_bit() {
 }
 
 #[test]
+fn hvr_with_a_chosen_window_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "optimizer.name=hvr",
+        "optimizer.hvr.automatic=window-and-lambda",
+        "optimizer.hvr.truncation=spectral",
+    ]);
+}
+
+#[test]
+fn schedule_free_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "optimizer.name=schedule-free",
+        "optimizer.weight_decay=0.01",
+        "schedule.kind=constant",
+    ]);
+}
+
+#[test]
 fn adamw_with_average_and_accumulation_resumes_bit_for_bit() {
     killed_and_resumed_equals_uninterrupted(&[
         "optimizer.name=adamw",

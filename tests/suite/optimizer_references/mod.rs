@@ -1,5 +1,8 @@
 //! Textbook forms of the optimizers on plain f64 numbers, written from their formulas without a look at the fast ones.
 
+pub(crate) mod hvr;
+pub(crate) mod schedule_free;
+
 use nmt_train::config::{Hessian2Config, MuonScale, SgdConfig, SoapConfig};
 use nmt_train::optim::probe_stream;
 use nmt_train::params::ParamKind;

@@ -1,0 +1,360 @@
+//! `schedule-free`: Schedule-Free AdamW (Defazio et al. 2024, arXiv 2405.15682; the form of its authors'
+//! `schedule_free` package).
+//!
+//! Three sequences: z takes AdamW's steps without momentum, x is a running mean of z, and gradients are taken between
+//! them, at y. Training goes on at y; what is validated, tested and saved as the model is x. With g the gradient at y,
+//! k = 0, 1, … the updates done:
+//!
+//! ```text
+//! lrmax ← max(lrmax, lr) ;  s = (k+1)^r · lrmax^p ;  S ← S + s ;  c = s/S
+//! v ← β₂·v + (1 − β₂)·g² ;  d = g / (√v/√(1 − β₂^(k+1)) + ε) + wd·y        wd·z with decay_at = "z"
+//! z ← z − lr·d ;  x ← (1 − c)·x + c·z ;  y ← β₁·x + (1 − β₁)·z
+//! ```
+//!
+//! Only y (the parameters), z and v are stored: x = y + (1 − 1/β₁)·(z − y), and with the old z
+//!
+//! ```text
+//! y ← y + c·(z − y) + lr·(β₁·(1 − c) − 1)·d ;  z ← z − lr·d
+//! ```
+//!
+//! lr is the schedule's rate; warm-up belongs there (`schedule.warmup_updates`), and decay is replaced by the average.
+
+use candle_core::{Result, Tensor, Var};
+use std::collections::BTreeMap;
+
+use super::inplace::{owned, update, Elementwise, Real};
+use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
+use crate::config::{DecayAt, ScheduleFreeConfig};
+use crate::params::{Param, ParamSet};
+
+/// See the module.
+pub struct ScheduleFree {
+    config: ScheduleFreeConfig,
+    weight_decay: f64,
+    lr: f64,
+    counters: Counters,
+    states: BTreeMap<String, State>,
+    /// y of all parameters, in their order, while these hold x.
+    aside: Option<Vec<Tensor>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    updates: u64,
+    weight_sum: f64,
+    lr_max: f64,
+}
+
+struct State {
+    z: Var,
+    v: Var,
+}
+
+impl ScheduleFree {
+    /// `lr`: for [`Optimizer::describe`] only.
+    pub fn new(config: ScheduleFreeConfig, weight_decay: f64, lr: f64) -> Self {
+        let (counters, states) = (Counters::default(), BTreeMap::new());
+        ScheduleFree { config, weight_decay, lr, counters, states, aside: None }
+    }
+
+    /// Counts an update; returns the share c of the new z in the mean.
+    fn share(&mut self, lr: f64) -> f64 {
+        let Counters { updates, weight_sum, lr_max } = &mut self.counters;
+        *updates += 1;
+        *lr_max = lr_max.max(lr);
+        let weight = (*updates as f64).powf(self.config.r) * lr_max.powf(self.config.weight_lr_power);
+        *weight_sum += weight;
+        if *weight_sum > 0.0 {
+            weight / *weight_sum
+        } else {
+            0.0
+        }
+    }
+
+    /// x of a parameter in new memory.
+    fn average(&self, param: &Param) -> Result<Tensor> {
+        let x = param.var.copy()?;
+        if let Some(State { z, .. }) = self.states.get(&param.name) {
+            update(&Extrapolate(1.0 - 1.0 / self.config.beta1), None, [&x], z)?;
+        }
+        Ok(x)
+    }
+}
+
+impl Optimizer for ScheduleFree {
+    fn name(&self) -> &'static str {
+        "schedule-free"
+    }
+
+    fn describe(&self) -> String {
+        let ScheduleFreeConfig { beta1, beta2, eps, r, weight_lr_power, decay_at } = &self.config;
+        let mut text = format!("schedule-free, lr {}, betas ({beta1}, {beta2}), eps {eps:e}", self.lr);
+        if (*r, *weight_lr_power) != (0.0, 2.0) {
+            text += &format!(", r {r}, weight_lr_power {weight_lr_power}");
+        }
+        if self.weight_decay > 0.0 {
+            let at = if *decay_at == DecayAt::Y { "y" } else { "z" };
+            text += &format!(", weight decay {} at {at}", self.weight_decay);
+        }
+        text
+    }
+
+    fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
+        if self.aside.is_some() {
+            candle_core::bail!("schedule-free trains at y, but the parameters hold its averages");
+        }
+        let (lr, share) = (context.lr, self.share(context.lr));
+        let ScheduleFreeConfig { beta1, beta2, eps, decay_at, .. } = self.config;
+        for (param, gradient) in params.iter().zip(&gradients.tensors) {
+            if !self.states.contains_key(&param.name) {
+                let v = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
+                self.states.insert(param.name.clone(), State { z: owned(&param.var)?, v });
+            }
+            let State { z, v } = &self.states[&param.name];
+            let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
+            let kernel = Kernel {
+                beta2,
+                eps,
+                root_correction: (1.0 - beta2.powf(self.counters.updates as f64)).sqrt(),
+                decay_y: if decay_at == DecayAt::Y { decay } else { 0.0 },
+                decay_z: if decay_at == DecayAt::Z { decay } else { 0.0 },
+                lr,
+                share,
+                lr_y: lr * (beta1 * (1.0 - share) - 1.0),
+            };
+            update(&kernel, Some(param), [&param.var, z, v], gradient)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        (self.counters, self.aside) = (Counters::default(), None);
+        self.states.clear();
+    }
+
+    fn swap_averages(&mut self, params: &ParamSet) -> Result<()> {
+        if let Some(aside) = self.aside.take() {
+            return params.iter().zip(&aside).try_for_each(|(param, y)| param.var.set(y));
+        }
+        let mut aside = Vec::with_capacity(params.len());
+        for param in params {
+            let x = self.average(param)?;
+            aside.push(param.var.copy()?);
+            param.var.set(&x)?;
+        }
+        self.aside = Some(aside);
+        Ok(())
+    }
+
+    fn averages(&self, params: &ParamSet) -> Result<Option<Vec<(String, Tensor)>>> {
+        if self.aside.is_some() {
+            candle_core::bail!("the parameters hold the averages already");
+        }
+        let named = |param: &Param| Ok((param.name.clone(), self.average(param)?));
+        params.iter().map(named).collect::<Result<_>>().map(Some)
+    }
+
+    fn state(&self) -> Result<OptimizerState> {
+        let Counters { updates, weight_sum, lr_max } = self.counters;
+        let scalars = [("t", updates as f64), ("weight_sum", weight_sum), ("lr_max", lr_max)];
+        let scalars = scalars.map(|(name, value)| (name.to_string(), value)).to_vec();
+        let mut state = OptimizerState { tensors: Vec::new(), scalars };
+        for (name, State { z, v }) in &self.states {
+            state.tensors.push((format!("{name}.z"), z.as_detached_tensor()));
+            state.tensors.push((format!("{name}.v"), v.as_detached_tensor()));
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
+        let updates = state.scalar("t")? as u64;
+        let counters = Counters { updates, weight_sum: state.scalar("weight_sum")?, lr_max: state.scalar("lr_max")? };
+        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
+        let mut states = BTreeMap::new();
+        for param in params.iter().filter(|_| updates > 0) {
+            let z = owned(&take_named(&mut saved, param, "z")?)?;
+            let v = owned(&take_named(&mut saved, param, "v")?)?;
+            states.insert(param.name.clone(), State { z, v });
+        }
+        (self.counters, self.states, self.aside) = (counters, states, None);
+        Ok(())
+    }
+}
+
+/// The update of one element; scalars are computed in f64 and rounded once.
+struct Kernel {
+    beta2: f64,
+    eps: f64,
+    root_correction: f64,
+    decay_y: f64,
+    decay_z: f64,
+    lr: f64,
+    /// c.
+    share: f64,
+    /// Factor of d in y's update.
+    lr_y: f64,
+}
+
+impl Elementwise<3> for Kernel {
+    fn apply<T: Real>(&self, [y, z, v]: [&mut [T]; 3], g: &[T]) {
+        let (beta2, one_minus_beta2) = (T::from_f64(self.beta2), T::from_f64(1.0 - self.beta2));
+        let (eps, root_correction) = (T::from_f64(self.eps), T::from_f64(self.root_correction));
+        let (decay_y, decay_z) = (T::from_f64(self.decay_y), T::from_f64(self.decay_z));
+        let (lr, share, lr_y) = (T::from_f64(self.lr), T::from_f64(self.share), T::from_f64(self.lr_y));
+        for (((y, z), v), &g) in y.iter_mut().zip(z.iter_mut()).zip(v.iter_mut()).zip(g) {
+            *v = beta2 * *v + one_minus_beta2 * (g * g);
+            let d = g / (v.sqrt() / root_correction + eps) + (decay_y * *y + decay_z * *z);
+            *y += share * (*z - *y) + lr_y * d;
+            *z -= lr * d;
+        }
+    }
+
+    fn composed(&self, [y, z, v]: [&Tensor; 3], g: &Tensor) -> Result<[Tensor; 3]> {
+        let v = ((v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
+        let denominator = ((v.sqrt()? / self.root_correction)? + self.eps)?;
+        let decay = ((y * self.decay_y)? + (z * self.decay_z)?)?;
+        let d = ((g / denominator)? + decay)?;
+        let y = (y + (((z - y)? * self.share)? + (&d * self.lr_y)?)?)?;
+        let z = (z - (d * self.lr)?)?;
+        Ok([y, z, v])
+    }
+}
+
+/// y ← y + share·(z − y): with 1 − 1/β₁ it makes x of y.
+struct Extrapolate(f64);
+
+impl Elementwise<1> for Extrapolate {
+    fn apply<T: Real>(&self, [y]: [&mut [T]; 1], z: &[T]) {
+        let share = T::from_f64(self.0);
+        y.iter_mut().zip(z).for_each(|(y, &z)| *y += share * (z - *y));
+    }
+
+    fn composed(&self, [y]: [&Tensor; 1], z: &Tensor) -> Result<[Tensor; 1]> {
+        Ok([(y + ((z - y)? * self.0)?)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inplace::update_composed_for_test;
+    use super::*;
+    use crate::params::{Init, ParamKind};
+    use candle_core::{DType, Device};
+
+    fn params() -> Result<ParamSet> {
+        let mut params = ParamSet::new(1, DType::F64, &Device::Cpu);
+        params.add("a", ParamKind::Matrix, &[3, 40], Init::Normal(1.0))?;
+        params.add_with_frozen_row("e", ParamKind::Table { tied: true }, &[5, 4], Init::Normal(1.0), Some(2))?;
+        Ok(params)
+    }
+
+    fn values(params: &ParamSet) -> Vec<Vec<f64>> {
+        params.iter().map(|p| p.var.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    }
+
+    /// Gradients that depend on the step and on y, zero in the frozen row.
+    fn gradients(params: &ParamSet, step: u64) -> Result<Gradients> {
+        let of = |p: &Param| p.var.affine(0.3 + step as f64, 0.7 * step as f64)?.sin();
+        let gradients = Gradients { tensors: params.iter().map(of).collect::<Result<_>>()? };
+        gradients.clear_frozen_rows(params)?;
+        Ok(gradients)
+    }
+
+    /// Warm-up, then constant.
+    fn at(step: u64) -> StepContext<'static> {
+        StepContext::new(0.01 * ((step + 1) as f64 / 10.0).min(1.0), step, 1)
+    }
+
+    #[test]
+    fn the_stored_pair_equals_the_three_sequences_of_the_paper() -> Result<()> {
+        for (decay_at, r) in [(DecayAt::Y, 0.0), (DecayAt::Z, 1.5)] {
+            let config = ScheduleFreeConfig { decay_at, r, ..ScheduleFreeConfig::default() };
+            let params = params()?;
+            let mut optimizer = ScheduleFree::new(config.clone(), 0.1, 0.01);
+            // z = x = y, v = 0
+            let mut x = values(&params);
+            let (mut y, mut z) = (x.clone(), x.clone());
+            let mut v: Vec<Vec<f64>> = x.iter().map(|x| vec![0.0; x.len()]).collect();
+            let (mut sum, mut lr_max) = (0.0, -1.0);
+            for step in 0..100 {
+                let gradients = gradients(&params, step)?;
+                let lr = at(step).lr;
+                lr_max = lr.max(lr_max);
+                let weight = ((step + 1) as f64).powf(r) * lr_max * lr_max;
+                sum += weight;
+                let c = weight / sum;
+                for p in 0..2 {
+                    let g: Vec<f64> = gradients.tensors[p].flatten_all()?.to_vec1()?;
+                    let decay = if p == 0 { 0.1 } else { 0.0 };
+                    for i in 0..g.len() {
+                        v[p][i] = 0.999 * v[p][i] + 0.001 * g[i] * g[i];
+                        let denominator = (v[p][i] / (1.0 - 0.999f64.powi(step as i32 + 1))).sqrt() + 1e-8;
+                        let decayed = if decay_at == DecayAt::Y { y[p][i] } else { z[p][i] };
+                        z[p][i] -= lr * decay * decayed;
+                        z[p][i] -= lr * g[i] / denominator;
+                        x[p][i] = (1.0 - c) * x[p][i] + c * z[p][i];
+                        y[p][i] = 0.9 * x[p][i] + 0.1 * z[p][i];
+                    }
+                }
+                optimizer.step(&params, &gradients, &at(step))?;
+            }
+            let trained = values(&params);
+            optimizer.swap_averages(&params)?;
+            for (got, expected) in [(trained, y), (values(&params), x)] {
+                for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                    assert!((got - expected).abs() < 1e-12, "{got} {expected}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn averages_swap_in_and_out_bit_for_bit_and_are_what_is_saved() -> Result<()> {
+        let params = params()?;
+        let mut optimizer = ScheduleFree::new(ScheduleFreeConfig::default(), 0.1, 0.01);
+        let start = values(&params);
+        for step in 0..20 {
+            optimizer.step(&params, &gradients(&params, step)?, &at(step))?;
+        }
+        let trained = values(&params);
+        let saved = optimizer.averages(&params)?.unwrap();
+        optimizer.swap_averages(&params)?;
+        let averaged = values(&params);
+        assert!(optimizer.averages(&params).is_err());
+        assert!(optimizer.step(&params, &gradients(&params, 20)?, &at(20)).is_err());
+        optimizer.swap_averages(&params)?;
+        assert_eq!(values(&params), trained);
+        assert_ne!(averaged, trained);
+        let saved: Vec<Vec<f64>> = saved.iter().map(|(_, x)| x.flatten_all()?.to_vec1()).collect::<Result<_>>()?;
+        assert_eq!(saved, averaged);
+        assert_eq!(averaged[1][8..12], start[1][8..12], "the frozen row of a table");
+        // a reset while the averages are in goes on from them
+        optimizer.swap_averages(&params)?;
+        optimizer.reset();
+        assert_eq!(values(&params), averaged);
+        optimizer.step(&params, &gradients(&params, 0)?, &at(0))
+    }
+
+    #[test]
+    fn the_form_for_other_devices_agrees_with_the_fused_one() -> Result<()> {
+        let params = params()?;
+        let e = params.get("e").unwrap();
+        let g = e.var.affine(2.0, 0.1)?;
+        let states = || [(0.9, 0.1), (0.0, 0.01)].map(|(scale, shift)| e.var.affine(scale, shift).unwrap());
+        let (w, [z, v], [z2, v2]) = (e.var.copy()?, states(), states());
+        let (beta2, eps, root_correction) = (0.999, 1e-8, 0.5);
+        let kernel =
+            Kernel { beta2, eps, root_correction, decay_y: 0.1, decay_z: 0.2, lr: 0.01, share: 0.3, lr_y: -0.02 };
+        update(&kernel, Some(e), [&e.var, &z, &v], &g)?;
+        update_composed_for_test(&kernel, Some(2), [&w, &z2, &v2], &g)?;
+        let (x, x2) = (z.copy()?, z.copy()?);
+        update(&Extrapolate(-0.1), None, [&x], &v)?;
+        update_composed_for_test(&Extrapolate(-0.1), None, [&x2], &v)?;
+        for (a, b) in [(e.var.as_tensor(), &w), (&z, &z2), (&v, &v2), (&x, &x2)] {
+            let difference = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
+            assert!(difference < 1e-14, "{difference}");
+        }
+        Ok(())
+    }
+}
