@@ -35,7 +35,6 @@ pub(super) fn eigh<T: Field>(n: usize, a: &[T]) -> Option<(Vec<T>, Vec<T>)> {
 
 /// Q of A = Q·R with a non-negative diagonal of R, so that Q follows small changes of A; `a` and Q are row-major
 /// `[n, n]`.
-#[allow(dead_code, reason = "for the orthogonal iteration of soap")]
 pub(super) fn qr_q<T: Field>(n: usize, a: &[T]) -> Vec<T> {
     let mut qr = MatRef::from_row_major_slice(a, n, n).to_owned();
     let block = factor::recommended_block_size::<T>(n, n);

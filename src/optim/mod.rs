@@ -31,7 +31,7 @@ pub use sgd::Sgd;
 use candle_core::{DType, Result, Tensor};
 use std::collections::BTreeMap;
 
-use crate::config::{HvrForm, OptimizerConfig, OptimizerName};
+use crate::config::{Hessian2Variant, HvrForm, OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
 
@@ -74,6 +74,10 @@ pub fn states(config: &OptimizerConfig) -> usize {
             HvrForm::Inv | HvrForm::Isqrt | HvrForm::Literal => config.hvr.window + 2,
         },
         OptimizerName::Sgd => usize::from(config.sgd.momentum > 0.0),
+        OptimizerName::Hessian2 if config.hessian2.variant == Hessian2Variant::Lm => 2 + 2 * config.hessian2.history,
+        // momentum and factors of both sides, whose share depends on the shapes
+        OptimizerName::Hessian2 => 3,
+        OptimizerName::Soap => 5,
         _ => 2,
     }
 }

@@ -42,7 +42,6 @@ impl Cholesky {
     }
 
     /// A⁻¹ `[n, n]`, symmetric to the bit.
-    #[allow(dead_code, reason = "for curvature methods to come")]
     pub(super) fn inverse(&self) -> Vec<f64> {
         let n = self.n;
         let mut inverse = vec![0.0; n * n];

@@ -46,7 +46,7 @@ cell = 3
         found,
         r#"toy.toml:6: unknown key `train.log_frq`; did you mean `train.log_freq`?
 toy.toml:7: train.label_smoothing = "a lot": expected a number
-toy.toml:9: optimizer.name = "adm": expected "adam", "adamw", "clipped-adam", "hvr", "schedule-free" or "sgd"; did you mean "adam"?
+toy.toml:9: optimizer.name = "adm": expected "adam", "adamw", "clipped-adam", "hessian2", "hvr", "muon", "schedule-free", "sgd" or "soap"; did you mean "adam"?
 toy.toml:10: optimizer.lr = -1.0 must be above 0
 toy.toml:12: optimizer.sgd.momentum = 1.5 must be in [0, 1)
 toy.toml:14: unknown key `model.head`; did you mean `model.heads`?
