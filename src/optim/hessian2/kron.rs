@@ -20,9 +20,9 @@ use std::collections::BTreeMap;
 
 use super::factors::{apply, Factor};
 use super::groups::Groups;
+use super::in_scope;
 use super::inputs::is_due;
 use super::outputs::Outputs;
-use super::Scope;
 use crate::config::{Hessian2Config, Hessian2Variant};
 use crate::ops::Real;
 use crate::optim::matrix::{product, squares, Matrix};
@@ -68,7 +68,7 @@ impl<T: Real> Rule<T> for Kron<T> {
 
     fn takes(&self, param: &Param) -> bool {
         let seen = matches!(param.kind, ParamKind::Table { .. }) || self.factors.of(&param.name).is_some();
-        seen && Scope::of(&self.config).takes(param.kind)
+        seen && in_scope(&self.config, param.kind)
     }
 
     fn start(&self, _param: &Param, rows: usize, columns: usize) -> KronState<T> {

@@ -16,7 +16,7 @@
 use candle_core::{bail, Result, Tensor};
 use std::collections::BTreeMap;
 
-use super::Scope;
+use super::in_scope;
 use crate::config::Hessian2Config;
 use crate::ops::{dot, values, Real};
 use crate::optim::inplace::with_slices;
@@ -50,7 +50,7 @@ impl<T: Real> Lm<T> {
     }
 
     fn takes(&self, param: &Param) -> bool {
-        Scope::of(&self.config).takes(param.kind)
+        in_scope(&self.config, param.kind)
     }
 
     /// Indices of the parameters in scope, in the order of their names.

@@ -55,20 +55,11 @@ fn per_matrix<R: Rule<T> + 'static, T: Real>(
     Box::new(PerMatrix::new(rule, (config.beta1, config.beta2, config.eps), weight_decay, lr))
 }
 
-/// Which parameters the corrections are for; Adam moves the others.
-#[derive(Clone, Copy)]
-struct Scope(Hessian2Scope);
-
-impl Scope {
-    fn of(config: &Hessian2Config) -> Self {
-        Scope(config.scope)
-    }
-
-    fn takes(self, kind: ParamKind) -> bool {
-        match kind {
-            ParamKind::Matrix | ParamKind::Recurrent => self.0 != Hessian2Scope::Embeddings,
-            ParamKind::Table { .. } => self.0 != Hessian2Scope::Hidden,
-            ParamKind::Vector => false,
-        }
+/// Whether the corrections are for parameters of this kind; Adam moves the others.
+fn in_scope(config: &Hessian2Config, kind: ParamKind) -> bool {
+    match kind {
+        ParamKind::Matrix | ParamKind::Recurrent => config.scope != Hessian2Scope::Embeddings,
+        ParamKind::Table { .. } => config.scope != Hessian2Scope::Hidden,
+        ParamKind::Vector => false,
     }
 }

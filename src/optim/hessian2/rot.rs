@@ -17,8 +17,8 @@ use candle_core::{Result, Tensor};
 use std::collections::BTreeMap;
 
 use super::groups::{times_blocks, Block, Groups};
+use super::in_scope;
 use super::inputs::is_due;
-use super::Scope;
 use crate::config::Hessian2Config;
 use crate::ops::Real;
 use crate::optim::matrix::{product, squares, Matrix};
@@ -150,7 +150,7 @@ impl<T: Real> Rule<T> for Rot<T> {
 
     fn takes(&self, param: &Param) -> bool {
         let seen = matches!(param.kind, ParamKind::Table { .. }) || self.bases.of(&param.name).is_some();
-        seen && Scope::of(&self.config).takes(param.kind)
+        seen && in_scope(&self.config, param.kind)
     }
 
     fn start(&self, _param: &Param, rows: usize, columns: usize) -> RotState<T> {

@@ -91,8 +91,8 @@ mod tests {
             assert!(correct(&mut h, z, f64::max(beta, 1.0 / (t as f64 + 2.0))));
         }
         // the noise of sampling is about √(β/c) an entry
-        for i in 0..n {
-            let gain = h.row(i)[i] * s[i].sqrt();
+        for (i, s) in s.iter().enumerate() {
+            let gain = h.row(i)[i] * s.sqrt();
             assert!((0.85..1.25).contains(&gain), "{i}: {gain}");
         }
     }

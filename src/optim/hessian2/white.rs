@@ -22,8 +22,8 @@
 use candle_core::Result;
 use std::ops::Range;
 
+use super::in_scope;
 use super::track::correct;
-use super::Scope;
 use crate::config::Hessian2Config;
 use crate::ops::Real;
 use crate::optim::matrix::{blocks, part, product, rms, squares, Matrix};
@@ -99,7 +99,7 @@ impl<T: Real> Rule<T> for White {
     }
 
     fn takes(&self, param: &Param) -> bool {
-        Scope::of(&self.config).takes(param.kind)
+        in_scope(&self.config, param.kind)
     }
 
     fn start(&self, param: &Param, rows: usize, columns: usize) -> WhiteState<T> {

@@ -355,7 +355,7 @@ impl Reference for WhiteReference {
         let ahead = s.m.times(beta1).plus(1.0 - beta1, &g).times(1.0 / (1.0 - beta1.powi(s.t)));
 
         let mut random = probe_stream(at.seed, at.step, at.name);
-        if at.step % 100 == 0 {
+        if at.step.is_multiple_of(100) {
             // the residual's probe
             for _ in 0..o {
                 let _ = random.normal();
@@ -439,7 +439,7 @@ impl Reference for KronReference {
             measured: 0.0,
             factor: None,
         });
-        if let Some(x) = at.input.filter(|_| at.step < 50 || at.step % 2 == 0) {
+        if let Some(x) = at.input.filter(|_| at.step < 50 || at.step.is_multiple_of(2)) {
             let now = x.t().mul(x).times(1.0 / x.rows as f64);
             s.factor = Some(match s.factor.take() {
                 None => {
@@ -473,10 +473,14 @@ impl Reference for KronReference {
             let p = whiten(&g);
             let share = (1.0 - beta2.powi(4)).max(1.0 / (s.measured + 1.0));
             s.measured += 1.0;
-            let mut raw = 0.0;
             for r in 0..o {
                 let now = (0..i).map(|c| g.at(r, c) * p.at(r, c)).sum::<f64>() / i as f64;
                 s.r[r] += share * (now - s.r[r]);
+            }
+            let mean = s.r.iter().sum::<f64>() / o as f64;
+            let mut raw = 0.0;
+            for r in 0..o {
+                s.r[r] = s.r[r].max(1e-12 * mean);
                 raw += (0..i).map(|c| p.at(r, c).powi(2)).sum::<f64>() / s.r[r];
             }
             s.q += share * (raw / (o * i) as f64 - s.q);
