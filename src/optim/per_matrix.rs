@@ -343,7 +343,9 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
     fn health(&self) -> Vec<(String, f64)> {
         let mut health = self.health.clone();
         let own = health.fields().map(|(name, value)| (name.to_string(), *value));
-        own.into_iter().chain(self.rule.health()).collect()
+        // rules that are never asked for a residual have none
+        let known = own.into_iter().filter(|(name, value)| name != "residual" || *value != 0.0);
+        known.chain(self.rule.health()).collect()
     }
 
     fn state(&self) -> Result<OptimizerState> {
