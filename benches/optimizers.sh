@@ -5,7 +5,7 @@
 #   benches/optimizers.sh OUT [LIST] [CONFIG]     in the root of the project, after cargo build --release
 #
 # OUT: folder for the runs. LIST: benches/optimizers.txt. CONFIG: configs/multi30k-optimizers.toml, whose data must be
-# there (see configs/multi30k-en-de.toml). The 20 runs of the list take about an hour and a half on two cores.
+# there (see configs/multi30k-en-de.toml). The runs of the list take about three hours on two cores.
 set -eu
 out=${1:?usage: benches/optimizers.sh OUT [LIST] [CONFIG]}
 list=${2:-benches/optimizers.txt}
