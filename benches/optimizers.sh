@@ -23,5 +23,6 @@ grep -v '^#' "$list" | xargs -P 2 -d '\n' -n 1 sh -c '
 '
 for json in "$out"/*.json; do
     name=$(basename "$json" .json)
-    sed "s/.*\"best_nll\":\([0-9.]*\).*\"seconds\":\([0-9.]*\).*/$name \1 \2/" "$json"
-done | sort -k 2 -n | awk '{ printf "%-24s NLL %.4f  %5.0f s\n", $1, $2, $3 }'
+    # of the last validation: the best one may be another
+    grep '"event":"valid"' "$out/$name/metrics.jsonl" | tail -n 1 | sed "s/.*\"nll\":\([0-9.]*\).*/$name \1/"
+done | sort -k 2 -n | awk '{ printf "%-24s NLL %.4f\n", $1, $2 }'
