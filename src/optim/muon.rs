@@ -15,7 +15,7 @@
 use candle_core::{DType, Result};
 
 use super::matrix::{product, squares, Matrix};
-use super::per_matrix::{state, At, Direction, Gradient, PerMatrix, Rule};
+use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
 use super::Optimizer;
 use crate::config::{MuonConfig, MuonScale};
 use crate::ops::Real;
@@ -25,11 +25,8 @@ const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 const EPS: f64 = 1e-7;
 
 pub(super) fn build(config: &MuonConfig, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
-    let (adam, rule) = ((config.beta1, config.beta2, config.eps), Muon { config: config.clone() });
-    match dtype {
-        DType::F64 => Box::new(PerMatrix::<_, f64>::new(rule, adam, weight_decay, lr)),
-        _ => Box::new(PerMatrix::<_, f32>::new(rule, adam, weight_decay, lr)),
-    }
+    let adam = (config.beta1, config.beta2, config.eps);
+    boxed(Muon { config: config.clone() }, adam, weight_decay, lr, dtype)
 }
 
 /// The rule for hidden weights.

@@ -7,7 +7,7 @@
 //! W ← W − lr·(U + wd·W)
 //! ```
 
-use candle_core::{bail, Result, Tensor};
+use candle_core::{bail, DType, Result, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -191,7 +191,6 @@ pub(super) struct PerMatrix<R: Rule<T>, T: Real> {
     adam: Adam,
     weight_decay: f64,
     lr: f64,
-    updates: u64,
     states: BTreeMap<String, R::State>,
     health: Health,
 }
@@ -224,19 +223,25 @@ struct Outcome {
     residual: Option<f64>,
 }
 
+/// A [`PerMatrix`] for parameters of this number type.
+pub(super) fn boxed<R: Rule<f32> + Rule<f64> + 'static>(
+    rule: R,
+    adam: (f64, f64, f64),
+    weight_decay: f64,
+    lr: f64,
+    dtype: DType,
+) -> Box<dyn Optimizer> {
+    match dtype {
+        DType::F64 => Box::new(PerMatrix::<_, f64>::new(rule, adam, weight_decay, lr)),
+        _ => Box::new(PerMatrix::<_, f32>::new(rule, adam, weight_decay, lr)),
+    }
+}
+
 impl<R: Rule<T>, T: Real> PerMatrix<R, T> {
     /// `adam` moves the other parameters; `weight_decay` is decoupled; `lr` is for [`Optimizer::describe`] only.
     pub(super) fn new(rule: R, (beta1, beta2, eps): (f64, f64, f64), weight_decay: f64, lr: f64) -> Self {
         let adam = AdamRule { name: "adam", beta1, beta2, eps, weight_decay, decoupled: true, lr };
-        PerMatrix {
-            rule,
-            adam: Adam::new(adam),
-            weight_decay,
-            lr,
-            updates: 0,
-            states: BTreeMap::new(),
-            health: Health::default(),
-        }
+        PerMatrix { rule, adam: Adam::new(adam), weight_decay, lr, states: BTreeMap::new(), health: Health::default() }
     }
 
     fn takes(&self, param: &Param) -> bool {
@@ -306,7 +311,6 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        self.updates += 1;
         self.rule.observe(params, context)?;
         let rest = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param));
         let rest: Vec<_> = rest.collect();
@@ -334,7 +338,7 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
     }
 
     fn reset(&mut self) {
-        (self.updates, self.health) = (0, Health::default());
+        self.health = Health::default();
         self.states.clear();
         self.adam.reset();
         self.rule.shared_mut(&BTreeMap::new());
@@ -351,7 +355,6 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
     fn state(&self) -> Result<OptimizerState> {
         let mut state = self.adam.state()?;
         state.scalars.extend(self.rule.shared_scalars());
-        state.scalars.push(("updates".to_string(), self.updates as f64));
         state.scalars.extend(self.health.clone().fields().map(|(name, value)| (name.to_string(), *value)));
         let own = self.states.iter().map(|(name, state)| (name.clone(), state as &dyn Named<T>));
         for (owner, named) in own.chain(self.rule.shared()) {
@@ -367,7 +370,6 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
         self.reset();
-        self.updates = state.scalar("updates")? as u64;
         for (name, value) in self.health.fields() {
             *value = state.scalar(name)?;
         }

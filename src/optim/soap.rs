@@ -17,18 +17,15 @@ use candle_core::{DType, Result};
 
 use super::decompose::{eigh, qr_q};
 use super::matrix::{product, Matrix};
-use super::per_matrix::{state, At, Direction, Gradient, PerMatrix, Rule};
+use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
 use super::Optimizer;
 use crate::config::SoapConfig;
 use crate::ops::Real;
 use crate::params::{Param, ParamKind};
 
 pub(super) fn build(config: &SoapConfig, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
-    let (adam, rule) = ((config.beta1, config.beta2, config.eps), Soap { config: config.clone() });
-    match dtype {
-        DType::F64 => Box::new(PerMatrix::<_, f64>::new(rule, adam, weight_decay, lr)),
-        _ => Box::new(PerMatrix::<_, f32>::new(rule, adam, weight_decay, lr)),
-    }
+    let adam = (config.beta1, config.beta2, config.eps);
+    boxed(Soap { config: config.clone() }, adam, weight_decay, lr, dtype)
 }
 
 /// The rule for weights and tables.

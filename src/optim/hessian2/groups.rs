@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::inputs::{self, Group};
 use crate::config::Hessian2Config;
-use crate::ops::Real;
+use crate::ops::{Mat, Real};
 use crate::optim::matrix::{blocks, product, Matrix};
 use crate::optim::per_matrix::{probe_stream, Named};
 use crate::optim::StepContext;
@@ -167,13 +167,13 @@ fn update<T: Real, B: Block<T>>(
 }
 
 /// `m · diag(Bᵢ)`: each range of columns times the matrix of its block.
-pub(super) fn times_blocks<T: Real>(m: &Matrix<T>, blocks: impl Iterator<Item = Matrix<T>>) -> Matrix<T> {
+pub(super) fn times_blocks<'a, T: Real>(m: &Matrix<T>, blocks: impl Iterator<Item = Mat<'a, T>>) -> Matrix<T> {
     let mut result = Matrix::buffer(m.rows, m.columns);
     let mut start = 0;
     for block in blocks {
-        let range = start..start + block.rows;
+        let range = start..start + block.rows();
         start = range.end;
-        let part = product(m.part(0..m.rows, range.clone()).view(), block.view());
+        let part = product(m.part(0..m.rows, range.clone()).view(), block);
         result.set_part(0..m.rows, range, &part);
     }
     result

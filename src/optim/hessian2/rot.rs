@@ -173,14 +173,15 @@ impl<T: Real> Rule<T> for Rot<T> {
         let Hessian2Config { beta1, beta2, eps, .. } = self.config;
         let bases = self.bases.of(&at.param.name).unwrap_or_default();
         if state.t > 0.0 && bases.iter().any(|basis| basis.turned > 0.0) {
-            state.m = times_blocks(&state.m, bases.iter().map(|basis| basis.turn.clone()));
-            state.v = times_blocks(&state.v, bases.iter().map(|basis| squared(&basis.turn)));
+            state.m = times_blocks(&state.m, bases.iter().map(|basis| basis.turn.view()));
+            let squares: Vec<Matrix<T>> = bases.iter().map(|basis| squared(&basis.turn)).collect();
+            state.v = times_blocks(&state.v, squares.iter().map(Matrix::view));
             state.v.data.iter_mut().filter(|v| **v < T::zero()).for_each(|v| *v = T::zero());
         }
         state.t += 1.0;
         let turned = match bases {
             [] => g.to_matrix(),
-            bases => times_blocks(&g.to_matrix(), bases.iter().map(|basis| basis.basis.clone())),
+            bases => times_blocks(&g.to_matrix(), bases.iter().map(|basis| basis.basis.view())),
         };
         state.m.toward(&turned.data, 1.0 - beta1);
         let (keep, take) = (T::from_f64(beta2), T::from_f64(1.0 - beta2));
@@ -198,7 +199,7 @@ impl<T: Real> Rule<T> for Rot<T> {
             row.iter_mut().zip(&gains).for_each(|(u, &gain)| *u *= gain);
         }
         update.scale((size / squares(&update.data).max(f64::MIN_POSITIVE)).sqrt());
-        let back = bases.iter().map(|basis| transposed(&basis.basis));
+        let back = bases.iter().map(|basis| basis.basis.t());
         Ok(Direction::plain(times_blocks(&update, back)))
     }
 
@@ -242,12 +243,4 @@ fn squared<T: Real>(m: &Matrix<T>) -> Matrix<T> {
     let mut squared = m.clone();
     squared.data.iter_mut().for_each(|x| *x = *x * *x);
     squared
-}
-
-fn transposed<T: Real>(m: &Matrix<T>) -> Matrix<T> {
-    let mut t = Matrix::zeros(m.columns, m.rows);
-    for (i, row) in m.rows().enumerate() {
-        row.iter().enumerate().for_each(|(j, &x)| t.data[j * m.rows + i] = x);
-    }
-    t
 }

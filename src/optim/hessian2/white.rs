@@ -238,7 +238,7 @@ impl White {
         (update, whole)
     }
 
-    /// k = max(8, n/16) indices for the factor of side `n`.
+    /// k = max(8, n / `sketch_divisor`) indices for the factor of side `n`.
     fn sample(&self, random: &mut Stream, n: usize, mut draw: impl FnMut(&mut Stream) -> usize) -> Vec<usize> {
         let k = (n / self.config.sketch_divisor).max(8);
         (0..k).map(|_| draw(random)).collect()
