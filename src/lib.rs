@@ -4,7 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 5 | `cli` (and `main`) |
+//! | 5 | `cli` (and `main`) `report` |
 //! | 4 | `train`, the sinks of `events` |
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other) |
@@ -26,6 +26,7 @@ pub mod objective;
 pub mod ops;
 pub mod optim;
 pub mod params;
+pub mod report;
 pub mod rng;
 pub mod tokenizer;
 pub mod train;

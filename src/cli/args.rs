@@ -149,6 +149,12 @@ pub enum Command {
     Score(ScoreArgs),
     /// Average the weights of the last checkpoints
     Average(AverageArgs),
+    /// Compare runs: table, time to target, an HTML page
+    ///
+    /// Takes run folders and folders of runs (a sweep). Only runs of the same data, vocabulary, model and batch are
+    /// compared, by their score at the end of their own schedule. Prints a table; writes report.html into the folder if
+    /// one was given.
+    Report(ReportArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -294,6 +300,39 @@ pub struct AverageArgs {
     pub out: Option<PathBuf>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// Run folders, or folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Optimizers or methods, the best of which others are compared with [default: adam,adamw,clipped-adam]
+    #[arg(short, long, value_name = "NAMES", value_delimiter = ',')]
+    pub baseline: Vec<String>,
+    /// Score to reach [default: the baseline's at its best horizon]
+    #[arg(short, long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub target: Option<f64>,
+    /// Score of the validation set that runs are judged by
+    #[arg(short, long, value_name = "NAME", default_value = "nll")]
+    pub score: ReportScore,
+    /// Write one row a run; "-" = stdout
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write everything, for programs; "-" = stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the page here instead
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// A score of the validation set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportScore {
+    Nll,
+    Bleu,
+    Chrf,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,6 +388,7 @@ mod tests {
             "nmt-train evaluate --hypothesis h --reference r",
             "nmt-train score a --source s --target t",
             "nmt-train average a --last 5 --out m.safetensors",
+            "nmt-train report runs/sweep a --baseline adam,adamw --target 2.5 --score nll --csv - --json j --html h",
         ] {
             if let Err(e) = parse(line) {
                 panic!("{line}: {e}");
@@ -360,6 +400,7 @@ mod tests {
             "nmt-train evaluate a --source s --hypothesis h --reference r",
             "nmt-train translate",
             "nmt-train average a --last 0",
+            "nmt-train report",
             "nmt-train --config c check --config d",
         ] {
             assert!(parse(line).is_err(), "{line} is accepted");

@@ -4,6 +4,7 @@ pub mod args;
 mod average;
 mod check;
 mod evaluate;
+mod report;
 mod score;
 mod tokenizer;
 mod train;
@@ -36,6 +37,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Evaluate(args)) => evaluate::evaluate(&args, &common),
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
+        Some(Command::Report(args)) => report::report(&args, &common),
     };
     match result {
         Ok(code) => code.into(),

@@ -53,6 +53,12 @@ pub fn differences(old: &Config, new: &Config) -> Vec<Difference> {
         .collect()
 }
 
+/// Every key with its value as TOML, in the order of the file; empty for an option that is not set.
+pub fn flat(config: &Config) -> Vec<(&'static str, String)> {
+    let values = serde_json::to_value(config).unwrap_or_default();
+    root().all_keys().into_iter().map(|key| (key.path.as_str(), as_toml(value_at(&values, &key.path)))).collect()
+}
+
 const BITS: &str = "results may differ in their last bits";
 const MODEL: &str = "would change the model";
 const ORDER: &str = "would change the training data or its order";

@@ -21,7 +21,7 @@ mod validate;
 mod wording;
 
 pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
-pub use diff::{differences, Difference, Effect};
+pub use diff::{differences, flat, Difference, Effect};
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 pub use hvr::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};

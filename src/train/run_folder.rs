@@ -15,7 +15,7 @@ pub struct RunFolder {
 }
 
 /// All that a run has in its folder; what of it was there before, `--force` deletes, and nothing else.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "config.toml",
     "command.txt",
     "metrics.jsonl",
@@ -26,6 +26,7 @@ const OWN: [&str; 10] = [
     "checkpoints",
     "tensorboard",
     "translations",
+    "report.html",
 ];
 
 impl RunFolder {

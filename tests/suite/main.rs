@@ -15,6 +15,7 @@ mod optimizer_references;
 mod optimizers;
 mod phases;
 mod quickstart_data;
+mod report;
 mod resume;
 mod rnn;
 mod run_lock;

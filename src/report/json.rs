@@ -1,0 +1,126 @@
+//! The report as JSON: everything the page shows, for programs.
+
+use serde_json::{json, Value};
+
+use super::csv::state;
+use super::relative::{Comparison, Ratio, Relative};
+use super::run::Run;
+use super::task::{Method, Setting, Task};
+use super::{Reach, Report, Score};
+
+/// One object; costs are given as scores, what is not known is `null`.
+pub fn json(report: &Report) -> Value {
+    json!({
+        "score": report.score.name(),
+        "tasks": report.tasks.iter().map(|found| task(found, report.score)).collect::<Vec<_>>(),
+        "left_out": report.left_out,
+    })
+}
+
+fn task(task: &Task, score: Score) -> Value {
+    json!({
+        "label": task.label,
+        "notes": task.notes,
+        "comparison": task.comparison.as_ref().map(comparison),
+        "methods": task.methods.iter().map(|found| method(found, score)).collect::<Vec<_>>(),
+    })
+}
+
+fn comparison(found: &Comparison) -> Value {
+    json!({
+        "baseline": found.baseline,
+        "setting": found.setting,
+        "horizon": found.horizon.updates,
+        "seeds": found.seeds,
+        "target": found.target,
+        "target_given": found.given,
+        "methods": found.relatives.iter().map(relative).collect::<Vec<_>>(),
+    })
+}
+
+fn relative(found: &Relative) -> Value {
+    json!({
+        "method": found.method,
+        "updates": ratio(&found.updates),
+        "tokens": ratio(&found.tokens),
+        "seconds": ratio(&found.seconds),
+        "at_updates": found.at[0],
+        "at_tokens": found.at[1],
+        "at_seconds": found.at[2],
+        "step_time": found.step_time,
+        "horizons": found.horizons,
+        "settings_tried": found.tried,
+        "seeds": found.seeds,
+    })
+}
+
+fn ratio(ratio: &Ratio) -> Value {
+    let (kind, value) = match ratio.value {
+        Reach::At(value) => ("at", value),
+        Reach::AtMost(value) => ("at most", value),
+        Reach::MoreThan(value) => ("more than", value),
+    };
+    json!({ "is": kind, "value": value, "spread": ratio.spread, "interval": ratio.interval })
+}
+
+fn method(method: &Method, score: Score) -> Value {
+    json!({
+        "method": method.label,
+        "optimizer": method.optimizer,
+        "settings": method.settings.iter().map(|found| setting(found, score)).collect::<Vec<_>>(),
+    })
+}
+
+fn setting(setting: &Setting, score: Score) -> Value {
+    json!({
+        "setting": setting.label,
+        "lr": setting.lr,
+        "horizon": setting.horizon.updates,
+        "scheduled": setting.horizon.scheduled,
+        "median": score.cost(setting.cost),
+        "seconds_per_update": setting.step_seconds(),
+        "runs": setting.runs.iter().map(|found| run(found, score)).collect::<Vec<_>>(),
+    })
+}
+
+fn run(run: &Run, score: Score) -> Value {
+    let last = run.valid.last();
+    json!({
+        "run": run.folder.display().to_string(),
+        "seed": run.config.seed,
+        "state": state(run),
+        "final": run.cost(score).map(|cost| score.cost(cost)),
+        "step": last.map(|row| row.step),
+        "tokens": last.map(|row| row.tokens),
+        "seconds": last.map(|row| row.seconds),
+        "nll": last.and_then(|row| row.nll),
+        "bleu": last.and_then(|row| row.bleu),
+        "chrf": last.and_then(|row| row.chrf),
+        "test_bleu": run.test_bleu,
+        "test_chrf": run.test_chrf,
+        "peak_memory_bytes": run.peak_memory_bytes,
+        "skipped_updates": run.skipped_updates,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::task::{sort, tests::*};
+    use super::*;
+
+    #[test]
+    fn programs_find_the_ratio_and_every_run() {
+        let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
+        let value = json(&Report { score: Score::Nll, tasks, left_out: Vec::new() });
+        let comparison = &value["tasks"][0]["comparison"];
+        assert_eq!((&comparison["baseline"], &comparison["horizon"]), (&"adam".into(), &1000.into()));
+        assert_eq!(comparison["methods"][0]["method"], "hessian2");
+        assert!(comparison["methods"][0]["updates"]["value"].as_f64().is_some_and(|ratio| (ratio - 0.63).abs() < 0.01));
+        let runs = value["tasks"][0]["methods"].as_array().into_iter().flatten();
+        let runs: usize = runs
+            .flat_map(|method| method["settings"].as_array().into_iter().flatten())
+            .map(|setting| setting["runs"].as_array().map_or(0, Vec::len))
+            .sum();
+        assert_eq!(runs, 12);
+    }
+}

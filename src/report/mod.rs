@@ -1,0 +1,75 @@
+//! `nmt-train report`: what finished runs say about each other.
+//!
+//! Runs are sorted into *tasks* (same data, vocabulary, model, batch: only these are compared), *methods* (optimizer and
+//! variant), *settings* (a method with its tuned numbers at one horizon) and seeds. What is compared is the score at the
+//! end of a run's own schedule, never a value read halfway; see `configs/sweeps/protocol.md`.
+
+mod chart;
+mod charts;
+mod csv;
+mod find;
+mod html;
+mod json;
+mod keys;
+mod notes;
+mod numbers;
+mod plane;
+mod relative;
+mod run;
+mod score;
+mod task;
+mod text;
+
+pub use csv::csv;
+pub use find::find;
+pub use html::html;
+pub use json::json;
+pub use relative::{Ratio, Reach, Relative};
+pub use run::{Horizon, Run, State};
+pub use score::Score;
+pub use task::{Method, Setting, Task};
+pub use text::text;
+
+use std::path::PathBuf;
+
+/// What the user asks for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What runs are judged by.
+    pub score: Score,
+    /// Names of optimizers or methods; the best of them at its longest horizon is what others are compared with.
+    pub baseline: Vec<String>,
+    /// The score to be reached, instead of the baseline's final one.
+    pub target: Option<f64>,
+}
+
+/// Everything a page or a table shows.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub score: Score,
+    pub tasks: Vec<Task>,
+    /// Folders that could not be read, each with the reason.
+    pub left_out: Vec<String>,
+}
+
+impl Report {
+    /// Reads the runs and compares them.
+    ///
+    /// # Errors
+    /// None of the folders holds a readable run; the baseline that was asked for is in none of them.
+    pub fn of(folders: &[PathBuf], options: &Options) -> Result<Self, crate::exit::InputError> {
+        let mut left_out = Vec::new();
+        let mut runs = Vec::new();
+        for folder in folders {
+            match Run::read(folder) {
+                Ok(run) => runs.push(run),
+                Err(reason) => left_out.push(format!("{}: {reason}", folder.display())),
+            }
+        }
+        if runs.is_empty() {
+            return Err(crate::exit::InputError(left_out.join("\n")));
+        }
+        let tasks = task::sort(runs, options)?;
+        Ok(Report { score: options.score, tasks, left_out })
+    }
+}

@@ -1,0 +1,266 @@
+//! One run, read from its folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config::{self, Config, ScheduleKind, Source};
+
+use super::score::Score;
+
+/// A run as its config.toml and metrics.jsonl tell it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub folder: PathBuf,
+    pub config: Config,
+    pub horizon: Horizon,
+    pub state: State,
+    /// Trainable numbers of the model.
+    pub parameters: u64,
+    /// Threads it ran with.
+    pub threads: u64,
+    pub train: Vec<TrainRow>,
+    pub valid: Vec<ValidRow>,
+    /// Updates whose gradient was not finite.
+    pub skipped_updates: u64,
+    pub peak_memory_bytes: u64,
+    pub test_bleu: Option<f64>,
+    pub test_chrf: Option<f64>,
+}
+
+/// How far a run was meant to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Horizon {
+    /// Updates at which the schedule, or else the run, ends.
+    pub updates: u64,
+    /// Whether the learning rate depends on the horizon: then no value before the end is comparable.
+    pub scheduled: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// At its horizon, or by early stopping.
+    Finished,
+    /// Training was given up; counts as an infinite loss.
+    Diverged,
+    /// Running, interrupted, or ended before its schedule did: in no comparison.
+    Unfinished,
+}
+
+/// A row `event = "train"`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct TrainRow {
+    pub step: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub nll: Option<f64>,
+    #[serde(default)]
+    pub skipped_updates: u64,
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
+    /// The other columns, `embedding.*` and `optimizer.*` among them.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+/// A row `event = "valid"`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ValidRow {
+    pub step: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub nll: Option<f64>,
+    pub bleu: Option<f64>,
+    pub chrf: Option<f64>,
+}
+
+impl ValidRow {
+    /// The value of a score here, if it was measured.
+    pub fn score(&self, score: Score) -> Option<f64> {
+        match score {
+            Score::Nll => self.nll,
+            Score::Bleu => self.bleu,
+            Score::Chrf => self.chrf,
+        }
+    }
+}
+
+impl Run {
+    /// Reads a run folder.
+    ///
+    /// # Errors
+    /// What is wrong with config.toml or metrics.jsonl, naming the line.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let loaded = config::load(&Source::Path(folder.join("config.toml")), &[]).map_err(|e| e.to_string())?;
+        let path = folder.join("metrics.jsonl");
+        let text = match path.exists() {
+            true => crate::fsio::read_to_string(&path).map_err(|e| e.to_string())?,
+            false => return Err("no metrics.jsonl: it never started".to_string()),
+        };
+        Self::from_text(folder, loaded.config, &text)
+    }
+
+    fn from_text(folder: &Path, config: Config, text: &str) -> Result<Self, String> {
+        let (mut start, mut end) = (None, None);
+        let (mut train, mut valid) = (Vec::<TrainRow>::new(), Vec::<ValidRow>::new());
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let row: Value = match serde_json::from_str(line) {
+                Ok(row) => row,
+                // the last line of a run that is writing, or was killed
+                Err(_) if index + 1 == lines.len() => break,
+                Err(e) => return Err(format!("metrics.jsonl:{}: {e}", index + 1)),
+            };
+            let damaged = |e: serde_json::Error| format!("metrics.jsonl:{}: {e}", index + 1);
+            match row["event"].as_str().unwrap_or_default() {
+                "start" => start = Some(row),
+                "train" => train.push(serde_json::from_value(row).map_err(damaged)?),
+                "valid" => valid.push(serde_json::from_value(row).map_err(damaged)?),
+                // a resumed run goes on after an end
+                "end" => end = Some(row),
+                _ => {}
+            }
+        }
+        let start = start.ok_or("metrics.jsonl has no row \"start\": it never started")?;
+        let step = train.iter().map(|row| row.step).chain(valid.iter().map(|row| row.step)).max().unwrap_or(0);
+        let end = end.filter(|end| end["step"].as_u64().is_some_and(|ended| ended >= step));
+        let total = start["total_updates"].as_u64().unwrap_or(0);
+        let horizon = Horizon::of(&config, total, step);
+        let last = train.last();
+        let ended = |key: &str| end.as_ref().and_then(|end| end[key].as_f64());
+        Ok(Run {
+            folder: folder.to_path_buf(),
+            state: State::of(end.as_ref().and_then(|end| end["stop_reason"].as_str()), horizon, step),
+            horizon,
+            parameters: start["parameters"].as_u64().unwrap_or(0),
+            threads: start["threads"].as_u64().unwrap_or(0),
+            skipped_updates: last.map_or(0, |row| row.skipped_updates),
+            peak_memory_bytes: last.map_or(0, |row| row.peak_memory_bytes),
+            test_bleu: ended("test_bleu"),
+            test_chrf: ended("test_chrf"),
+            config,
+            train,
+            valid,
+        })
+    }
+
+    /// The folder's own name.
+    pub fn name(&self) -> String {
+        self.folder.file_name().unwrap_or(self.folder.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// The score at the end as a cost (lower is better); infinite when the run diverged, `None` when it is not finished
+    /// or was not measured.
+    pub fn cost(&self, score: Score) -> Option<f64> {
+        match self.state {
+            State::Diverged => Some(f64::INFINITY),
+            State::Unfinished => None,
+            State::Finished => self.valid.last().and_then(|row| row.score(score)).map(|value| score.cost(value)),
+        }
+    }
+
+    /// Median seconds of an update over the run's rows: robust against a disturbance that passes. Validation and saving
+    /// are not in it.
+    pub fn step_seconds(&self) -> f64 {
+        let rows = self.train.iter().zip(self.train.iter().skip(1));
+        super::numbers::median(rows.map(|(a, b)| (b.seconds - a.seconds) / (b.step - a.step).max(1) as f64))
+    }
+
+    /// First row at which the score has reached `cost` and has it at the next validation too (or is the last).
+    pub fn reached(&self, score: Score, cost: f64) -> Option<&ValidRow> {
+        let there = |row: &ValidRow| row.score(score).is_some_and(|value| score.cost(value) <= cost);
+        (0..self.valid.len())
+            .find(|&i| there(&self.valid[i]) && self.valid.get(i + 1).is_none_or(there))
+            .map(|i| &self.valid[i])
+    }
+}
+
+impl Horizon {
+    fn of(config: &Config, total: u64, step: u64) -> Self {
+        let scheduled = matches!(config.schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear);
+        let of_schedule = if scheduled { config.schedule.total_updates } else { 0 };
+        let updates = [of_schedule, total, step].into_iter().find(|&updates| updates > 0).unwrap_or(0);
+        Horizon { updates, scheduled }
+    }
+}
+
+impl State {
+    fn of(stop_reason: Option<&str>, horizon: Horizon, step: u64) -> Self {
+        match stop_reason {
+            Some("diverged") => State::Diverged,
+            // ended by a limit before its learning rate did
+            Some("max_updates" | "max_epochs") if horizon.scheduled && step < horizon.updates => State::Unfinished,
+            Some("max_updates" | "max_epochs" | "early_stopping") => State::Finished,
+            _ => State::Unfinished,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A run of `horizon` updates whose validation NLL falls linearly to `last`, `seconds` an update.
+    pub(in crate::report) fn made(name: &str, change: impl FnOnce(&mut Config), last: f64, seconds: f64) -> Run {
+        let mut config = Config { seed: 1, ..Config::default() };
+        config.schedule.kind = ScheduleKind::Cosine;
+        config.train.max_updates = 1000;
+        change(&mut config);
+        let horizon = config.train.max_updates;
+        let rows = (1..=10).flat_map(|i| {
+            let (step, nll) = (horizon * i / 10, last + 0.5 * (10 - i) as f64);
+            let common = format!(r#""step":{step},"tokens":{},"seconds":{}"#, step * 2000, step as f64 * seconds);
+            [
+                format!(
+                    r#"{{"event":"train",{common},"nll":{nll},"peak_memory_bytes":1048576,"optimizer.resets":0.0}}"#
+                ),
+                format!(r#"{{"event":"valid",{common},"nll":{nll},"bleu":{}}}"#, 40.0 - nll),
+            ]
+        });
+        let start =
+            format!(r#"{{"event":"start","step":0,"parameters":1437696,"total_updates":{horizon},"threads":1}}"#);
+        let reason = if last.is_finite() { "max_updates" } else { "diverged" };
+        let end = format!(r#"{{"event":"end","step":{horizon},"stop_reason":"{reason}"}}"#);
+        let text: Vec<String> = match last.is_finite() {
+            true => std::iter::once(start).chain(rows).chain([end]).collect(),
+            false => vec![start, end],
+        };
+        Run::from_text(Path::new(name), config, &text.join("\n")).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn a_run_is_read_with_its_horizon_and_its_end() {
+        let run = made("runs/a", |_| {}, 2.0, 0.5);
+        assert_eq!((run.name(), run.state), ("a".to_string(), State::Finished));
+        assert_eq!(run.horizon, Horizon { updates: 1000, scheduled: true });
+        assert_eq!(run.cost(Score::Nll), Some(2.0));
+        assert_eq!(run.cost(Score::Bleu), Some(-38.0));
+        assert_eq!(run.cost(Score::Chrf), None);
+        assert!((run.step_seconds() - 0.5).abs() < 1e-9);
+        assert_eq!(run.peak_memory_bytes, 1 << 20);
+        assert_eq!(run.reached(Score::Nll, 2.6).map(|row| row.step), Some(900));
+        assert!(run.reached(Score::Nll, 1.9).is_none());
+        assert_eq!(made("d", |_| {}, f64::INFINITY, 0.5).cost(Score::Nll), Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn a_run_that_ends_before_its_schedule_is_in_no_comparison() {
+        let run = made("a", |config| config.schedule.total_updates = 4000, 2.0, 0.5);
+        assert_eq!((run.state, run.horizon.updates, run.cost(Score::Nll)), (State::Unfinished, 4000, None));
+        let run = made("a", |config| config.schedule.kind = ScheduleKind::Constant, 2.0, 0.5);
+        assert_eq!((run.state, run.horizon.scheduled), (State::Finished, false));
+    }
+
+    #[test]
+    fn a_cut_last_line_is_forgiven_and_a_damaged_one_is_named() {
+        let read = |text: &str| Run::from_text(Path::new("a"), Config::default(), text);
+        let start = r#"{"event":"start","step":0,"total_updates":9}"#;
+        let run = read(&format!("{start}\n{{\"event\":\"tra")).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(run.state, State::Unfinished);
+        let error = read(&format!("{start}\n{{\"event\":\"tra\n{start}")).err().unwrap_or_default();
+        assert!(error.starts_with("metrics.jsonl:2: "), "{error}");
+        assert!(read("").is_err_and(|e| e.contains("never started")));
+    }
+}

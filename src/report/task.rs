@@ -1,0 +1,322 @@
+//! Runs sorted into tasks, methods, settings and seeds.
+
+use std::collections::BTreeMap;
+
+use crate::config::{flat, Config, ModelKind};
+use crate::exit::InputError;
+use crate::units;
+
+use super::keys::{of_role, short, unquoted, varying, Role};
+use super::notes::notes;
+use super::numbers::median;
+use super::relative::{compare, Comparison};
+use super::run::{Horizon, Run, State};
+use super::{Options, Score};
+
+/// Runs that may be compared: same data, vocabulary, model and batch.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub label: String,
+    /// Best first.
+    pub methods: Vec<Method>,
+    /// Against the baseline, when there is one.
+    pub comparison: Option<Comparison>,
+    /// What a reader must know before trusting a number.
+    pub notes: Vec<String>,
+}
+
+/// A way to train: optimizer and variant, averaging, phases.
+#[derive(Clone, Debug)]
+pub struct Method {
+    pub label: String,
+    /// Name of the optimizer.
+    pub optimizer: String,
+    /// By horizon, then best first.
+    pub settings: Vec<Setting>,
+}
+
+/// A method with its tuned numbers at one horizon.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The tuned numbers that differ within the method, as `lr=0.004`.
+    pub label: String,
+    pub lr: f64,
+    pub horizon: Horizon,
+    /// By seed.
+    pub runs: Vec<Run>,
+    /// Median final score of its runs as a cost; NaN when none is finished.
+    pub cost: f64,
+}
+
+impl Setting {
+    /// Its runs with one of these seeds (each as often as it is named), or all when it has none of them.
+    pub(super) fn with_seeds(&self, seeds: Option<&[u64]>) -> Vec<&Run> {
+        let named = seeds.unwrap_or_default();
+        let of = |seed: &u64| self.runs.iter().filter(|run| run.config.seed == *seed).collect::<Vec<_>>();
+        let found: Vec<&Run> = named.iter().flat_map(of).collect();
+        if found.is_empty() {
+            self.runs.iter().collect()
+        } else {
+            found
+        }
+    }
+
+    /// Median seconds of an update over its runs.
+    pub fn step_seconds(&self) -> f64 {
+        median(self.runs.iter().map(Run::step_seconds).filter(|seconds| seconds.is_finite()))
+    }
+
+    /// Number of different seeds among finished runs.
+    pub fn seeds(&self) -> usize {
+        let finished = self.runs.iter().filter(|run| run.state != State::Unfinished);
+        finished.map(|run| run.config.seed).collect::<std::collections::BTreeSet<_>>().len()
+    }
+}
+
+impl Method {
+    /// Its horizons, rising.
+    pub fn horizons(&self) -> Vec<Horizon> {
+        let mut found: Vec<Horizon> = self.settings.iter().map(|setting| setting.horizon).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The setting that speaks for the method at a horizon: of those with the most seeds (so that one lucky run does not
+    /// beat a repeated one) the best; `None` when none is finished.
+    pub fn best(&self, horizon: Horizon) -> Option<&Setting> {
+        let there = self.settings.iter().filter(|s| s.horizon == horizon && !s.cost.is_nan());
+        there.min_by(|a, b| b.seeds().cmp(&a.seeds()).then(a.cost.total_cmp(&b.cost)))
+    }
+
+    /// The best of [`Method::best`] over horizons, with the shorter horizon where two are equal.
+    pub fn best_of_all(&self) -> Option<&Setting> {
+        self.horizons().into_iter().filter_map(|horizon| self.best(horizon)).min_by(|a, b| a.cost.total_cmp(&b.cost))
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.settings.iter().flat_map(|setting| &setting.runs)
+    }
+}
+
+impl Task {
+    /// All horizons, rising.
+    pub fn horizons(&self) -> Vec<Horizon> {
+        let mut found: Vec<Horizon> = self.methods.iter().flat_map(Method::horizons).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Every setting with its method, best first, those without a final score last.
+    pub fn settings(&self) -> Vec<(&Method, &Setting)> {
+        let mut all: Vec<_> = self.methods.iter().flat_map(|m| m.settings.iter().map(move |s| (m, s))).collect();
+        all.sort_by(|a, b| a.1.cost.total_cmp(&b.1.cost));
+        all
+    }
+}
+
+type Values = Vec<(&'static str, String)>;
+
+/// Sorts runs into tasks and compares within each.
+///
+/// # Errors
+/// A baseline that was asked for and is in no task.
+pub(super) fn sort(runs: Vec<Run>, options: &Options) -> Result<Vec<Task>, InputError> {
+    let mut by_task: BTreeMap<Values, Vec<Run>> = BTreeMap::new();
+    let mut order: Vec<Values> = Vec::new();
+    for run in runs {
+        let key = of_role(&run.config, Role::Task);
+        if !by_task.contains_key(&key) {
+            order.push(key.clone());
+        }
+        by_task.entry(key).or_default().push(run);
+    }
+    let keys: Vec<&[_]> = order.iter().map(Vec::as_slice).collect();
+    let mut tasks = Vec::new();
+    for key in &order {
+        let runs = by_task.remove(key).unwrap_or_default();
+        let label = task_label(&runs[0], &varying(key, &keys));
+        let methods = methods(runs, options.score);
+        let comparison = compare(&methods, options);
+        let notes = notes(&methods, comparison.as_ref(), options.score);
+        tasks.push(Task { label, methods, comparison, notes });
+    }
+    let found = tasks.iter().any(|task| task.comparison.is_some());
+    if !options.baseline.is_empty() && !found {
+        let labels: Vec<&str> = tasks.iter().flat_map(|task| &task.methods).map(|m| m.label.as_str()).collect();
+        let (wanted, labels) = (options.baseline.join(", "), labels.join(", "));
+        return Err(InputError(format!("no finished run of the baseline ({wanted}); the runs are of: {labels}")));
+    }
+    Ok(tasks)
+}
+
+/// "transformer 2+2, d_model 128, 1 437 696 parameters, batches of 2048 tokens; train.en", and what sets it apart.
+fn task_label(run: &Run, apart: &[String]) -> String {
+    let Config { model, train, data, .. } = &run.config;
+    let sides = |own: usize| if own == 0 { model.layers } else { own };
+    let shape = match model.kind {
+        ModelKind::Transformer => format!("d_model {}", model.d_model),
+        ModelKind::Rnn => format!("hidden size {}", model.rnn.hidden_size),
+    };
+    let kind = match model.kind {
+        ModelKind::Transformer => "transformer",
+        ModelKind::Rnn => "rnn",
+    };
+    let text = data.train.0.first().and_then(|corpus| corpus.files.first()).map_or("", String::as_str);
+    let text = text.rsplit('/').next().unwrap_or(text);
+    let layers = format!("{}+{}", sides(model.encoder_layers), sides(model.decoder_layers));
+    let (parameters, batch) = (units::count(run.parameters), train.batch_size);
+    let unit = format!("{:?}", train.batch_type).to_lowercase();
+    let label = format!("{kind} {layers}, {shape}, {parameters} parameters; {text}, batches of {batch} {unit}");
+    // What the label says already need not be said twice.
+    let told = ["layers=", "d_model=", "kind=", "hidden_size=", "batch_size=", "encoder_layers=", "decoder_layers="];
+    let apart: Vec<&str> =
+        apart.iter().filter(|text| !told.iter().any(|t| text.starts_with(t))).map(String::as_str).collect();
+    if apart.is_empty() {
+        label
+    } else {
+        format!("{label} ({})", apart.join(" "))
+    }
+}
+
+fn methods(runs: Vec<Run>, score: Score) -> Vec<Method> {
+    let usual = of_role(&Config::default(), Role::Method);
+    let mut by_method: BTreeMap<Values, Vec<Run>> = BTreeMap::new();
+    for run in runs {
+        by_method.entry(of_role(&run.config, Role::Method)).or_default().push(run);
+    }
+    let mut methods: Vec<Method> = by_method
+        .into_iter()
+        .map(|(key, runs)| {
+            let optimizer = key.iter().find(|(path, _)| *path == "optimizer.name");
+            let optimizer = optimizer.map_or(String::new(), |(_, value)| unquoted(value));
+            let mut label = vec![optimizer.clone()];
+            let unusual = with_defaults(&usual, &runs[0].config);
+            label.extend(varying(&key, &[&unusual]).into_iter().filter(|text| !text.starts_with("name=")));
+            Method { label: label.join(" "), optimizer, settings: settings(runs, score) }
+        })
+        .collect();
+    let best = |method: &Method| method.best_of_all().map_or(f64::NAN, |setting| setting.cost);
+    methods.sort_by(|a, b| best(a).total_cmp(&best(b)).then_with(|| a.label.cmp(&b.label)));
+    methods
+}
+
+/// The default method keys, with the default table of this config's own optimizer.
+fn with_defaults(usual: &Values, config: &Config) -> Values {
+    let mut default = Config::default();
+    default.optimizer.name = config.optimizer.name;
+    let own = of_role(&default, Role::Method);
+    own.into_iter().chain(usual.iter().filter(|(path, _)| !path.starts_with("optimizer.")).cloned()).collect()
+}
+
+/// `key=value` of the default config for these keys.
+fn of_default(keys: &Values) -> Vec<String> {
+    let usual = flat(&Config::default());
+    let of = |path: &str| usual.iter().find(|(known, _)| *known == path).map(|(_, value)| unquoted(value));
+    keys.iter().filter_map(|(path, _)| Some(format!("{}={}", short(path), of(path)?))).collect()
+}
+
+fn settings(runs: Vec<Run>, score: Score) -> Vec<Setting> {
+    let mut grouped: BTreeMap<(Horizon, Values), Vec<Run>> = BTreeMap::new();
+    for run in runs {
+        let key = (run.horizon, of_role(&run.config, Role::Tuned));
+        grouped.entry(key).or_default().push(run);
+    }
+    let keys: Vec<Values> = grouped.keys().map(|(_, tuned)| tuned.clone()).collect();
+    let keys: Vec<&[_]> = keys.iter().map(Vec::as_slice).collect();
+    let mut settings: Vec<Setting> = grouped
+        .into_iter()
+        .map(|((horizon, tuned), mut runs)| {
+            runs.sort_by_key(|run| run.config.seed);
+            let lr = runs[0].config.optimizer.lr;
+            let mut label = vec![format!("lr={lr}")];
+            // what varies within the method, unless it is what everyone has
+            let usual = of_default(&tuned);
+            let told =
+                varying(&tuned, &keys).into_iter().filter(|text| !text.starts_with("lr=") && !usual.contains(text));
+            label.extend(told);
+            let cost = median(runs.iter().filter_map(|run| run.cost(score)));
+            Setting { label: label.join(" "), lr, horizon, runs, cost }
+        })
+        .collect();
+    settings.sort_by(|a, b| a.horizon.cmp(&b.horizon).then(a.cost.total_cmp(&b.cost)));
+    settings
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::run::tests::made;
+    use super::*;
+    use crate::config::OptimizerName;
+
+    pub(in crate::report) fn options() -> Options {
+        Options { score: Score::Nll, baseline: vec!["adam".to_string()], target: None }
+    }
+
+    /// Adam at 500 and 1000 updates, hessian2 at 250, 500 and 1000, two seeds each; hessian2's update costs a tenth more.
+    pub(in crate::report) fn sweep() -> Vec<Run> {
+        let table = [
+            (OptimizerName::Adam, 500, 4e-3, 3.0, 0.5),
+            (OptimizerName::Adam, 1000, 4e-3, 2.5, 0.5),
+            (OptimizerName::Adam, 1000, 2e-3, 2.7, 0.5),
+            (OptimizerName::Hessian2, 250, 6e-3, 3.2, 0.55),
+            (OptimizerName::Hessian2, 500, 6e-3, 2.6, 0.55),
+            (OptimizerName::Hessian2, 1000, 6e-3, 2.3, 0.55),
+        ];
+        let runs = table.iter().flat_map(|&(name, updates, lr, loss, seconds)| {
+            [1, 2].map(|seed| {
+                let change = |config: &mut Config| {
+                    (config.seed, config.optimizer.name, config.optimizer.lr) = (seed, name, lr);
+                    config.train.max_updates = updates;
+                };
+                made(&format!("{name:?}-{updates}-{lr}-{seed}"), change, loss + 0.02 * seed as f64, seconds)
+            })
+        });
+        runs.collect()
+    }
+
+    #[test]
+    fn runs_are_sorted_into_methods_settings_and_seeds() -> Result<(), InputError> {
+        let tasks = sort(sweep(), &options())?;
+        assert_eq!(tasks.len(), 1);
+        let labels: Vec<&str> = tasks[0].methods.iter().map(|method| method.label.as_str()).collect();
+        assert_eq!(labels, ["hessian2", "adam"]);
+        let adam = &tasks[0].methods[1];
+        let settings: Vec<String> =
+            adam.settings.iter().map(|s| format!("{} {}", s.horizon.updates, s.label)).collect();
+        assert_eq!(settings, ["500 lr=0.004", "1000 lr=0.004", "1000 lr=0.002"]);
+        assert!((adam.settings[1].cost - 2.53).abs() < 1e-9);
+        assert_eq!(adam.settings[1].seeds(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn another_model_is_another_task_and_a_variant_another_method() -> Result<(), InputError> {
+        let mut runs = sweep();
+        runs.push(made("deep", |config| config.model.layers = 4, 1.0, 0.5));
+        runs.push(made("ema", |config| config.train.ema_decay = 0.999, 2.0, 0.5));
+        let tasks = sort(runs, &options())?;
+        assert_eq!(tasks.len(), 2);
+        assert!(tasks.iter().any(|task| task.label.contains("4+4")), "{}", tasks[1].label);
+        assert!(tasks[0].methods.iter().any(|method| method.label == "adam ema_decay=0.999"));
+        Ok(())
+    }
+
+    #[test]
+    fn one_lucky_run_does_not_beat_a_repeated_setting() -> Result<(), InputError> {
+        let mut runs = sweep();
+        runs.push(made("lucky", |config| config.optimizer.lr = 5e-3, 1.0, 0.5));
+        let tasks = sort(runs, &options())?;
+        let adam = tasks[0].methods.iter().find(|method| method.label == "adam").map(|adam| adam.best_of_all());
+        assert_eq!(adam.flatten().map(|setting| setting.lr), Some(4e-3));
+        Ok(())
+    }
+
+    #[test]
+    fn a_baseline_that_is_not_there_is_an_error() {
+        let options = Options { baseline: vec!["lion".to_string()], ..options() };
+        let error = sort(sweep(), &options).err().map(|e| e.0).unwrap_or_default();
+        assert_eq!(error, "no finished run of the baseline (lion); the runs are of: hessian2, adam");
+    }
+}
