@@ -184,7 +184,7 @@ last_words() {
   elif [ "$interrupted" -gt 0 ]; then
     tell "to go on with $interrupted interrupted: $again"
   fi
-  [ -n "$only" ] || tell "nmt-train report $(quoted "$out")"
+  [ -n "$only" ] || [ "$finished" -eq 0 ] || tell "nmt-train report $(quoted "$out")"
 }
 
 # --- the sweep ------------------------------------------------------------------------------------------------------
