@@ -30,12 +30,10 @@ trap 'cancelled=yes' TERM
 run=$!
 
 wait "$run"
+# A signal ends `wait` before the run has ended.
+while kill -0 "$run" 2>/dev/null; do wait "$run"; done
+wait "$run"
 code=$?
-# A signal also ends `wait`.
-while kill -0 "$run" 2>/dev/null; do
-  wait "$run"
-  code=$?
-done
 if [ "$code" -eq 75 ] && [ -z "$cancelled" ]; then
   scontrol requeue "${SLURM_ARRAY_JOB_ID}_$task"
 fi

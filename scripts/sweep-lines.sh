@@ -66,7 +66,7 @@ split_words() { # TEXT
 
 # All combinations of what the words expand to, in the shell's order, as `combinations`: one word a line.
 expand_line() { # TEXT
-  local word combination alternative more fault=''
+  local word combination alternative more fault='' open='{' close='}'
   combinations=('')
   case ${1//$'\t'/} in *[[:cntrl:]]*) fault='has control characters' ;; esac
   split_words "$1"
@@ -77,6 +77,7 @@ expand_line() { # TEXT
   for word in ${words[@]+"${words[@]}"}; do
     # nothing is left for the shell to do here but its brace expansion
     eval "set -- $word"
+    [ $# -gt 0 ] || set -- ''
     more=()
     for combination in "${combinations[@]}"; do
       for alternative; do
@@ -86,8 +87,8 @@ expand_line() { # TEXT
             return 1
             ;;
         esac
-        alternative=${alternative//$QUOTED_OPEN/\{}
-        more+=("$combination${alternative//$QUOTED_CLOSE/\}}"$'\n')
+        alternative=${alternative//$QUOTED_OPEN/$open}
+        more+=("$combination${alternative//$QUOTED_CLOSE/$close}"$'\n')
       done
     done
     combinations=(${more[@]+"${more[@]}"})

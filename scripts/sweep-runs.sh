@@ -110,7 +110,7 @@ start() { # RUN
   command_of "$1"
   rm -f "$dir/sweep.status"
   line=$(quoted "${words[@]}")
-  printf '%s %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$line" >>"$dir/sweep.log"
+  printf '%s $ %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$line" >>"$dir/sweep.log"
   # A process group of its own: Ctrl-C of the terminal reaches sweep.sh alone, which passes it on once. (nmt-train takes
   # a second one for haste.)
   set -m
@@ -163,11 +163,11 @@ ended() { # RUN CODE
       elif [ -f "$dir/lock" ] && [ "$2" -lt 128 ]; then
         # It leaves no lock of its own behind.
         elsewhere=$((elsewhere + 1))
-        tell "running elsewhere: ${run_name[$1]}: $(tail -n 1 "$dir/sweep.log")"
+        tell "running elsewhere: ${run_name[$1]}: $(last_said "$dir")"
       else
         record "$dir" failed "$2"
         failed=$((failed + 1))
-        tell "failed   ${run_name[$1]}: exit code $2, $dir/sweep.log: $(tail -n 1 "$dir/sweep.log")"
+        tell "failed   ${run_name[$1]}: exit code $2, $dir/sweep.log: $(last_said "$dir")"
       fi
       ;;
   esac
@@ -184,6 +184,11 @@ skipped() { # RUN, whose state is known
       tell "running elsewhere: ${run_name[$1]}: process $code"
       ;;
   esac
+}
+
+# The last line of a run's log, if it is not the command.
+last_said() { # FOLDER
+  tail -n 1 "$1/sweep.log" | sed '/^[-0-9]* [:0-9]* \$ /s/.*/it said nothing/'
 }
 
 scores() { # FINAL_JSON

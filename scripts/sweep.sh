@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains every run of a file. A second call goes on where the first one stopped: finished runs are skipped, interrupted
-# ones resumed. Ctrl-C, SIGTERM and SIGUSR1 make the runs save and stop; the second one ends them at once.
+# ones resumed. Ctrl-C, SIGTERM and SIGUSR1 make the runs save and stop; another one, two seconds later or more, ends them
+# at once.
 #
 #   scripts/sweep.sh FILE [--jobs N] [--threads N] [--out DIR] [--retry] [--dry-run] [--line N] [--count]
 #
@@ -206,12 +207,11 @@ pass_signals() {
 }
 
 collect_ended() {
-  local run still=() code
+  local run still=()
   for run in ${active[@]+"${active[@]}"}; do
     if kill -0 "${pid[run]}" 2>/dev/null; then
       still+=("$run")
     else
-      # bash would announce a run that was killed
       wait "${pid[run]}" 2>/dev/null
       ended "$run" $?
     fi
@@ -261,10 +261,10 @@ fi
 clear_line=''
 if [ "$mode" = dry-run ]; then
   dry_run
-  exit
+  exit 0
 fi
 [ -t 2 ] && clear_line=$'\r\033[K'
-active=() pid=() began=() began_at=() max_updates=()
+active=() pid=() began=() max_updates=()
 seen=0 finished=0 made_ended=0 diverged=0 failed=0 interrupted=0 elsewhere=0
 stop=0 passed=0 first_signal=0 drawn=-1
 SECONDS=0
@@ -275,7 +275,8 @@ while :; do
   start_due
   [ ${#active[@]} -gt 0 ] || break
   live_line
-  sleep 0.2
+  # bash would announce here what was killed, in its own words
+  { sleep 0.2; } 2>/dev/null
 done
 last_words
 [ "$stop" -eq 0 ] || exit 75
