@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
 
 /// Long enough to be stopped on its way.
-const LONG: &str = "all: --config toy.toml --set train.max_updates=3000 --set validation.valid_freq=0\n";
+const LONG: &str = "all: --config toy.toml --set train.max_updates=2000 --set validation.valid_freq=0 \
+                    --set checkpoint.save_freq=500\n";
 
 fn sweep(toy: &Toy, args: &str) -> Done {
     done(start(toy, args))
