@@ -20,6 +20,7 @@ mod resume;
 mod rnn;
 mod run_lock;
 mod signals;
+mod sweep;
 mod tokenizer;
 mod toy;
 mod transformer;

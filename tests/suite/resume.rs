@@ -117,7 +117,7 @@ struct Ended {
 }
 
 /// Removes what no two runs share: seconds, speeds, memory.
-fn without_times(value: &mut Value) {
+pub(super) fn without_times(value: &mut Value) {
     if let Value::Object(fields) = value {
         fields.retain(|name, _| {
             !(name.starts_with("seconds") || name.ends_with("per_second") || name == "peak_memory_bytes")

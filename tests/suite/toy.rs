@@ -183,7 +183,8 @@ impl Toy {
         child
     }
 
-    fn wait_for(&self, file: &str, text: &str) {
+    /// Waits until a file has a text.
+    pub(crate) fn wait_for(&self, file: &str, text: &str) {
         let started = Instant::now();
         while !std::fs::read_to_string(self.path(file)).is_ok_and(|found| found.contains(text)) {
             assert!(started.elapsed() < Duration::from_secs(120), "{file} never had {text}");
