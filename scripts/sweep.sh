@@ -7,7 +7,7 @@
 #
 #   --jobs N      runs at once [1]
 #   --threads N   threads of each run [cores divided by --jobs]
-#   --out DIR     sweep folder [runs/NAME for NAME.txt]
+#   --out DIR     sweep folder [runs/sweep-NAME for NAME.txt]
 #   --retry       try failed runs again (those that diverged have a result and are not tried again)
 #   --dry-run     print the commands that would be run
 #   --line N      only run number N, counted over all that the lines expand to
@@ -80,7 +80,7 @@ parse_arguments() {
   if [ ! -f "$sweep_file" ] || [ ! -r "$sweep_file" ]; then wrong "can not read $sweep_file"; fi
   if [ -z "$out" ]; then
     out=${sweep_file##*/}
-    out=runs/${out%.*}
+    out=runs/sweep-${out%.*}
   fi
 }
 

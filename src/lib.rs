@@ -4,8 +4,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 5 | `cli` (and `main`) `report` |
-//! | 4 | `train`, the sinks of `events` |
+//! | 5 | `cli` (and `main`) |
+//! | 4 | `train` `report`, the sinks of `events` |
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other) |
 //! | 1 | `ops` `config` `params` `batch` `events` |

@@ -94,7 +94,7 @@ pub struct TrainArgs {
     /// Replace an existing run folder
     ///
     /// Without it an existing run folder is an error.
-    #[arg(short, long)]
+    #[arg(short, long, hide_short_help = true)]
     pub force: bool,
     /// Write the last screen as JSON to a file, or to stdout with "-"
     #[arg(long, value_name = "FILE", hide_short_help = true)]

@@ -29,7 +29,8 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, InputError> {
 }
 
 fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if folder.join("config.toml").exists() {
+    // A line of a sweep that failed before it began has no config; it is told as left out.
+    if ["config.toml", "sweep.line"].iter().any(|file| folder.join(file).exists()) {
         found.push(folder.to_path_buf());
         return Ok(());
     }
@@ -56,6 +57,8 @@ mod tests {
             std::fs::create_dir_all(root.path().join(run))?;
             std::fs::write(root.path().join(run).join("config.toml"), "")?;
         }
+        std::fs::create_dir_all(root.path().join("sweep/failed"))?;
+        std::fs::write(root.path().join("sweep/failed/sweep.line"), "")?;
         std::fs::create_dir_all(root.path().join("sweep/cache"))?;
         let names = |paths: &[&str]| -> Result<Vec<String>, InputError> {
             let paths: Vec<PathBuf> = paths.iter().map(|path| root.path().join(path)).collect();
@@ -63,7 +66,10 @@ mod tests {
             let short = found.iter().map(|run| run.strip_prefix(root.path()).unwrap_or(run).display().to_string());
             Ok(short.collect())
         };
-        assert_eq!(names(&["sweep", "single", "sweep/a"])?, ["sweep/a", "sweep/b", "sweep/deep/c", "single"]);
+        assert_eq!(
+            names(&["sweep", "single", "sweep/a"])?,
+            ["sweep/a", "sweep/b", "sweep/deep/c", "sweep/failed", "single"]
+        );
         assert!(names(&["sweep/cache"]).is_err_and(|e| e.0.contains("holds no run")));
         assert!(names(&["nowhere"]).is_err_and(|e| e.0.contains("there is no run folder")));
         Ok(())

@@ -93,6 +93,9 @@ impl Run {
     /// # Errors
     /// What is wrong with config.toml or metrics.jsonl, naming the line.
     pub fn read(folder: &Path) -> Result<Self, String> {
+        if !folder.join("config.toml").exists() {
+            return Err("no config.toml: it failed before it began; see its sweep.log".to_string());
+        }
         let loaded = config::load(&Source::Path(folder.join("config.toml")), &[]).map_err(|e| e.to_string())?;
         let path = folder.join("metrics.jsonl");
         let text = match path.exists() {

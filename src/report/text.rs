@@ -268,7 +268,7 @@ mod tests {
             "Target: NLL 2.530, where adam (lr=0.004) ends at its best horizon, 1000 updates (median of 2 seeds)",
             "hessian2 reached adam's final score in 0.63 ± 0.00 [0.63, 0.63] of its updates and 0.69 ± 0.00 [0.69, 0.69] of \
              its time; an update takes 1.10 of the time (2 seeds, horizons 250 500 1000, 3 settings tried)",
-            "method  horizon  0.002  0.004  0.006",
+            "method  horizon  0.002  0.004\n",
             "adam    1000     2.730  2.530",
             "  - the runs have horizons of 250, 500, 1000 updates",
             "Left out\n  - runs/x: damaged",

@@ -7,7 +7,9 @@ use serde_json::Value;
 fn swept() -> Toy {
     let toy = Toy::new();
     let schedule = "--set schedule.kind=cosine --set data.test=[] --set checkpoint.save_freq=0";
-    for (name, updates, seed) in [("adam", 60, 1), ("adam", 60, 2), ("adam", 20, 1), ("hessian2", 60, 1), ("hessian2", 20, 1)] {
+    for (name, updates, seed) in
+        [("adam", 60, 1), ("adam", 60, 2), ("adam", 20, 1), ("hessian2", 60, 1), ("hessian2", 20, 1)]
+    {
         let set = format!("--set optimizer.name={name} --set train.max_updates={updates} --set seed={seed}");
         let folder = format!("--set run_dir=sweep/{name}-{updates}-{seed}");
         toy.run(&format!("-q --config toy.toml {schedule} {set} {folder}")).exits(0);
@@ -54,11 +56,11 @@ fn one_run_has_a_report_and_the_next_run_clears_it() {
 #[test]
 fn a_target_and_a_baseline_can_be_given() {
     let toy = swept();
-    let text = toy.run("report sweep --baseline hessian2 --target 99").exits(0).out;
+    let both = "report sweep/adam-60-1 sweep/hessian2-60-1 --baseline hessian2 --target 99";
+    let text = toy.run(both).exits(0).out;
     assert!(text.contains("Target: NLL 99.000, as given; ratios are to hessian2"), "{text}");
-    let page = "report sweep/adam-60-1 sweep/hessian2-60-1 --html page.html";
-    toy.run(page).exits(0).tells(&["written: page.html"]);
-    assert!(!toy.exists("sweep/report.html"));
+    toy.run(&format!("{both} --html page.html")).exits(0).tells(&["written: page.html"]);
+    assert!(toy.exists("page.html") && !toy.exists("sweep/adam-60-1/report.html"));
 }
 
 #[test]
@@ -67,7 +69,9 @@ fn bad_input_is_named() {
     toy.run("report nowhere").exits(3).tells(&["there is no run folder nowhere"]);
     std::fs::create_dir(toy.path("empty")).unwrap();
     toy.run("report empty").exits(3).tells(&["empty holds no run: neither it nor a folder in it has a config.toml"]);
-    toy.run("report run --baseline lion").exits(3).tells(&["no finished run of the baseline (lion); the runs are of: adam"]);
+    toy.run("report run --baseline lion")
+        .exits(3)
+        .tells(&["no finished run of the baseline (lion); the runs are of: adam"]);
     toy.run("report run --csv - --json -").exits(3).tells(&["only one of --csv, --json and --html can go to stdout"]);
     let metrics = toy.read("run/metrics.jsonl");
     toy.write("run/metrics.jsonl", format!("damaged\n{metrics}"));

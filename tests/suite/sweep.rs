@@ -53,7 +53,7 @@ fn a_dry_run_prints_the_commands_of_all_combinations_in_the_shells_order() {
     assert_eq!(sweep(&toy, "s.txt --count").exits(0).out, "5\n");
     let listed = sweep(&toy, "s.txt --dry-run --threads 1").exits(0);
     let adam = |lr: &str, seed: u32| {
-        let run = format!("runs/s/name=adam,lr={lr},seed={seed}");
+        let run = format!("runs/sweep-s/name=adam,lr={lr},seed={seed}");
         format!(
             "nmt-train --config toy.toml --set train.max_updates=20 --set optimizer.name=adam --set optimizer.lr={lr} \
              --set seed={seed} --set run_dir={run} --threads 1 --quiet --final-json {run}/final.json\n"
@@ -62,7 +62,7 @@ fn a_dry_run_prints_the_commands_of_all_combinations_in_the_shells_order() {
     let quoted = "name=sgd,train=____touch_bad__,___a,b_____";
     let sgd = format!(
         "nmt-train --config toy.toml --set optimizer.name=sgd --set 'data.train=[\"$(touch bad)\", \"{{a,b}}~*\"]' \
-         --set run_dir=runs/s/{quoted} --threads 1 --quiet --final-json runs/s/{quoted}/final.json\n"
+         --set run_dir=runs/sweep-s/{quoted} --threads 1 --quiet --final-json runs/sweep-s/{quoted}/final.json\n"
     );
     let all = [adam("1e-3", 1), adam("1e-3", 2), adam("2e-3", 1), adam("2e-3", 2), sgd].concat();
     assert_eq!(listed.out.replace(env!("CARGO_BIN_EXE_nmt-train"), "nmt-train"), all);
@@ -74,7 +74,7 @@ fn a_dry_run_prints_the_commands_of_all_combinations_in_the_shells_order() {
     let line = all.lines().next().unwrap();
     let line = line.replacen("nmt-train", env!("CARGO_BIN_EXE_nmt-train"), 1);
     done(command(&toy, "sh").args(["-c", &line]).spawn().unwrap()).exits(0);
-    assert!(toy.exists("runs/s/name=adam,lr=1e-3,seed=1/final.json"));
+    assert!(toy.exists("runs/sweep-s/name=adam,lr=1e-3,seed=1/final.json"));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_failed_run_is_recorded_the_rest_goes_on_and_a_second_call_skips_what_is_don
                  --set seed=1\n--set seed=3 --set data.train=absent.tsv\n--set seed={4,5}\n";
     toy.write("s.txt", lines);
     let failed =
-        "failed   seed=3,train=absent.tsv: exit code 3, runs/s/seed=3,train=absent.tsv/sweep.log: nmt-train: can \
+        "failed   seed=3,train=absent.tsv: exit code 3, runs/sweep-s/seed=3,train=absent.tsv/sweep.log: nmt-train: can \
                   not open absent.tsv";
     let first = sweep(&toy, "s.txt --jobs 2").exits(1);
     first.tells(&[
@@ -95,12 +95,12 @@ fn a_failed_run_is_recorded_the_rest_goes_on_and_a_second_call_skips_what_is_don
         "s.txt --jobs 2 --retry",
     ]);
     let runs = ["seed=1", "seed=3,train=absent.tsv", "seed=4", "seed=5"];
-    let status = |run: &str| toy.read(&format!("runs/s/{run}/sweep.status"));
+    let status = |run: &str| toy.read(&format!("runs/sweep-s/{run}/sweep.status"));
     assert_eq!(runs.map(status), ["done\n", "failed 3\n", "done\n", "done\n"]);
-    let end: Value = serde_json::from_str(&toy.read("runs/s/seed=4/final.json")).unwrap();
-    assert_eq!((&end["step"], &end["run"]), (&20.into(), &"runs/s/seed=4".into()));
+    let end: Value = serde_json::from_str(&toy.read("runs/sweep-s/seed=4/final.json")).unwrap();
+    assert_eq!((&end["step"], &end["run"]), (&20.into(), &"runs/sweep-s/seed=4".into()));
 
-    let again = sweep(&toy, "s.txt").exits(1).tells(&["3 of 4 done, 1 failed\n", "nmt-train report runs/s\n"]);
+    let again = sweep(&toy, "s.txt").exits(1).tells(&["3 of 4 done, 1 failed\n", "nmt-train report runs/sweep-s\n"]);
     assert!(!again.err.contains("started"), "{}", again.err);
     let rest = sweep(&toy, "s.txt --dry-run --retry").exits(0).tells(&["failed      seed=3", "done        seed=5"]);
     assert_eq!(rest.out.lines().count(), 1, "{}", rest.out);
@@ -110,7 +110,7 @@ fn a_failed_run_is_recorded_the_rest_goes_on_and_a_second_call_skips_what_is_don
     // what has a result keeps its line
     toy.write("s.txt", lines.replace("updates=20", "updates=30"));
     let changed = sweep(&toy, "s.txt").exits(3).tells(&[
-        "s.txt:2: the line of runs/s/seed=1 changed",
+        "s.txt:2: the line of runs/sweep-s/seed=1 changed",
         "it was  --config toy.toml --set train.max_updates=20 --set seed=1\n",
         "it is   --config toy.toml --set train.max_updates=30 --set seed=1\n",
         "4 problems; nothing was started.",
@@ -135,22 +135,22 @@ fn a_stopped_sweep_goes_on_and_ends_as_if_it_had_not_stopped() {
     for (stop, began) in [(Signal::INT, "--config"), (Signal::USR1, "--resume")] {
         let child = start(&toy, "s.txt --jobs 2");
         for run in ["seed=1", "seed=2"] {
-            toy.wait_for(&format!("runs/s/{run}/sweep.log"), began);
-            toy.wait_for(&format!("runs/s/{run}/metrics.jsonl"), "\"train\"");
+            toy.wait_for(&format!("runs/sweep-s/{run}/sweep.log"), began);
+            toy.wait_for(&format!("runs/sweep-s/{run}/metrics.jsonl"), "\"train\"");
         }
         signal(&child, stop);
         let stopped = done(child).exits(75);
         stopped.tells(&["stopping: 2 running", "stopped  seed=1: ", "stopped; to go on: ", "s.txt --jobs 2\n"]);
-        assert_eq!(toy.read("runs/s/seed=2/sweep.status"), "interrupted\n");
-        assert!(!toy.exists("runs/s/seed=3"), "nothing new is started");
+        assert_eq!(toy.read("runs/sweep-s/seed=2/sweep.status"), "interrupted\n");
+        assert!(!toy.exists("runs/sweep-s/seed=3"), "nothing new is started");
     }
     let listed = sweep(&toy, "s.txt --dry-run").exits(0).tells(&["interrupted seed=1", "new         seed=3"]);
-    assert!(listed.out.contains("--resume runs/s/seed=1 --threads"), "{}", listed.out);
+    assert!(listed.out.contains("--resume runs/sweep-s/seed=1 --threads"), "{}", listed.out);
     sweep(&toy, "s.txt --jobs 2").exits(0).tells(&["resumed  seed=1", "started  seed=3", "3 of 3 done"]);
 
     sweep(&toy, "s.txt --out whole --jobs 3").exits(0);
     for run in ["seed=1", "seed=2", "seed=3"] {
-        assert_eq!(trained(&toy, &format!("runs/s/{run}")), trained(&toy, &format!("whole/{run}")), "{run}");
+        assert_eq!(trained(&toy, &format!("runs/sweep-s/{run}")), trained(&toy, &format!("whole/{run}")), "{run}");
     }
 }
 
@@ -161,12 +161,12 @@ fn a_killed_sweep_finds_its_runs_again() {
     let endless = "--set train.max_updates=1000000000 --set validation.valid_freq=0 --set checkpoint.save_freq=0";
     toy.write("s.txt", format!("all: --config toy.toml {endless}\n--set seed=1\n"));
     let mut child = start(&toy, "s.txt");
-    toy.wait_for("runs/s/seed=1/metrics.jsonl", "\"train\"");
+    toy.wait_for("runs/sweep-s/seed=1/metrics.jsonl", "\"train\"");
     child.kill().unwrap();
     child.wait().unwrap();
     sweep(&toy, "s.txt").exits(1).tells(&["running elsewhere: seed=1: process", "0 of 1 done, 1 running elsewhere"]);
 
-    let lock: Value = serde_json::from_str(&toy.read("runs/s/seed=1/lock")).unwrap();
+    let lock: Value = serde_json::from_str(&toy.read("runs/sweep-s/seed=1/lock")).unwrap();
     let run = Pid::from_raw(i32::try_from(lock["pid"].as_i64().unwrap()).unwrap()).unwrap();
     kill_process(run, Signal::KILL).unwrap();
     let listed = loop {
@@ -176,9 +176,9 @@ fn a_killed_sweep_finds_its_runs_again() {
         }
     };
     assert!(listed.out.contains("--config toy.toml") && listed.out.contains("--force"), "{}", listed.out);
-    let log = toy.read("runs/s/seed=1/sweep.log");
+    let log = toy.read("runs/sweep-s/seed=1/sweep.log");
     let child = start(&toy, "s.txt");
-    while toy.read("runs/s/seed=1/sweep.log") == log {
+    while toy.read("runs/sweep-s/seed=1/sweep.log") == log {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     signal(&child, Signal::TERM);
@@ -196,16 +196,16 @@ fn two_signals_at_once_are_one_and_a_later_one_ends_the_runs() {
     toy.write("s.txt", "--config toy.toml --set seed=1\n");
     let mut script = command(&toy, &format!("{SCRIPTS}/sweep.sh"));
     let child = script.arg("s.txt").env("NMT_TRAIN", toy.path("slow")).spawn().unwrap();
-    toy.wait_for("runs/s/seed=1/sweep.log", "ready");
+    toy.wait_for("runs/sweep-s/seed=1/sweep.log", "ready");
     signal(&child, Signal::INT);
     signal(&child, Signal::TERM);
-    toy.wait_for("runs/s/seed=1/sweep.log", "told");
+    toy.wait_for("runs/sweep-s/seed=1/sweep.log", "told");
     std::thread::sleep(std::time::Duration::from_millis(3100));
-    assert_eq!(toy.read("runs/s/seed=1/sweep.log").matches("told").count(), 1);
+    assert_eq!(toy.read("runs/sweep-s/seed=1/sweep.log").matches("told").count(), 1);
     signal(&child, Signal::INT);
     done(child).exits(75).tells(&["stopped  seed=1"]);
-    assert_eq!(toy.read("runs/s/seed=1/sweep.log").matches("told").count(), 2);
-    assert_eq!(toy.read("runs/s/seed=1/sweep.status"), "interrupted\n");
+    assert_eq!(toy.read("runs/sweep-s/seed=1/sweep.log").matches("told").count(), 2);
+    assert_eq!(toy.read("runs/sweep-s/seed=1/sweep.status"), "interrupted\n");
 }
 
 #[test]
@@ -342,15 +342,15 @@ fn a_slurm_task_out_of_time_is_requeued_and_a_cancelled_one_is_not() {
     let path = slurm(&toy);
     toy.write("s.txt", format!("{LONG}--set seed={{1,2}}\n"));
     let child = task(&toy, &path, 2);
-    toy.wait_for("runs/s/seed=2/metrics.jsonl", "\"train\"");
+    toy.wait_for("runs/sweep-s/seed=2/metrics.jsonl", "\"train\"");
     signal(&child, Signal::USR1);
     done(child).exits(75).tells(&["stopping: 1 running", "stopped  seed=2"]);
     assert_eq!(toy.read("asked"), "requeue 77_2\n");
 
     // scancel: SIGTERM to every process of the task
     let child = task(&toy, &path, 2);
-    toy.wait_for("runs/s/seed=2/lock", "}");
-    let lock: Value = serde_json::from_str(&toy.read("runs/s/seed=2/lock")).unwrap();
+    toy.wait_for("runs/sweep-s/seed=2/lock", "}");
+    let lock: Value = serde_json::from_str(&toy.read("runs/sweep-s/seed=2/lock")).unwrap();
     let run = Pid::from_raw(i32::try_from(lock["pid"].as_i64().unwrap()).unwrap()).unwrap();
     signal(&child, Signal::TERM);
     kill_process(run, Signal::TERM).unwrap();
@@ -359,7 +359,7 @@ fn a_slurm_task_out_of_time_is_requeued_and_a_cancelled_one_is_not() {
 
     done(task(&toy, &path, 2)).exits(0).tells(&["resumed  seed=2", "done     seed=2"]);
     sweep(&toy, "s.txt --line 2 --out whole --threads 1").exits(0);
-    assert_eq!(trained(&toy, "runs/s/seed=2"), trained(&toy, "whole/seed=2"));
+    assert_eq!(trained(&toy, "runs/sweep-s/seed=2"), trained(&toy, "whole/seed=2"));
 }
 
 /// The same seed gives every optimizer the same initial weights, the same batches in the same order and the same dropout.
