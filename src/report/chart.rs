@@ -14,8 +14,9 @@ pub(super) struct Chart {
     pub(super) series: Vec<Series>,
     /// A horizontal line at this height.
     pub(super) target: Option<f64>,
-    /// Leave the first fifth of each line out of the range of y: a loss falls from a height that would flatten the rest.
-    pub(super) cut_start: bool,
+    /// Take the range of y from the better three quarters of the lines (the lower their ends), without their first fifths:
+    /// one failure, or the height from which a loss falls, would flatten the rest.
+    pub(super) from_the_better: bool,
 }
 
 /// Lines of one colour.
@@ -91,17 +92,15 @@ impl Chart {
         Scale::over(self.points().map(|point| point.0), self.x.log, (LEFT, RIGHT))
     }
 
-    /// Over the better three quarters of the lines by their ends: one failure should not flatten the others. Chosen for
-    /// scores of which less is better, as all are that start high.
     fn y_scale(&self) -> Scale {
         let mut lines: Vec<&Vec<(f64, f64)>> =
             self.series.iter().flat_map(|series| &series.lines).filter(|line| !line.is_empty()).collect();
-        if self.cut_start {
+        if self.from_the_better {
             lines.sort_by(|a, b| a[a.len() - 1].1.total_cmp(&b[b.len() - 1].1));
             lines.truncate((lines.len() * 3).div_ceil(4));
         }
         let kept = lines.into_iter().flat_map(|line| {
-            let start = if self.cut_start && line.len() >= 5 { line.len() / 5 } else { 0 };
+            let start = if self.from_the_better && line.len() >= 5 { line.len() / 5 } else { 0 };
             &line[start..]
         });
         Scale::over(kept.map(|point| point.1).chain(self.target), self.y.log, (BOTTOM, TOP))
@@ -170,7 +169,7 @@ mod tests {
             y: axis("NLL"),
             series,
             target: Some(2.0),
-            cut_start: true,
+            from_the_better: true,
         }
     }
 

@@ -120,7 +120,14 @@ fn by_horizon(task: &Task, score: Score, styles: &Styles, target: Option<f64>) -
     let series = lines.collect();
     Group {
         heading: "Where each schedule ends".to_string(),
-        charts: vec![Chart { title, x, y: axis(score.label(), plain), series, target, cut_start: false }],
+        charts: vec![Chart {
+            title,
+            x,
+            y: axis(score.label(), plain),
+            series,
+            target,
+            from_the_better: score == Score::Nll,
+        }],
     }
 }
 
@@ -177,7 +184,7 @@ fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: 
             y: axis(score.label(), plain),
             series: valid(score, *spent),
             target,
-            cut_start: score == Score::Nll,
+            from_the_better: score == Score::Nll,
         })
         .collect();
     for other in [Score::Nll, Score::Bleu].into_iter().filter(|other| *other != score) {
@@ -187,7 +194,7 @@ fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: 
             y: axis(other.label(), plain),
             series: valid(other, |row| row.step as f64),
             target: None,
-            cut_start: other == Score::Nll,
+            from_the_better: other == Score::Nll,
         });
     }
     if styles.by_setting {
@@ -198,7 +205,7 @@ fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: 
             y: axis("NLL", plain),
             series: train,
             target: None,
-            cut_start: true,
+            from_the_better: true,
         });
     }
     let kind = if horizon.scheduled { "horizon" } else { "no horizon, ended at" };
@@ -229,7 +236,7 @@ fn sensitivity(task: &Task, score: Score, styles: &Styles, horizons: &[Horizon])
             y: axis(score.label(), plain),
             series: series.collect(),
             target: None,
-            cut_start: false,
+            from_the_better: false,
         }
     });
     Group { heading: "Sensitivity to the learning rate".to_string(), charts: charts.collect() }
@@ -259,7 +266,7 @@ fn health(task: &Task, styles: &Styles, horizons: &[Horizon]) -> Group {
                 y: axis(title, plain),
                 series: series.collect(),
                 target: None,
-                cut_start: false,
+                from_the_better: false,
             }
         })
     });
