@@ -17,6 +17,8 @@ pub struct OptimizerConfig {
     /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others). It leaves
     /// biases, gains and embedding tables alone. 0 or more.
     pub weight_decay: f64,
+    /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0.
+    pub embedding_lr_scale: f64,
     pub adam: AdamConfig,
     pub adamw: AdamwConfig,
     pub clipped_adam: ClippedAdamConfig,
@@ -34,6 +36,7 @@ impl Default for OptimizerConfig {
             name: OptimizerName::Adam,
             lr: 1e-3,
             weight_decay: 0.0,
+            embedding_lr_scale: 1.0,
             adam: AdamConfig::default(),
             adamw: AdamwConfig::default(),
             clipped_adam: ClippedAdamConfig::default(),

@@ -220,6 +220,7 @@ fn optimizer(check: &mut Checks, config: &Config) {
     let optimizer = &config.optimizer;
     check.above_zero("optimizer.lr", optimizer.lr);
     check.not_negative("optimizer.weight_decay", optimizer.weight_decay);
+    check.above_zero("optimizer.embedding_lr_scale", optimizer.embedding_lr_scale);
     let (adam, adamw, clipped) = (&optimizer.adam, &optimizer.adamw, &optimizer.clipped_adam);
     check.share("optimizer.adam.beta1", adam.beta1);
     check.share("optimizer.adam.beta2", adam.beta2);

@@ -56,7 +56,7 @@ impl Adam {
     pub(super) fn step_some<'a>(
         &mut self,
         params: impl Iterator<Item = (&'a Param, &'a Tensor)>,
-        lr: f64,
+        context: &StepContext<'_>,
     ) -> Result<()> {
         self.updates += 1;
         for (param, gradient) in params {
@@ -65,7 +65,7 @@ impl Adam {
                 self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
             }
             let Moments { m, v } = &self.moments[&param.name];
-            let kernel = self.rule.kernel(lr, self.updates, decays(param.kind));
+            let kernel = self.rule.kernel(context.rate(param.kind), self.updates, decays(param.kind));
             update(&kernel, Some(param), [&param.var, m, v], gradient)?;
         }
         Ok(())
@@ -101,7 +101,7 @@ impl Optimizer for Adam {
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        self.step_some(params.iter().zip(&gradients.tensors), context.lr)
+        self.step_some(params.iter().zip(&gradients.tensors), context)
     }
 
     fn reset(&mut self) {

@@ -106,8 +106,10 @@ pub struct Gradients {
 /// What an update may use besides gradients.
 #[derive(Clone, Copy)]
 pub struct StepContext<'a> {
-    /// Learning rate of this update, schedule included.
+    /// Learning rate of this update, schedule included; [`StepContext::rate`] is what a parameter moves with.
     pub lr: f64,
+    /// `optimizer.embedding_lr_scale`.
+    pub embedding_lr_scale: f64,
     /// Updates done before this one.
     pub step: u64,
     pub seed: u64,
@@ -121,9 +123,17 @@ pub struct StepContext<'a> {
 pub type Again<'a> = &'a (dyn Fn() -> Result<Gradients> + Sync);
 
 impl StepContext<'_> {
-    /// Without the inputs of linear maps and without a way to compute gradients again.
+    /// One rate for all, without the inputs of linear maps and without a way to compute gradients again.
     pub fn new(lr: f64, step: u64, seed: u64) -> Self {
-        StepContext { lr, step, seed, inputs: &[], again: None }
+        StepContext { lr, embedding_lr_scale: 1.0, step, seed, inputs: &[], again: None }
+    }
+
+    /// Learning rate of a parameter of this kind.
+    pub fn rate(&self, kind: ParamKind) -> f64 {
+        match kind {
+            ParamKind::Table { .. } => self.lr * self.embedding_lr_scale,
+            _ => self.lr,
+        }
     }
 }
 

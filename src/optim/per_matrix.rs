@@ -268,7 +268,8 @@ impl<R: Rule<T>, T: Real> PerMatrix<R, T> {
         }
         let trust = self.rule.trust().map_or(1.0, |most| (most / size).min(1.0));
         let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-        let (rate, shrink) = (T::from_f64(at.lr * trust), T::from_f64(at.lr * decay));
+        let lr = at.rate(param.kind);
+        let (rate, shrink) = (T::from_f64(lr * trust), T::from_f64(lr * decay));
         with_slices(&[&param.var], Vec::new(), &mut |slices: Vec<&mut [T]>| {
             for w in slices {
                 let mut write = |range: Range<usize>| {
@@ -314,7 +315,7 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
         self.rule.observe(params, context)?;
         let rest = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param));
         let rest: Vec<_> = rest.collect();
-        self.adam.step_some(rest.into_iter(), context.lr)?;
+        self.adam.step_some(rest.into_iter(), context)?;
 
         let mut states = std::mem::take(&mut self.states);
         let mut jobs = Vec::new();

@@ -103,7 +103,7 @@ impl Optimizer for ScheduleFree {
         if self.aside.is_some() {
             candle_core::bail!("schedule-free trains at y, but the parameters hold its averages");
         }
-        let (lr, share) = (context.lr, self.share(context.lr));
+        let share = self.share(context.lr);
         let ScheduleFreeConfig { beta1, beta2, eps, decay_at, .. } = self.config;
         for (param, gradient) in params.iter().zip(&gradients.tensors) {
             if !self.states.contains_key(&param.name) {
@@ -111,6 +111,7 @@ impl Optimizer for ScheduleFree {
                 self.states.insert(param.name.clone(), State { z: owned(&param.var)?, v });
             }
             let State { z, v } = &self.states[&param.name];
+            let lr = context.rate(param.kind);
             let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
             let kernel = Kernel {
                 beta2,

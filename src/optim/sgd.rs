@@ -57,7 +57,7 @@ impl Optimizer for Sgd {
         for (param, gradient) in params.iter().zip(&gradients.tensors) {
             let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
             if momentum == 0.0 {
-                update(&Plain { lr: context.lr, decay }, Some(param), [&param.var], gradient)?;
+                update(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
                 continue;
             }
             let first = !self.buffers.contains_key(&param.name);
@@ -66,7 +66,7 @@ impl Optimizer for Sgd {
                 self.buffers.insert(param.name.clone(), zeros);
             }
             let take = if first { 1.0 } else { 1.0 - dampening };
-            let kernel = Momentum { lr: context.lr, decay, momentum, take, nesterov };
+            let kernel = Momentum { lr: context.rate(param.kind), decay, momentum, take, nesterov };
             update(&kernel, Some(param), [&param.var, &self.buffers[&param.name]], gradient)?;
         }
         Ok(())

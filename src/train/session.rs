@@ -187,7 +187,10 @@ impl Session {
 
     /// The parts of one update, and what it needs to know.
     pub(super) fn stepper(&mut self) -> (Stepper<'_>, StepContext<'static>) {
-        let context = StepContext::new(self.schedule.lr(self.state.step), self.state.step, self.config.seed);
+        let context = StepContext {
+            embedding_lr_scale: self.in_force.optimizer.embedding_lr_scale,
+            ..StepContext::new(self.schedule.lr(self.state.step), self.state.step, self.config.seed)
+        };
         let distance = distance::update(self.distance.as_ref(), &self.config, &self.in_force, &self.state);
         let stepper = Stepper {
             model: self.model.as_ref(),

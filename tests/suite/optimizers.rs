@@ -307,9 +307,20 @@ fn input(set: &ParamSet, step: u64) -> Result<Vec<LinearInput>> {
 
 /// One update with everything that any optimizer wants.
 fn update(optimizer: &mut dyn Optimizer, set: &ParamSet, gradients: &Gradients, step: u64, lr: f64) -> Result<()> {
+    update_at(optimizer, set, gradients, at(step, lr))
+}
+
+/// [`update`] with a context of one's own.
+fn update_at(
+    optimizer: &mut dyn Optimizer,
+    set: &ParamSet,
+    gradients: &Gradients,
+    context: StepContext<'_>,
+) -> Result<()> {
+    let step = context.step;
     let inputs = if optimizer.needs_inputs(step) { input(set, step)? } else { Vec::new() };
     let again = || self::gradients(set, step + 500);
-    optimizer.step(set, gradients, &StepContext { inputs: &inputs, again: Some(&again), ..at(step, lr) })
+    optimizer.step(set, gradients, &StepContext { inputs: &inputs, again: Some(&again), ..context })
 }
 
 #[test]
@@ -545,6 +556,30 @@ fn a_zero_gradient_moves_nothing_but_decay() -> Result<()> {
             assert_eq!(weights(&set, "a") == before[0], weight_decay == 0.0, "{}", optimizer.describe());
             assert_eq!(weights(&set, "b"), before[1]);
         }
+    }
+    Ok(())
+}
+
+/// `optimizer.embedding_lr_scale`: the table moves as it would with that rate, the others as they would without.
+#[test]
+fn the_rate_of_tables_has_a_factor_of_its_own() -> Result<()> {
+    for config in configs() {
+        let moved = |lr: f64, embedding_lr_scale: f64| -> Result<[Vec<f64>; 4]> {
+            let set = four(DType::F64, ["a", "b", "c", "d"])?;
+            let mut optimizer = build(&config, &set);
+            // soap only looks at the first gradient; lm's second direction depends on where the first led
+            let lm = config.name == OptimizerName::Hessian2 && config.hessian2.variant == Hessian2Variant::Lm;
+            for step in 0..if lm { 1 } else { 2 } {
+                let context = StepContext { embedding_lr_scale, ..at(step, lr) };
+                update_at(&mut *optimizer, &set, &gradients(&set, step)?, context)?;
+            }
+            Ok(["a", "b", "c", "d"].map(|name| weights(&set, name)))
+        };
+        let (scaled, plain, twice) = (moved(0.01, 2.0)?, moved(0.01, 1.0)?, moved(0.02, 1.0)?);
+        let name = build(&config, &four(DType::F64, ["a", "b", "c", "d"])?).describe();
+        assert_eq!(scaled[..3], plain[..3], "{name}");
+        assert_eq!(scaled[3], twice[3], "{name}");
+        assert_ne!(scaled[3], plain[3], "{name}");
     }
     Ok(())
 }

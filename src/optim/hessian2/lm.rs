@@ -142,7 +142,7 @@ impl<T: Real> Optimizer for Lm<T> {
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         let Hessian2Config { beta1, beta2, eps, .. } = self.config;
         let rest: Vec<_> = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param)).collect();
-        self.adam.step_some(rest.into_iter(), context.lr)?;
+        self.adam.step_some(rest.into_iter(), context)?;
         let order = self.order(params);
         let g: Vec<T> = flatten(gradients, &order)?;
         self.t += 1.0;
@@ -173,7 +173,8 @@ impl<T: Real> Optimizer for Lm<T> {
         for &i in &order {
             let Some(param) = params.iter().nth(i) else { bail!("the order of parameters changed") };
             let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-            let (rate, shrink) = (T::from_f64(context.lr), T::from_f64(context.lr * decay));
+            let lr = context.rate(param.kind);
+            let (rate, shrink) = (T::from_f64(lr), T::from_f64(lr * decay));
             let n = param.var.elem_count();
             let frozen = param.frozen_row.map(|row| (row * n / param.var.dims()[0], n / param.var.dims()[0]));
             let update = &update[start..start + n];

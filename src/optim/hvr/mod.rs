@@ -62,13 +62,13 @@ impl Hvr {
     }
 
     /// Plain SGD, and the log.
-    fn code(&mut self, params: &ParamSet, gradients: &Gradients, lr: f64) -> Result<()> {
+    fn code(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         self.logged.clear();
         for (param, gradient) in params.iter().zip(&gradients.tensors) {
             let mean = sum_of_squares(gradient)? / gradient.elem_count().max(1) as f64;
             self.logged.push((format!("mean_square.{}", param.name), mean));
             let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-            update(&Plain { lr, decay }, Some(param), [&param.var], gradient)?;
+            update(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
         }
         Ok(())
     }
@@ -111,16 +111,18 @@ impl Optimizer for Hvr {
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         self.updates += 1;
         if self.config.form == HvrForm::Code {
-            return self.code(params, gradients, context.lr);
+            return self.code(params, gradients, context);
         }
         if self.blocks.is_empty() {
             let block = |param: &Param| Ok((String::clone(&param.name), Block::new(&self.config, param)?));
             self.blocks = params.iter().map(block).collect::<Result<_>>()?;
         }
         let Hvr { config, weight_decay, updates: t, blocks, .. } = self;
-        let update = Update { config, weight_decay: *weight_decay, lr: context.lr, t: *t };
+        let (config, weight_decay, t) = (&*config, *weight_decay, *t);
         let jobs = blocks.par_iter_mut().zip(params.iter().as_slice()).zip(&gradients.tensors);
-        jobs.with_max_len(1).try_for_each(|(((_, block), param), gradient)| block.step(param, gradient, &update))
+        jobs.with_max_len(1).try_for_each(|(((_, block), param), gradient)| {
+            block.step(param, gradient, &Update { config, weight_decay, lr: context.rate(param.kind), t })
+        })
     }
 
     fn reset(&mut self) {
