@@ -63,7 +63,7 @@ impl Default for Hessian2Config {
             curvature_beta: 0.02,
             damping: 1e-3,
             sketch_divisor: 16,
-            block_size: 512,
+            block_size: 256,
             input_beta: 0.05,
             input_damping: 0.1,
             statistics_freq: 2,
