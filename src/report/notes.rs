@@ -25,6 +25,7 @@ pub(super) fn notes(methods: &[Method], comparison: Option<&Comparison>, score: 
         notes.extend(baseline(methods, comparison, score));
         notes.extend(effort(comparison));
     }
+    notes.extend(passed_over(methods, score));
     notes.extend(edges(methods));
     notes
 }
@@ -126,6 +127,27 @@ fn effort(comparison: &Comparison) -> Option<String> {
         .then(|| format!("the baseline was tried in {own} settings (rates, horizons); in more: {}", more.join(", ")))
 }
 
+/// Better settings that do not speak for their method, because another has more seeds.
+fn passed_over(methods: &[Method], score: Score) -> Option<String> {
+    let mut found = Vec::new();
+    for method in methods {
+        for horizon in method.horizons() {
+            let Some(best) = method.best(horizon) else { continue };
+            let better = method.settings.iter().filter(|s| s.horizon == horizon && s.cost < best.cost);
+            if let Some(better) = better.min_by(|a, b| a.cost.total_cmp(&b.cost)) {
+                let (cost, label) = (score.show(score.cost(better.cost)), &better.label);
+                found.push(format!("{} at {} ({label}: {cost})", method.label, horizon.updates));
+            }
+        }
+    }
+    (!found.is_empty()).then(|| {
+        format!(
+            "a setting with more seeds speaks for these methods, though one with fewer was better: {}",
+            found.join(", ")
+        )
+    })
+}
+
 /// A best rate at the edge of those tried may not be the best.
 fn edges(methods: &[Method]) -> Option<String> {
     let mut found = Vec::new();
@@ -173,6 +195,10 @@ mod tests {
         assert!(notes.contains("the baseline has 2 seeds; the protocol asks for 5"), "{notes}");
         assert!(notes.contains("largest tried, so not known to be the best: adam at 1000"), "{notes}");
         assert!(!notes.contains("not run at half its horizon") && !notes.contains("not quiet"), "{notes}");
+        assert!(!notes.contains("more seeds speaks"), "{notes}");
+        let lucky = made("lucky", |config| config.optimizer.lr = 5e-3, 1.0, 0.5);
+        let notes = of(vec![lucky], &options());
+        assert!(notes.contains("one with fewer was better: adam at 1000 (lr=0.005: 1.000)"), "{notes}");
     }
 
     #[test]

@@ -183,7 +183,9 @@ fn sentence(relative: &Relative, comparison: &Comparison) -> String {
 /// "0.56 ± 0.02 [0.53, 0.58]".
 pub(super) fn ratio(ratio: &Ratio) -> String {
     let spread = ratio.spread.map_or(String::new(), |spread| format!(" ± {spread:.2}"));
-    let interval = ratio.interval.map_or(String::new(), |(low, high)| format!(" [{low:.2}, {high:.2}]"));
+    let bound = |value: f64| if value.is_finite() { format!("{value:.2}") } else { "never".to_string() };
+    let known = ratio.interval.filter(|(low, _)| low.is_finite());
+    let interval = known.map_or(String::new(), |(low, high)| format!(" [{}, {}]", bound(low), bound(high)));
     format!("{}{spread}{interval}", ratio.value)
 }
 
