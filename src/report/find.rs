@@ -55,10 +55,10 @@ mod tests {
         let root = tempfile::tempdir()?;
         for run in ["sweep/b", "sweep/a", "sweep/deep/c", "single"] {
             std::fs::create_dir_all(root.path().join(run))?;
-            std::fs::write(root.path().join(run).join("config.toml"), "")?;
+            crate::fsio::write_atomic(&root.path().join(run).join("config.toml"), b"")?;
         }
         std::fs::create_dir_all(root.path().join("sweep/failed"))?;
-        std::fs::write(root.path().join("sweep/failed/sweep.line"), "")?;
+        crate::fsio::write_atomic(&root.path().join("sweep/failed/sweep.line"), b"")?;
         std::fs::create_dir_all(root.path().join("sweep/cache"))?;
         let names = |paths: &[&str]| -> Result<Vec<String>, InputError> {
             let paths: Vec<PathBuf> = paths.iter().map(|path| root.path().join(path)).collect();
