@@ -63,7 +63,7 @@ impl Styles {
 
 /// All charts of a task.
 pub(super) fn charts(task: &Task, score: Score, styles: &Styles) -> Vec<Group> {
-    let target = task.comparison.as_ref().map(|comparison| comparison.target);
+    let target = task.target;
     let mut groups = vec![by_horizon(task, score, styles, target)];
     let mut horizons = task.horizons();
     horizons.reverse();

@@ -54,7 +54,7 @@ pub(super) fn state(run: &Run) -> &'static str {
 fn row(score: Score, task: &Task, method: &Method, setting: &Setting, run: &Run) -> [String; 22] {
     let last = run.valid.last().cloned().unwrap_or_default();
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-    let goal = task.comparison.as_ref().map(|comparison| score.cost(comparison.target));
+    let goal = task.target.map(|target| score.cost(target));
     let reached = goal.and_then(|goal| run.reached(score, goal));
     let (name, lr) = (&method.optimizer, run.config.optimizer.lr);
     [

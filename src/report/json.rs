@@ -20,6 +20,7 @@ pub fn json(report: &Report) -> Value {
 fn task(task: &Task, score: Score) -> Value {
     json!({
         "label": task.label,
+        "target": task.target,
         "notes": task.notes,
         "comparison": task.comparison.as_ref().map(comparison),
         "methods": task.methods.iter().map(|found| method(found, score)).collect::<Vec<_>>(),

@@ -108,6 +108,10 @@ const RESAMPLES: usize = 1000;
 
 /// The baseline is the best finished method among those asked for (or the Adam family), at its own best horizon.
 pub(super) fn compare(methods: &[Method], options: &Options) -> Option<Comparison> {
+    if methods.len() < 2 && options.baseline.is_empty() && options.target.is_none() {
+        // a method is not compared with itself unless the user asks for it
+        return None;
+    }
     let family = ["adam", "adamw", "clipped-adam"].map(String::from);
     let wanted = if options.baseline.is_empty() { &family[..] } else { &options.baseline };
     let named = methods.iter().filter(|m| wanted.contains(&m.label) || wanted.contains(&m.optimizer));

@@ -21,6 +21,8 @@ pub struct Task {
     pub methods: Vec<Method>,
     /// Against the baseline, when there is one.
     pub comparison: Option<Comparison>,
+    /// The score to reach: as given, or the baseline's.
+    pub target: Option<f64>,
     /// What a reader must know before trusting a number.
     pub notes: Vec<String>,
 }
@@ -140,7 +142,8 @@ pub(super) fn sort(runs: Vec<Run>, options: &Options) -> Result<Vec<Task>, Input
         let methods = methods(runs, options.score);
         let comparison = compare(&methods, options);
         let notes = notes(&methods, comparison.as_ref(), options.score);
-        tasks.push(Task { label, methods, comparison, notes });
+        let target = options.target.or(comparison.as_ref().map(|comparison| comparison.target));
+        tasks.push(Task { label, methods, comparison, target, notes });
     }
     let found = tasks.iter().any(|task| task.comparison.is_some());
     if !options.baseline.is_empty() && !found {
@@ -310,6 +313,17 @@ pub(super) mod tests {
         let tasks = sort(runs, &options())?;
         let adam = tasks[0].methods.iter().find(|method| method.label == "adam").map(|adam| adam.best_of_all());
         assert_eq!(adam.flatten().map(|setting| setting.lr), Some(4e-3));
+        Ok(())
+    }
+
+    #[test]
+    fn a_given_target_needs_no_baseline() -> Result<(), InputError> {
+        let lone = made("sgd", |config| config.optimizer.name = OptimizerName::Sgd, 2.0, 0.5);
+        let options = Options { baseline: Vec::new(), target: Some(2.6), ..options() };
+        let tasks = sort(vec![lone], &options)?;
+        assert!(tasks[0].comparison.is_none() && tasks[0].target == Some(2.6));
+        let rows = super::super::text::table(&tasks[0], Score::Nll);
+        assert_eq!(rows[1][5], "900", "{rows:?}");
         Ok(())
     }
 
