@@ -6,7 +6,7 @@ use super::chart::{classes, escaped};
 use super::charts::{charts, Styles};
 use super::relative::{Comparison, Relative};
 use super::task::Task;
-use super::text::{rates, ratio, sentences, table};
+use super::text::{known, rates, ratio, sentences, table};
 use super::{Report, Score};
 use crate::units;
 
@@ -93,7 +93,7 @@ fn relative_table(out: &mut String, comparison: &Comparison, score: Score) {
             method.clone(),
             ratio(updates),
             ratio(seconds),
-            format!("{step_time:.2}"),
+            known(*step_time, |ratio| format!("{ratio:.2}")),
             if never { "-".to_string() } else { format!("{:.0}", at[0]) },
             if never { "-".to_string() } else { units::duration(at[2]) },
             seeds.to_string(),

@@ -164,11 +164,16 @@ impl Run {
         }
     }
 
-    /// Median seconds of an update over the run's rows: robust against a disturbance that passes. Validation and saving
-    /// are not in it.
+    /// Median seconds of an update over the run's rows: robust against a disturbance that passes; the mean of a run too
+    /// short for that, NaN of one without rows. Validation and saving are not in it.
     pub fn step_seconds(&self) -> f64 {
         let rows = self.train.iter().zip(self.train.iter().skip(1));
-        super::numbers::median(rows.map(|(a, b)| (b.seconds - a.seconds) / (b.step - a.step).max(1) as f64))
+        let median =
+            super::numbers::median(rows.map(|(a, b)| (b.seconds - a.seconds) / (b.step - a.step).max(1) as f64));
+        match self.valid.last() {
+            Some(last) if median.is_nan() => last.seconds / last.step.max(1) as f64,
+            _ => median,
+        }
     }
 
     /// First row at which the score has reached `cost` and has it at the next validation too (or is the last).
@@ -243,6 +248,8 @@ pub(super) mod tests {
         assert_eq!(run.cost(Score::Chrf), None);
         assert!((run.step_seconds() - 0.5).abs() < 1e-9);
         assert_eq!(run.peak_memory_bytes, 1 << 20);
+        let short = Run { train: Vec::new(), ..run.clone() };
+        assert!((short.step_seconds() - 0.5).abs() < 1e-9);
         assert_eq!(run.reached(Score::Nll, 2.6).map(|row| row.step), Some(900));
         assert!(run.reached(Score::Nll, 1.9).is_none());
         assert_eq!(made("d", |_| {}, f64::INFINITY, 0.5).cost(Score::Nll), Some(f64::INFINITY));

@@ -84,7 +84,7 @@ pub(super) fn table(task: &Task, score: Score) -> Vec<Vec<String>> {
 }
 
 /// A number that was measured, or "-".
-fn known(value: f64, show: impl Fn(f64) -> String) -> String {
+pub(super) fn known(value: f64, show: impl Fn(f64) -> String) -> String {
     if value.is_finite() && value > 0.0 {
         show(value)
     } else {
@@ -168,10 +168,13 @@ fn sentence(relative: &Relative, comparison: &Comparison) -> String {
         Reach::MoreThan(most) => format!("{most:.2}"),
         _ => ratio(found),
     };
+    let step_time = match step_time.is_finite() {
+        true => format!("; an update takes {step_time:.2} of the time"),
+        false => String::new(),
+    };
     let plural = |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
     format!(
-        "  {method} {reached} {goal} {within} {} of its updates and {} of its time; an update takes {step_time:.2} of the time \
-         ({}, horizons {}, {} tried)",
+        "  {method} {reached} {goal} {within} {} of its updates and {} of its time{step_time} ({}, horizons {}, {} tried)",
         share(updates),
         share(seconds),
         plural(*seeds, "seed"),
