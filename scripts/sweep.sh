@@ -90,7 +90,6 @@ find_program() {
   command -v "$program" >/dev/null || wrong "there is no $program: cargo build --release, or set NMT_TRAIN"
 }
 
-
 physical_cores() {
   local cores siblings=''
   cores=$(nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 1)

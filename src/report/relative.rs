@@ -199,12 +199,10 @@ impl Race<'_> {
             median(self.setting.with_seeds(seeds).into_iter().filter_map(|run| run.cost(self.score)))
         });
         let points = points(method, seeds, self.score);
-        let first = points.iter().position(|point| point.cost <= target + 1e-12);
-        let (last, first) = match (points.last()?, first) {
-            (last, None) => return Some(last.spent.map(Reach::MoreThan)),
-            (last, Some(first)) => (last, first),
+        let Some(first) = points.iter().position(|point| point.cost <= target + 1e-12) else {
+            return points.last().map(|last| last.spent.map(Reach::MoreThan));
         };
-        let point = points.get(first).unwrap_or(last);
+        let point = points[first];
         let Some(before) = first.checked_sub(1).map(|i| points[i]) else {
             let exact = (point.cost - target).abs() < 1e-12;
             return Some(point.spent.map(if exact { Reach::At } else { Reach::AtMost }));
@@ -245,9 +243,9 @@ fn points(method: &Method, seeds: Option<&[u64]>, score: Score) -> Vec<Point> {
     found
 }
 
-/// The median end of some runs.
+/// The median end of some runs; of those that have one: what an unfinished run has spent so far is no end.
 fn ends(runs: &[&Run], score: Score) -> Point {
-    let rows = runs.iter().filter_map(|run| run.valid.last());
+    let rows = runs.iter().filter(|run| run.cost(score).is_some()).filter_map(|run| run.valid.last());
     Point { spent: spent(rows), cost: median(runs.iter().filter_map(|run| run.cost(score))) }
 }
 
@@ -303,6 +301,17 @@ mod tests {
         assert!((interval.0 - ratio).abs() < 1e-6 && (interval.1 - ratio).abs() < 1e-6, "{interval:?}");
         let adam = found.relatives.iter().find(|r| r.method == "adam").map(|r| r.updates.value);
         assert_eq!(adam, Some(Reach::At(1.0)));
+    }
+
+    #[test]
+    fn a_run_that_is_under_way_moves_nothing() {
+        let mut running: Vec<Run> = sweep().into_iter().filter(|run| run.horizon.updates == 500).collect();
+        for run in &mut running {
+            (run.state, run.config.seed) = (super::super::State::Unfinished, 9);
+            run.valid.truncate(2);
+        }
+        let (found, alone) = (of(&options(), running), of(&options(), Vec::new()));
+        assert_eq!(hessian2(&found).at, hessian2(&alone).at);
     }
 
     #[test]
