@@ -85,6 +85,12 @@ impl MaskKey {
         MaskKey(mix(mix(mix(seed ^ purpose).wrapping_add(step)).wrapping_add(site)))
     }
 
+    /// The lower and the upper half of the key, for kernels that compute [`MaskKey::bits`] elsewhere.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn words(self) -> [u32; 2] {
+        [self.0 as u32, (self.0 >> 32) as u32]
+    }
+
     /// 32 uniform bits of element `index` (the finalizer of MurmurHash3 over a Weyl sequence, as in SplitMix).
     #[inline(always)]
     pub fn bits(self, index: u32) -> u32 {

@@ -88,7 +88,7 @@ fn set_weights(weights: Vec<(String, Tensor)>, params: &ParamSet) -> std::result
         )));
     }
     for (param, tensor) in found {
-        param.var.set(&tensor.to_dtype(param.var.dtype())?)?;
+        param.var.set(&tensor.to_device(param.var.device())?.to_dtype(param.var.dtype())?)?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
         (None, Some(path)) => {
             let loaded = load_config(path, &args.set, common)?;
             // Before the folder is made: a wrong device should not leave one behind.
-            train::device(&loaded.config.device)?;
+            train::device(&loaded.config.device, loaded.config.train.precision)?;
             let folder = RunFolder::create(&loaded.run_dir(), args.force)?;
             // So that the config in the folder names the folder, whatever that config's own name.
             (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, folder)

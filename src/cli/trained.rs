@@ -35,7 +35,7 @@ impl Trained {
         }
         let config = load_config(&config_path, &[], common)?.config;
         train::set_threads(config.threads);
-        let device = train::device(&config.device)?;
+        let device = train::device_for_use(&config.device, config.train.precision)?;
         let tokenizers = Tokenizers::load_saved(run)?;
         let vocabulary = train::vocabulary(&tokenizers);
         let model = model::build(&config.model, vocabulary, config.seed, DType::F32, &device)?;

@@ -5,7 +5,7 @@ use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-use super::{Corpora, Corpus, Every};
+use super::{BatchSize, Corpora, Corpus, Every};
 
 impl<'de> Deserialize<'de> for Corpora {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -133,6 +133,47 @@ impl Serialize for Every {
             Every::AtEnd => serializer.serialize_u64(0),
             Every::Updates(n) => serializer.serialize_u64(*n),
             Every::Epochs(n) => serializer.collect_str(&format_args!("{n}e")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BatchSizeVisitor;
+        impl Visitor<'_> for BatchSizeVisitor {
+            type Value = BatchSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a whole number of 1 or more, or \"auto\"")
+            }
+
+            fn visit_i64<E: de::Error>(self, n: i64) -> Result<BatchSize, E> {
+                let n = u64::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))?;
+                self.visit_u64(n)
+            }
+
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<BatchSize, E> {
+                // 0 is refused with the other problems of the file
+                usize::try_from(n).map(BatchSize::Of).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BatchSize, E> {
+                match (text, text.parse()) {
+                    ("auto", _) => Ok(BatchSize::Auto),
+                    (_, Ok(n)) => Ok(BatchSize::Of(n)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(BatchSizeVisitor)
+    }
+}
+
+impl Serialize for BatchSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            BatchSize::Auto => serializer.serialize_str("auto"),
+            BatchSize::Of(n) => serializer.serialize_u64(*n as u64),
         }
     }
 }

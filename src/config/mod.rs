@@ -36,7 +36,8 @@ pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};
 pub use schedule_free::{DecayAt, ScheduleFreeConfig};
 pub use train::{
-    BatchType, CheckpointConfig, DecodeConfig, Every, LengthPenalty, Metric, Precision, TrainConfig, ValidationConfig,
+    BatchSize, BatchType, CheckpointConfig, DecodeConfig, Every, LengthPenalty, Metric, Precision, TrainConfig,
+    ValidationConfig,
 };
 pub use validate::{validate, Finding};
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TrainConfig {
-    /// Size of a batch in `batch_type` units. 1 or more.
-    pub batch_size: usize,
+    /// Size of a batch in `batch_type` units, 1 or more; or "auto": the largest that fits into the memory of the GPU,
+    /// tried out at the start with the batch of the most work. The run folder's config has the number found.
+    pub batch_size: BatchSize,
     /// "tokens" (target tokens, `</s>` included; batches hold no padding) or "sentences" (pairs).
     pub batch_type: BatchType,
     /// Updates after which training ends; 0 = no limit.
@@ -26,7 +27,8 @@ pub struct TrainConfig {
     /// Decay of the exponential moving average of the weights that is validated and saved as the model; 0 = off.
     /// In [0, 1); 0.999 is usual. Early on min(ema_decay, (1 + n) / (10 + n)) is used.
     pub ema_decay: f64,
-    /// Number format: "f32".
+    /// Number format of activations and products; weights and optimizers are always f32. "f32"; on a GPU also "tf32"
+    /// (products of f32 numbers rounded to 10 bits of mantissa) and "bf16" (activations of half the size, sums in f32).
     pub precision: Precision,
     /// Updates between lines of metrics.jsonl and of the plain log. 1 or more.
     pub log_freq: u64,
@@ -35,7 +37,7 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         TrainConfig {
-            batch_size: 4096,
+            batch_size: BatchSize::Of(4096),
             batch_type: BatchType::Tokens,
             max_updates: 0,
             max_epochs: 0,
@@ -57,10 +59,29 @@ pub enum BatchType {
     Sentences,
 }
 
+/// Size of a batch: a number, or what the memory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum BatchSize {
+    Auto,
+    Of(usize),
+}
+
+impl BatchSize {
+    /// The number; `otherwise` where it is still to be found.
+    pub fn or(self, otherwise: usize) -> usize {
+        match self {
+            BatchSize::Of(size) => size,
+            BatchSize::Auto => otherwise,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     F32,
+    Tf32,
+    Bf16,
 }
 
 /// How often: TOML writes `1000` or "1000u" (updates), "2e" (epochs), or 0 (only at the end).

@@ -191,7 +191,7 @@ fn model(check: &mut Checks, config: &Config) {
 
 fn train(check: &mut Checks, config: &Config) {
     let train = &config.train;
-    check.at_least("train.batch_size", train.batch_size, 1);
+    check.at_least("train.batch_size", train.batch_size.or(1), 1);
     check.at_least("train.gradient_accumulation_steps", train.gradient_accumulation_steps, 1);
     check.rule(train.log_freq >= 1, &["train.log_freq"], "must be 1 or more");
     check.not_negative("train.max_hours", train.max_hours);

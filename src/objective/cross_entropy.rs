@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use crate::batch::Batch;
 use crate::model::{Forward, Model};
-use crate::ops::{linear_cross_entropy, token_nll, Targets};
+use crate::ops::{linear_cross_entropy, token_nll, Losses, Targets};
 
 /// The training loss of one micro-batch.
 #[derive(Debug)]
@@ -12,10 +12,8 @@ pub struct Loss {
     /// Scalar on the tape: the smoothed loss summed over tokens, divided by the tokens of the whole update, so that the
     /// gradients of its micro-batches add up to the gradient of the mean.
     pub loss: Tensor,
-    /// Σ of the smoothed loss over tokens.
-    pub loss_sum: f64,
-    /// Σ of the unsmoothed negative log-likelihood over tokens.
-    pub nll_sum: f64,
+    /// The losses of the tokens, smoothed and not; on a GPU, reading them waits for it.
+    pub losses: Losses,
     /// Target tokens, `</s>` included.
     pub tokens: usize,
 }
@@ -38,12 +36,7 @@ pub fn loss(
     let targets = Targets { labels: &batch.target.ids, masked: Some(output.masked) };
     let scale = 1.0 / tokens_in_update.max(1) as f64;
     let result = linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, smoothing, scale)?;
-    Ok(Loss {
-        loss: result.loss,
-        loss_sum: result.loss_sum,
-        nll_sum: result.nll.iter().sum(),
-        tokens: batch.target.tokens(),
-    })
+    Ok(Loss { loss: result.loss, losses: result.losses, tokens: batch.target.tokens() })
 }
 
 /// Negative log-likelihood of each target sentence (Σ over its tokens); no dropout, no smoothing, no gradients.

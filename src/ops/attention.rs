@@ -14,11 +14,15 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Memory, Sides};
 use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, split_sentences};
 use super::{tape, Dropout};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 
 /// Attention of sentences to themselves; `qkv [N, 3·d]` holds queries, keys and values side by side.
 ///
@@ -86,7 +90,7 @@ struct Attention {
     causal: bool,
     dropout: Option<Dropout>,
     /// log Σ exp: `[heads, queries]` a sentence, packed.
-    saved: OnceLock<CpuStorage>,
+    saved: OnceLock<Tensor>,
 }
 
 /// One sentence of the problem.
@@ -212,12 +216,19 @@ impl Attention {
             }
         });
         // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| T::to_cpu_storage_owned(lse));
+        self.saved.get_or_init(|| real::tensor(lse, nq * self.heads));
         (T::to_cpu_storage_owned(o), Shape::from((nq, self.width)))
     }
 
     fn heads_of<'a, T: Copy>(&self, parts: &Parts<'a, T>, s: &Sentence, head: usize) -> [Mat<'a, T>; 3] {
         [self.head(parts.q, &s.q, head), self.head(parts.k, &s.k, head), self.head(parts.v, &s.k, head)]
+    }
+
+    fn saved(&self) -> Result<&Tensor> {
+        match self.saved.get() {
+            Some(saved) => Ok(saved),
+            None => candle_core::bail!("attention: backward without a forward pass"),
+        }
     }
 
     /// Fills the gradients of each sentence.
@@ -228,8 +239,8 @@ impl Attention {
         d_o: &Tensor,
         gradients: Vec<Gradients<'_, T>>,
     ) -> Result<()> {
-        let Some(lse) = self.saved.get() else { candle_core::bail!("attention: backward without a forward pass") };
-        let lse = T::cpu_storage_as_slice(lse)?;
+        let lse = real::values::<T>(self.saved()?)?;
+        let lse: &[T] = &lse;
         let d_o = d_o.contiguous()?;
         let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
         let (o, d_o): (&[T], &[T]) = (&o, &d_o);
@@ -263,6 +274,28 @@ impl Attention {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Attention {
+    /// `own`: queries, keys and values are one tensor.
+    fn on_gpu(&self, own: bool) -> Sides {
+        let (q_offsets, k_offsets) = (Arc::clone(&self.q_offsets), Arc::clone(&self.k_offsets));
+        let Attention { heads, width, scale, causal, dropout, .. } = *self;
+        Sides { q_offsets, k_offsets, heads, width, scale, causal, dropout, own }
+    }
+
+    fn forward_on_gpu(
+        &self,
+        q: (&CudaStorage, &Layout),
+        kv: (&CudaStorage, &Layout),
+        own: bool,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (queries, kv) = (Memory::of(q.0, q.1)?, Memory::of(kv.0, kv.1)?);
+        let (o, lse) = self.on_gpu(own).forward(&q.0.device, queries, kv)?;
+        self.saved.get_or_init(|| lse);
+        Ok((o, Shape::from((self.q_offsets.last().copied().unwrap_or_default(), self.width))))
+    }
+}
+
 impl CustomOp1 for Attention {
     fn name(&self) -> &'static str {
         "self_attention"
@@ -272,7 +305,16 @@ impl CustomOp1 for Attention {
         with_real!(qkv, T => Ok(self.forward(&Parts::own(real::slice::<T>(qkv, layout, "attention")?, self.width))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, qkv: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((qkv, layout), (qkv, layout), true)
+    }
+
     fn bwd(&self, qkv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if qkv.device().is_cuda() {
+            return Ok(Some(self.on_gpu(true).backward(qkv, qkv, o, d_o, self.saved()?)?.0));
+        }
         with_real!(qkv, T => {
             let mut gradient = rows::buffer(qkv.elem_count());
             let sentences = split_sentences(&mut gradient, &self.q_offsets, 3 * self.width);
@@ -302,7 +344,23 @@ impl CustomOp2 for Attention {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        q: &CudaStorage,
+        q_layout: &Layout,
+        kv: &CudaStorage,
+        kv_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((q, q_layout), (kv, kv_layout), false)
+    }
+
     fn bwd(&self, q: &Tensor, kv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if q.device().is_cuda() {
+            let (dq, dkv) = self.on_gpu(false).backward(q, kv, o, d_o, self.saved()?)?;
+            return Ok((Some(dq), dkv));
+        }
         with_real!(q, T => {
             let (mut dq, mut dkv) = (rows::buffer(q.elem_count()), rows::buffer(kv.elem_count()));
             let queries = split_sentences(&mut dq, &self.q_offsets, self.width).into_iter();
@@ -427,11 +485,13 @@ mod tests {
             let parts = |x: &Tensor, count| (0..count).map(|i| x.narrow(1, i * d, d)).collect::<Result<Vec<_>>>();
             agree(
                 &[random(&[nq, 3 * d], seed)],
+                0..0,
                 |v| self_attention(&v[0], &q_offsets, heads, causal, dropout),
                 |v| plain(&parts(&v[0], 3)?, [&q_offsets, &q_offsets], heads, causal, dropout),
             );
             agree(
                 &[random(&[nq, d], seed), random(&[nk, 2 * d], seed + 1)],
+                0..0,
                 |v| cross_attention(&v[0], &v[1], [&q_offsets, &k_offsets], heads, default_scale(d, heads), dropout),
                 |v| {
                     let kv = parts(&v[1], 2)?;

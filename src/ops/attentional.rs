@@ -23,12 +23,16 @@
 
 use super::additive::{attend, attend_values_backward, scores_backward};
 use super::cell::{Cell, Gradients};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use super::real::{slice, tensor, values, with_real, Real};
 use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, state_gradients, states_before, take_saved};
 use super::rows::{self, split_sentences};
 use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{bail, CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,10 +64,12 @@ pub struct Attentional {
 /// # Errors
 /// Shapes that do not fit each other; types other than f32 and f64.
 pub fn attentional(x: &Tensor, memory: &Tensor, weights: &Tensor, recurrence: Attentional) -> Result<Tensor> {
-    with_real!(x, T => {
-        let op = Op::<T> { recurrence, saved: Mutex::new(None) };
-        tape::apply3(&x.contiguous()?, &memory.contiguous()?, &weights.contiguous()?, op)
-    })
+    let (x, memory, weights) = (x.contiguous()?, memory.contiguous()?, weights.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return tape::apply3(&x, &memory, &weights, OnGpu { recurrence, saved: Mutex::new(None) });
+    }
+    with_real!(x, T => tape::apply3(&x, &memory, &weights, Op::<T> { recurrence, saved: Mutex::new(None) }))
 }
 
 struct Op<T> {
@@ -441,6 +447,63 @@ impl<T: Real> CustomOp3 for Op<T> {
     }
 }
 
+/// The same on a GPU, whatever the type of the activations.
+#[cfg(feature = "cuda")]
+struct OnGpu {
+    recurrence: Attentional,
+    saved: Mutex<Option<cuda::attentional::Saved>>,
+}
+
+#[cfg(feature = "cuda")]
+impl CustomOp3 for OnGpu {
+    fn name(&self) -> &'static str {
+        "attentional"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("attentional: made for a GPU, called on the CPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        m: &CudaStorage,
+        ml: &Layout,
+        w: &CudaStorage,
+        wl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (n, width) = xl.shape().dims2()?;
+        let (inputs, memory, weights) = (cuda::Memory::of(x, xl)?, cuda::Memory::of(m, ml)?, cuda::Memory::of(w, wl)?);
+        let (out, saved) =
+            cuda::attentional::forward(&x.device, &self.recurrence, inputs, [n, width], memory, weights)?;
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        let Widths { hidden, context, .. } = self.recurrence.widths;
+        Ok((out, (n, hidden + context).into()))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        memory: &Tensor,
+        weights: &Tensor,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let saved = take_saved(&self.saved, "attentional")?;
+        let [dx, dm, dw] = cuda::attentional::backward(&self.recurrence, memory, weights, res, grad, &saved)?;
+        Ok((Some(dx), Some(dm), Some(dw)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cell::reference::step;
@@ -518,7 +581,7 @@ mod tests {
     #[test]
     fn results_and_gradients_agree_with_plain_candle() {
         for r in cases() {
-            agree(&inputs(&r), |x| fused(x, &r), |x| plain(x, &r));
+            agree(&inputs(&r), 4..9, |x| fused(x, &r), |x| plain(x, &r));
         }
     }
 
@@ -540,7 +603,7 @@ mod tests {
             prop_assume!(target.iter().any(|&n| n > 0));
             for cell in [Cell::Gru, Cell::Lstm] {
                 let r = case(cell, &source, &target, widths.into());
-                agree(&inputs(&r), |x| fused(x, &r), |x| plain(x, &r));
+                agree(&inputs(&r), 4..9, |x| fused(x, &r), |x| plain(x, &r));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Gradient checks for tests: a fused operation against the same mathematics in plain candle operations.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use std::ops::Range;
 
-use super::Dropout;
+use super::{Dropout, Precision};
 use crate::rng::{stream, MaskKey, Purpose};
 
 /// A test input: values and shape.
@@ -57,6 +58,78 @@ pub(crate) fn value_and_gradients(inputs: &[Input], dtype: DType, f: Function<'_
     Ok(all)
 }
 
+/// The GPU that tests run on, if there is one; each test has its own stream, for tests run side by side.
+#[cfg(feature = "cuda")]
+#[expect(clippy::print_stdout, reason = "says that something was skipped")]
+pub(crate) fn gpu(precision: Precision) -> Option<Device> {
+    match super::cuda::open(0, precision) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            println!("skipped on CUDA: {error}");
+            None
+        }
+    }
+}
+
+/// None: this program was built without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn gpu(_precision: Precision) -> Option<Device> {
+    None
+}
+
+/// As [`value_and_gradients`], of parameters and activations on a GPU, by our tape. `weights`: which inputs are f32
+/// whatever the type of activations.
+fn value_and_gradients_on(
+    device: &Device,
+    dtype: DType,
+    inputs: &[Input],
+    f: Function<'_>,
+    is_weight: &dyn Fn(usize) -> bool,
+) -> Result<Vec<Vec<f64>>> {
+    let put = |i: usize, x: &Tensor| -> Result<Tensor> {
+        x.to_dtype(if is_weight(i) { DType::F32 } else { dtype })?.to_device(device)
+    };
+    let vars: Vec<Var> =
+        inputs.iter().enumerate().map(|(i, x)| Var::from_tensor(&put(i, &constant(x))?)).collect::<Result<_>>()?;
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let (y, tape) = super::record(|| f(&tensors))?;
+    let weights = constant(&random(y.dims(), 12345)).to_dtype(y.dtype())?;
+    let weights = if y.rank() == 0 { weights } else { weights.to_device(device)? };
+    let grads = tape.backward_from(&y, weights)?;
+    let flat = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let mut all = vec![flat(&y)?];
+    for (i, var) in vars.iter().enumerate() {
+        let Some(grad) = grads.get(var) else { candle_core::bail!("input {i} has no gradient") };
+        all.push(flat(grad)?);
+    }
+    Ok(all)
+}
+
+/// Asserts that value and gradients on a GPU are those of f64 on the CPU, where there is one: within 10⁻⁴ in f32, and a
+/// few roundings of bf16. `weights`: the inputs that are parameters, which stay f32.
+fn agree_on_gpu(inputs: &[Input], right: &[Vec<f64>], fused: Function<'_>, is_weight: &dyn Fn(usize) -> bool) {
+    for (precision, dtype, bound) in [(Precision::F32, DType::F32, 1e-4), (Precision::Bf16, DType::BF16, 5e-2)] {
+        let Some(device) = gpu(precision) else { return };
+        let found = value_and_gradients_on(&device, dtype, inputs, fused, is_weight).unwrap();
+        for (i, (found, right)) in found.iter().zip(right).enumerate() {
+            let error = distance_by_norm(found, right);
+            assert!(error < bound, "{dtype:?} on the GPU, value or gradient {i}: {error:e} from f64 on the CPU");
+        }
+    }
+}
+
+/// ‖a − b‖ / max(‖b‖, 1).
+fn distance_by_norm(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let error = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    if error.is_finite() {
+        error / norm(&mut b.iter().copied()).max(1.0)
+    } else {
+        f64::INFINITY
+    }
+}
+
 /// max |a − b| / max(max |b|, 1).
 pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
@@ -68,9 +141,11 @@ pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
         / size
 }
 
-/// Asserts that value and gradients of `fused` are those of `plain` in f64 (1e-9), and its f32 those of its f64 (1e-4).
+/// Asserts that value and gradients of `fused` are those of `plain` in f64 (1e-9), and its f32 those of its f64 (1e-4);
+/// where there is a GPU, also there. `weights`: the inputs that are parameters.
 pub(crate) fn agree(
     inputs: &[Input],
+    weights: Range<usize>,
     fused: impl Fn(&[Tensor]) -> Result<Tensor>,
     plain: impl Fn(&[Tensor]) -> Result<Tensor>,
 ) {
@@ -86,6 +161,7 @@ pub(crate) fn agree(
         assert!(wide < 1e-9, "{name}: {wide:e} from the plain operations in f64");
         assert!(narrow < 1e-4, "{name}: {narrow:e} between f32 and f64");
     }
+    agree_on_gpu(inputs, &right, &fused, &|i| weights.contains(&i));
 }
 
 /// Asserts that the gradients are those of central differences in f64 (1e-6).

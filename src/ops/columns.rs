@@ -6,10 +6,14 @@
 //! ```
 //! with m the scaled keep mask over the joined row. Nothing is saved for backward.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{simd, slice, tensor, values, with_real, Real};
 use super::rows::{self, BLOCK};
 use super::{tape, Dropout};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 /// `width` columns of `x [N, d]` from `start`: `[N, width]`.
@@ -81,7 +85,18 @@ impl CustomOp1 for Columns {
         Ok((y, (n, self.width).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (n, all) = layout.shape().dims2()?;
+        let y = cuda::cut(&x.device, Memory::of(x, layout)?, [n, all], self.start, self.width)?;
+        Ok((y, (n, self.width).into()))
+    }
+
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return cuda::uncut(&dy.contiguous()?, x.dim(1)?, self.start).map(Some);
+        }
         with_real!(x, T => self.backward::<T>(x.shape(), dy).map(Some))
     }
 }
@@ -124,7 +139,41 @@ impl Join {
         Ok((T::to_cpu_storage_owned(y), (n, all).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn forward_on_gpu<const K: usize>(&self, parts: [(&CudaStorage, &Layout); K]) -> Result<(CudaStorage, Shape)> {
+        let (n, _) = parts[0].1.shape().dims2()?;
+        let mut inputs = Vec::with_capacity(K);
+        for (storage, layout) in parts {
+            let (rows, width) = layout.shape().dims2()?;
+            if rows != n {
+                bail!("join: {rows} rows beside {n}");
+            }
+            inputs.push((Memory::of(storage, layout)?, width));
+        }
+        let all: usize = inputs.iter().map(|(_, width)| width).sum();
+        Ok((cuda::join(&parts[0].0.device, &inputs, n, self.dropout)?, (n, all).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_on_gpu<const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
+        let dy = dy.contiguous()?;
+        let mut grads = [const { None }; K];
+        let mut start = 0;
+        for (grad, part) in grads.iter_mut().zip(parts) {
+            let width = part.dim(1)?;
+            if part.track_op() {
+                *grad = Some(cuda::part(&dy, start, width, self.dropout)?);
+            }
+            start += width;
+        }
+        Ok(grads)
+    }
+
     fn backward<const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
+        #[cfg(feature = "cuda")]
+        if dy.device().is_cuda() {
+            return self.backward_on_gpu(parts, dy);
+        }
         with_real!(dy, T => self.backward_of::<T, K>(parts, dy))
     }
 
@@ -171,6 +220,11 @@ impl CustomOp1 for Join {
         self.forward([(a, al)])
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, al: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu([(a, al)])
+    }
+
     fn bwd(&self, a: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let [da] = self.backward([a], dy)?;
         Ok(da)
@@ -184,6 +238,11 @@ impl CustomOp2 for Join {
 
     fn cpu_fwd(&self, a: &CpuStorage, al: &Layout, b: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
         self.forward([(a, al), (b, bl)])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, al: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu([(a, al), (b, bl)])
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -208,6 +267,19 @@ impl CustomOp3 for Join {
         self.forward([(a, al), (b, bl), (c, cl)])
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        al: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+        c: &CudaStorage,
+        cl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu([(a, al), (b, bl), (c, cl)])
+    }
+
     fn bwd(
         &self,
         a: &Tensor,
@@ -229,7 +301,7 @@ mod tests {
     #[test]
     fn columns_agree_with_narrow() {
         for (n, all, start, width) in [(1, 1, 0, 1), (4, 7, 2, 3), (3, 5, 0, 5), (2, 40, 39, 1)] {
-            agree(&[random(&[n, all], 1)], |x| columns(&x[0], start, width), |x| x[0].narrow(1, start, width));
+            agree(&[random(&[n, all], 1)], 0..0, |x| columns(&x[0], start, width), |x| x[0].narrow(1, start, width));
         }
         assert!(columns(&constant(&random(&[2, 3], 1)), 2, 2).is_err());
     }
@@ -243,7 +315,7 @@ mod tests {
                 let y = Tensor::cat(x, 1)?;
                 &y * mask_tensor(dropout, y.dims(), y.dtype())?
             };
-            agree(&inputs, |x| join(&x.iter().collect::<Vec<_>>(), dropout), plain);
+            agree(&inputs, 0..0, |x| join(&x.iter().collect::<Vec<_>>(), dropout), plain);
         }
         let (a, b) = (constant(&random(&[2, 3], 1)), constant(&random(&[3, 3], 1)));
         assert!(join(&[&a, &b], None).is_err());

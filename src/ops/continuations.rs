@@ -22,6 +22,10 @@ pub fn top_log_probabilities(
 ) -> Result<Vec<Vec<(u32, f64)>>> {
     let projection = Projection::new(h, table, bias, masked)?;
     let (h, table) = (h.contiguous()?, table.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if h.device().is_cuda() {
+        return projection.on_gpu().top(&h, &table, bias, k);
+    }
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;

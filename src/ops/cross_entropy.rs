@@ -11,9 +11,13 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Memory, Projected};
 use super::gemm::{matmul, matmul_packed, matmul_then, Block, Mat, MatMut, Packed, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::{rows, tape};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 
 /// Rows whose logits exist at the same time.
 pub(super) const ROWS: usize = 256;
@@ -32,10 +36,53 @@ pub struct Targets<'a> {
 pub struct CrossEntropy {
     /// Scalar, on the tape: s·Σ ℓ.
     pub loss: Tensor,
-    /// Σ ℓ, smoothed.
-    pub loss_sum: f64,
+    pub losses: Losses,
+}
+
+/// The losses of the rows. On a GPU they may still be in the making: reading them waits.
+#[derive(Clone, Debug)]
+pub struct Losses(Rows);
+
+#[derive(Clone, Debug)]
+enum Rows {
+    Host(Vec<Row>),
+    /// Both sums in f64, and the unsmoothed loss of each row in f32.
+    #[cfg(feature = "cuda")]
+    Gpu {
+        sums: Tensor,
+        nll: Tensor,
+    },
+}
+
+impl Losses {
+    /// Σ ℓ, smoothed, and Σ −log p(label), unsmoothed.
+    ///
+    /// # Errors
+    /// Those of the computation on a GPU that led here.
+    pub fn sums(&self) -> Result<[f64; 2]> {
+        match &self.0 {
+            Rows::Host(rows) => {
+                Ok([rows.iter().map(|row| row.loss).sum::<f64>(), rows.iter().map(|row| row.nll).sum::<f64>()])
+            }
+            #[cfg(feature = "cuda")]
+            Rows::Gpu { sums, .. } => match sums.to_vec1::<f64>()?.as_slice() {
+                &[loss, nll] => Ok([loss, nll]),
+                other => candle_core::bail!("cross entropy: {} sums", other.len()),
+            },
+        }
+    }
+
     /// −log p(label) of each row, unsmoothed.
-    pub nll: Vec<f64>,
+    ///
+    /// # Errors
+    /// As [`Losses::sums`].
+    pub fn nll(&self) -> Result<Vec<f64>> {
+        match &self.0 {
+            Rows::Host(rows) => Ok(rows.iter().map(|row| row.nll).collect()),
+            #[cfg(feature = "cuda")]
+            Rows::Gpu { nll, .. } => Ok(nll.to_vec1::<f32>()?.into_iter().map(f64::from).collect()),
+        }
+    }
 }
 
 /// Cross-entropy of `table`·h + `bias` against the labels, summed and times `scale`.
@@ -67,9 +114,10 @@ pub fn linear_cross_entropy(
         Some(bias) => tape::apply3(&h, &table, &bias.contiguous()?, op)?,
         None => tape::apply2(&h, &table, op)?,
     };
-    let rows = side.get().cloned().unwrap_or_default();
-    let loss_sum = rows.iter().map(|row| row.loss).sum();
-    Ok(CrossEntropy { loss, loss_sum, nll: rows.iter().map(|row| row.nll).collect() })
+    match side.get() {
+        Some(rows) => Ok(CrossEntropy { loss, losses: Losses(rows.clone()) }),
+        None => candle_core::bail!("cross entropy: no losses after the forward pass"),
+    }
 }
 
 /// −log p(label) of each row; no gradients, nothing on the tape.
@@ -80,6 +128,15 @@ pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Tar
     let projection = Projection::new(h, table, bias, targets.masked)?;
     projection.check_labels(targets.labels)?;
     let (h, table) = (h.contiguous()?, table.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if h.device().is_cuda() {
+        let (bias, nothing) = (bias.map(Memory::of_tensor).transpose()?, [false; 3]);
+        let memory = (Memory::of_tensor(&h)?, Memory::of_tensor(&table)?);
+        let projected = projection.on_gpu();
+        let found =
+            projected.losses(cuda::device_of(&h)?, memory.0, memory.1, bias, targets.labels, (0.0, 1.0), nothing)?;
+        return Losses(Rows::Gpu { sums: found.sums, nll: found.nlls }).nll();
+    }
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;
@@ -106,6 +163,10 @@ pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Tar
 pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, masked: Option<u32>) -> Result<Tensor> {
     let projection = Projection::new(h, table, bias, masked)?;
     let (h, table) = (h.contiguous()?, table.contiguous()?);
+    #[cfg(feature = "cuda")]
+    if h.device().is_cuda() {
+        return projection.on_gpu().log_softmax(&h, &table, bias);
+    }
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;
@@ -150,6 +211,12 @@ impl Projection {
             );
         }
         Ok(Projection { n, width, vocabulary, masked })
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_gpu(&self) -> Projected {
+        let Projection { n, width, vocabulary, masked } = *self;
+        Projected { n, width, vocabulary, masked }
     }
 
     fn check_labels(&self, labels: &[u32]) -> Result<()> {
@@ -217,7 +284,7 @@ struct LinearCrossEntropy {
     /// Which of states, table and bias need a gradient.
     wants: [bool; 3],
     gradients: OnceLock<[Option<Tensor>; 3]>,
-    side: Arc<OnceLock<Vec<Row>>>,
+    side: Arc<OnceLock<Rows>>,
 }
 
 impl LinearCrossEntropy {
@@ -267,8 +334,26 @@ impl LinearCrossEntropy {
                 wants_bias.then(|| real::tensor(d_bias, vocabulary)),
             ]
         });
-        self.side.get_or_init(|| results);
+        self.side.get_or_init(|| Rows::Host(results));
         (T::to_cpu_storage_owned(vec![T::from_f64(loss)]), Shape::from(()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_on_gpu(
+        &self,
+        h: (&CudaStorage, &Layout),
+        table: (&CudaStorage, &Layout),
+        bias: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let bias = bias.map(|(bias, layout)| Memory::of(bias, layout)).transpose()?;
+        let (states, table) = (Memory::of(h.0, h.1)?, Memory::of(table.0, table.1)?);
+        let factors = (self.smoothing, self.scale);
+        let projected = self.projection.on_gpu();
+        let found = projected.losses(&h.0.device, states, table, bias, &self.labels, factors, self.wants)?;
+        // each is filled by the only forward there is
+        self.gradients.get_or_init(|| found.gradients);
+        self.side.get_or_init(|| Rows::Gpu { sums: found.sums, nll: found.nlls });
+        Ok((found.loss, Shape::from(())))
     }
 
     fn backward(&self, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
@@ -278,6 +363,12 @@ impl LinearCrossEntropy {
         let factor = grad.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
         let scaled = |gradient: &Option<Tensor>| match gradient {
             Some(gradient) if factor == 1.0 => Ok(Some(gradient.clone())),
+            #[cfg(feature = "cuda")]
+            Some(gradient) if gradient.device().is_cuda() => {
+                let gradient = gradient.copy()?;
+                cuda::scale(&gradient, factor)?;
+                Ok(Some(gradient))
+            }
             Some(gradient) => (gradient * factor).map(Some),
             None => Ok(None),
         };
@@ -305,6 +396,19 @@ impl CustomOp3 for LinearCrossEntropy {
             real::slice(table, table_layout, name)?,
             Some(real::slice(bias, bias_layout, name)?),
         )))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        h: &CudaStorage,
+        h_layout: &Layout,
+        table: &CudaStorage,
+        table_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((h, h_layout), (table, table_layout), Some((bias, bias_layout)))
     }
 
     fn bwd(
@@ -338,6 +442,17 @@ impl CustomOp2 for LinearCrossEntropy {
             real::slice(table, table_layout, name)?,
             None,
         )))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        h: &CudaStorage,
+        h_layout: &Layout,
+        table: &CudaStorage,
+        table_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((h, h_layout), (table, table_layout), None)
     }
 
     fn bwd(
@@ -453,6 +568,7 @@ mod tests {
             let (smoothing, scale) = (if smooth { 0.1 } else { 0.0 }, 0.03);
             agree(
                 &inputs,
+                1..3,
                 |v| Ok(linear_cross_entropy(&v[0], &v[1], v.get(2), targets, smoothing, scale)?.loss),
                 |v| plain(v, targets, smoothing, scale),
             );
@@ -481,14 +597,15 @@ mod tests {
         let nll = token_nll(&v[0], &v[1], Some(&v[2]), targets)?;
         let table = log_probabilities(&v[0], &v[1], Some(&v[2]), masked)?.to_vec2::<f32>()?;
         let right = plain_log_p(&v, masked)?.to_vec2::<f32>()?;
+        let (in_training, [loss_sum, _]) = (trained.losses.nll()?, trained.losses.sums()?);
         for (i, &label) in labels.iter().enumerate() {
             let label = label as usize;
-            assert!((trained.nll[i] - nll[i]).abs() < 1e-5);
+            assert!((in_training[i] - nll[i]).abs() < 1e-5);
             assert!((nll[i] + f64::from(table[i][label])).abs() < 1e-5);
             assert!((table[i][label] - right[i][label]).abs() < 1e-5);
             assert_eq!(table[i][36], f32::NEG_INFINITY);
         }
-        assert!((trained.loss_sum - nll.iter().sum::<f64>()).abs() < 1e-3);
+        assert!((loss_sum - nll.iter().sum::<f64>()).abs() < 1e-3);
         Ok(())
     }
 

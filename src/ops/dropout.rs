@@ -19,6 +19,12 @@ impl<T: Real> Mask<T> {
         Mask { key: dropout.key, threshold, scale: T::from_f64(1.0 / (1.0 - dropout.p)) }
     }
 
+    /// What [`Mask::factor`] works with: the two words of the key, the threshold, and the scale of what is kept.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn parts(self) -> ([u32; 2], u32, T) {
+        (self.key.words(), self.threshold, self.scale)
+    }
+
     /// Of the element with this row-major index (mod 2³²).
     #[inline(always)]
     pub(crate) fn factor(self, index: usize) -> T {

@@ -7,10 +7,14 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
 use super::{tape, Dropout};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 
 /// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids.
 ///
@@ -90,8 +94,21 @@ impl CustomOp1 for Embed {
         with_real!(table, T => Ok(self.forward::<T>(real::slice(table, layout, "embed")?)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, table: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (memory, positions) = (Memory::of(table, layout)?, self.positions.as_deref());
+        let Embed { ids, width, scale, dropout, .. } = self;
+        let y = cuda::embed::forward(&table.device, memory, *width, ids, positions, *scale, *dropout)?;
+        Ok((y, Shape::from((ids.len(), *width))))
+    }
+
     fn bwd(&self, _table: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if dy.device().is_cuda() {
+            let shape = [self.rows, self.width];
+            return cuda::embed::backward(&dy, &self.ids, shape, self.scale, self.dropout).map(Some);
+        }
         with_real!(dy, T => Ok(Some(self.backward::<T>(&real::values(&dy)?))))
     }
 }
@@ -176,6 +193,7 @@ mod tests {
             let dropout = dropout_of(drop, seed);
             agree(
                 &[random(&[rows, width], seed)],
+                0..1,
                 |v| embed(&v[0], &ids, with_positions.then_some(&positions[..]), 1.7, dropout),
                 |v| {
                     let index = Tensor::from_vec(ids.clone(), n, &Device::Cpu)?;

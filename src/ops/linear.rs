@@ -14,11 +14,15 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::gemm::{matmul, matmul_then, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
 use super::{tape, Dropout};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 
 /// The function φ after a linear map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ struct Linear {
     activation: Activation,
     dropout: Option<Dropout>,
     /// z, for activations whose derivative y does not tell.
-    saved: OnceLock<CpuStorage>,
+    saved: OnceLock<Tensor>,
 }
 
 impl Linear {
@@ -105,7 +109,7 @@ impl Linear {
                 finish(y, None, activation, mask, i * block);
             });
             // only the first forward fills it, and there is only one
-            self.saved.get_or_init(|| T::to_cpu_storage_owned(z));
+            self.saved.get_or_init(|| real::tensor(z, (n, outer)));
         }
         Ok((T::to_cpu_storage_owned(y), Shape::from((n, outer))))
     }
@@ -121,9 +125,13 @@ impl Linear {
             });
             return Ok((Cow::Borrowed(dy), db));
         }
+        let saved;
         let z = match (self.activation, self.saved.get()) {
             (Activation::Identity | Activation::Relu, _) => y,
-            (_, Some(z)) => T::cpu_storage_as_slice(z)?,
+            (_, Some(z)) => {
+                saved = real::values::<T>(z)?;
+                &saved
+            }
             (_, None) => candle_core::bail!("linear: backward without a forward pass"),
         };
         let mut dz = rows::buffer(dy.len());
@@ -137,6 +145,15 @@ impl Linear {
             sums
         });
         Ok((Cow::Owned(dz), bias.then(|| rows::sum_in_order(sums))))
+    }
+
+    /// Gradients of x, weight and bias.
+    fn gradients(&self, [x, weight]: [&Tensor; 2], bias: bool, [y, dy]: [&Tensor; 2]) -> Result<[Option<Tensor>; 3]> {
+        #[cfg(feature = "cuda")]
+        if y.device().is_cuda() {
+            return self.on_gpu().backward([x, weight], bias, [y, dy], self.saved.get());
+        }
+        with_real!(y, T => self.backward::<T>(x, weight, bias, y, dy))
     }
 
     fn backward<T: Real>(
@@ -164,6 +181,29 @@ impl Linear {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Linear {
+    fn on_gpu(&self) -> cuda::linear::Shape {
+        let Linear { n, inner, outer, activation, dropout, .. } = *self;
+        cuda::linear::Shape { n, inner, outer, activation, dropout }
+    }
+
+    fn forward_on_gpu(
+        &self,
+        x: (&CudaStorage, &Layout),
+        w: (&CudaStorage, &Layout),
+        b: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let bias = b.map(|(b, layout)| Memory::of(b, layout)).transpose()?;
+        let (x_memory, w) = (Memory::of(x.0, x.1)?, Memory::of(w.0, w.1)?);
+        let (y, z) = self.on_gpu().forward(&x.0.device, x_memory, w, bias)?;
+        if let Some(z) = z {
+            self.saved.get_or_init(|| z);
+        }
+        Ok((y, Shape::from((self.n, self.outer))))
+    }
+}
+
 impl CustomOp3 for Linear {
     fn name(&self) -> &'static str {
         "linear"
@@ -186,6 +226,19 @@ impl CustomOp3 for Linear {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        w: &CudaStorage,
+        w_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((x, x_layout), (w, w_layout), Some((b, b_layout)))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -194,7 +247,7 @@ impl CustomOp3 for Linear {
         y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = with_real!(y, T => self.backward::<T>(x, weight, bias.track_op(), y, dy))?;
+        let [dx, dw, db] = self.gradients([x, weight], bias.track_op(), [y, dy])?;
         Ok((dx, dw, db))
     }
 }
@@ -219,8 +272,19 @@ impl CustomOp2 for Linear {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        w: &CudaStorage,
+        w_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((x, x_layout), (w, w_layout), None)
+    }
+
     fn bwd(&self, x: &Tensor, weight: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = with_real!(y, T => self.backward::<T>(x, weight, false, y, dy))?;
+        let [dx, dw, _] = self.gradients([x, weight], false, [y, dy])?;
         Ok((dx, dw))
     }
 }
@@ -346,6 +410,7 @@ mod tests {
             }
             agree(
                 &inputs,
+                1..3,
                 |v| linear(&v[0], &v[1], v.get(2), activation, dropout),
                 |v| plain(v, activation, dropout),
             );

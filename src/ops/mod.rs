@@ -7,10 +7,12 @@ mod attention;
 mod attentional;
 mod cell;
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 mod columns;
 mod continuations;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod dropout;
 mod embed;
 mod gemm;
@@ -34,7 +36,7 @@ pub use cell::Cell;
 pub use columns::{columns, join};
 pub(crate) use continuations::top;
 pub use continuations::top_log_probabilities;
-pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Targets};
+pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Losses, Targets};
 pub use embed::{embed, positions};
 pub(crate) use gemm::{matmul, Mat, MatMut, Store, Threads};
 pub use linear::{linear, Activation};
@@ -52,6 +54,16 @@ pub use strongest::{strongest_additive, strongest_product, Strongest};
 pub use tape::{flatten, record, stack, LinearInput, Tape};
 
 use crate::rng::MaskKey;
+
+/// How a GPU computes products and keeps activations; parameters and optimizers are f32 with all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    /// f32 in memory, rounded to 10 bits of mantissa inside products.
+    Tf32,
+    /// Activations and their gradients in bf16, sums in f32.
+    Bf16,
+}
 
 /// One dropout mask: element `i` (row-major in the tensor it is applied to) is kept when its bits say so and scaled
 /// by 1/(1−p). Masks are recomputed from the key in backward, never stored.

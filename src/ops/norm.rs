@@ -12,10 +12,14 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
 use super::{tape, Dropout};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 
 /// LN(x + dropout(f)); x, f `[N, d]`, gamma, beta `[d]`.
 ///
@@ -62,7 +66,7 @@ struct Norm {
     eps: f64,
     dropout: Option<Dropout>,
     /// μ and r of each row: `[N, 2]`.
-    saved: OnceLock<CpuStorage>,
+    saved: OnceLock<Tensor>,
 }
 
 impl Norm {
@@ -86,11 +90,26 @@ impl Norm {
             normalize(&x[range], f, gain_shift, eps, mask, i * block, y, saved);
         });
         // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| T::to_cpu_storage_owned(saved));
+        self.saved.get_or_init(|| real::tensor(saved, (n, 2)));
         Ok((T::to_cpu_storage_owned(y), Shape::from((n, self.width))))
     }
 
+    fn saved(&self) -> Result<&Tensor> {
+        match self.saved.get() {
+            Some(saved) => Ok(saved),
+            None => candle_core::bail!("layer norm: backward without a forward pass"),
+        }
+    }
+
     /// dx, df, d(γ, β).
+    fn gradients(&self, x: &Tensor, f: Option<&Tensor>, gb: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.on_gpu().backward(x, f, gb, self.saved()?, dy);
+        }
+        with_real!(x, T => self.backward::<T>(x, f, gb, dy))
+    }
+
     fn backward<T: Real>(
         &self,
         x: &Tensor,
@@ -98,8 +117,8 @@ impl Norm {
         gb: &Tensor,
         dy: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
-        let Some(saved) = self.saved.get() else { candle_core::bail!("layer norm: backward without a forward pass") };
-        let saved = T::cpu_storage_as_slice(saved)?;
+        let saved = real::values::<T>(self.saved()?)?;
+        let saved: &[T] = &saved;
         let block = BLOCK * self.width;
         let mask = self.dropout.map(Mask::new);
         let dy = dy.contiguous()?;
@@ -130,6 +149,26 @@ impl Norm {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Norm {
+    fn on_gpu(&self) -> cuda::Rows {
+        cuda::Rows { width: self.width, eps: self.eps, dropout: self.dropout }
+    }
+
+    fn forward_on_gpu(
+        &self,
+        x: (&CudaStorage, &Layout),
+        f: Option<(&CudaStorage, &Layout)>,
+        gb: (&CudaStorage, &Layout),
+    ) -> Result<(CudaStorage, Shape)> {
+        let f = f.map(|(f, layout)| Memory::of(f, layout)).transpose()?;
+        let (x_memory, gb) = (Memory::of(x.0, x.1)?, Memory::of(gb.0, gb.1)?);
+        let (y, saved) = self.on_gpu().forward(&x.0.device, x_memory, f, gb)?;
+        self.saved.get_or_init(|| saved);
+        Ok((y, x.1.shape().clone()))
+    }
+}
+
 impl CustomOp3 for Norm {
     fn name(&self) -> &'static str {
         "add_dropout_norm"
@@ -152,6 +191,19 @@ impl CustomOp3 for Norm {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        f: &CudaStorage,
+        f_layout: &Layout,
+        gb: &CudaStorage,
+        gb_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((x, x_layout), Some((f, f_layout)), (gb, gb_layout))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -160,7 +212,7 @@ impl CustomOp3 for Norm {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, df, dgb] = with_real!(x, T => self.backward::<T>(x, Some(f), gb, dy))?;
+        let [dx, df, dgb] = self.gradients(x, Some(f), gb, dy)?;
         Ok((dx, df, dgb))
     }
 }
@@ -185,8 +237,19 @@ impl CustomOp2 for Norm {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        gb: &CudaStorage,
+        gb_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward_on_gpu((x, x_layout), None, (gb, gb_layout))
+    }
+
     fn bwd(&self, x: &Tensor, gb: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, _, dgb] = with_real!(x, T => self.backward::<T>(x, None, gb, dy))?;
+        let [dx, _, dgb] = self.gradients(x, None, gb, dy)?;
         Ok((dx, dgb))
     }
 }
@@ -222,11 +285,25 @@ impl CustomOp2 for AddDropout {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        f: &CudaStorage,
+        f_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let memory = (Memory::of(x, x_layout)?, Memory::of(f, f_layout)?);
+        Ok((cuda::add_dropped(&x.device, memory.0, memory.1, self.dropout)?, x_layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, f: &Tensor, _h: &Tensor, dh: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dx = x.track_op().then(|| dh.clone());
         let df = match (f.track_op(), self.dropout) {
             (false, _) => None,
             (true, None) => Some(dh.clone()),
+            #[cfg(feature = "cuda")]
+            (true, Some(dropout)) if dh.device().is_cuda() => Some(cuda::drop_out(&dh.contiguous()?, dropout)?),
             (true, Some(dropout)) => Some(with_real!(dh, T => {
                 let mask = Mask::<T>::new(dropout);
                 let mut df = real::values::<T>(&dh.contiguous()?)?.to_vec();
@@ -364,15 +441,17 @@ mod tests {
             let (eps, all) = (1e-2, [x.clone(), f.clone(), gamma.clone(), beta.clone()]);
             agree(
                 &all,
+                2..4,
                 |v| add_dropout_norm(&v[0], &v[1], &v[2], &v[3], eps, dropout),
                 |v| plain_norm(&plain_add(&v[0], &v[1], dropout)?, &v[2], &v[3], eps),
             );
             agree(
                 &[x.clone(), gamma, beta],
+                1..3,
                 |v| layer_norm(&v[0], &v[1], &v[2], eps),
                 |v| plain_norm(&v[0], &v[1], &v[2], eps),
             );
-            agree(&[x, f], |v| add_dropout(&v[0], &v[1], dropout), |v| plain_add(&v[0], &v[1], dropout));
+            agree(&[x, f], 0..0, |v| add_dropout(&v[0], &v[1], dropout), |v| plain_add(&v[0], &v[1], dropout));
         }
     }
 

@@ -22,6 +22,15 @@ const ROWS: usize = 16;
 /// # Errors
 /// Shapes that do not fit each other; types other than f32 and f64.
 pub fn recurrent_step(cell: Cell, x: &Tensor, weights: &Tensor, state: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::recurrent_step::plain(
+            cell,
+            &x.contiguous()?,
+            &weights.contiguous()?,
+            &state.contiguous()?,
+        );
+    }
     with_real!(x, T => plain_step::<T>(cell, &x.contiguous()?, &weights.contiguous()?, &state.contiguous()?))
 }
 
@@ -49,6 +58,12 @@ pub fn attentional_step(
     weights: &Tensor,
     state: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let memory = (memory.0.contiguous()?, memory.1.contiguous()?);
+        let (weights, state) = (weights.contiguous()?, state.contiguous()?);
+        return super::cuda::recurrent_step::reading(cell, &x.contiguous()?, &memory, ranges, &weights, &state);
+    }
     with_real!(x, T => {
         let (weights, state) = (weights.contiguous()?, state.contiguous()?);
         reading_step::<T>(cell, &x.contiguous()?, memory, ranges, &weights, &state)

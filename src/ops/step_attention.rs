@@ -25,6 +25,10 @@ pub fn attend_history(q: &Tensor, steps: &[Step], links: &[Vec<u32>], heads: usi
     if !links.iter().all(inside) || steps.iter().any(|(k, v)| k.dims() != v.dims() || k.dims().get(1) != Some(&d)) {
         candle_core::bail!("attention: hypotheses do not fit {} steps of width {d}", steps.len());
     }
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        return super::cuda::history(&q.contiguous()?, steps, links, heads, default_scale(d, heads));
+    }
     with_real!(q, T => {
         let keys = steps.iter().map(|(keys, _)| real::values::<T>(keys)).collect::<Result<Vec<_>>>()?;
         let values = steps.iter().map(|(_, values)| real::values::<T>(values)).collect::<Result<Vec<_>>>()?;
@@ -50,6 +54,11 @@ pub fn attend_memory(
     let (tokens, width) = keys.dims2()?;
     if keys.dims() != values.dims() || width != d || ranges.iter().any(|r| r.end > tokens) {
         candle_core::bail!("attention: queries {:?} do not fit a memory of {:?}", q.dims(), keys.dims());
+    }
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        let memory = (keys.contiguous()?, values.contiguous()?);
+        return super::cuda::attend_memory(&q.contiguous()?, &memory, ranges, heads, scale);
     }
     with_real!(q, T => {
         let (keys, values) = (real::values::<T>(keys)?, real::values::<T>(values)?);

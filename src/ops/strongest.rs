@@ -1,7 +1,7 @@
 //! Where attention looks most: of each query the key of its own sentence with the largest weight. Off the tape, with the
 //! formulas of `attention.rs` and `additive.rs`.
 
-use candle_core::{bail, Result, Tensor};
+use candle_core::{bail, DType, Device, Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub fn strongest_product(
     heads: usize,
     scale: f64,
 ) -> Result<Vec<Strongest>> {
-    let (q, keys) = (q.contiguous()?, keys.contiguous()?);
+    let (q, keys) = (on_host(q)?, on_host(keys)?);
     let d = check(&q, &keys, borders)?;
     if heads == 0 || d % heads != 0 {
         bail!("attention: {heads} heads of width {d}");
@@ -64,7 +64,7 @@ fn product<T: Real>(q: &Tensor, keys: &Tensor, borders: Borders, heads: usize, s
 /// # Errors
 /// As [`strongest_product`].
 pub fn strongest_additive(q: &Tensor, keys: &Tensor, v: &Tensor, borders: Borders) -> Result<Vec<Strongest>> {
-    let (q, keys, v) = (q.contiguous()?, keys.contiguous()?, v.contiguous()?);
+    let (q, keys, v) = (on_host(q)?, on_host(keys)?, on_host(v)?);
     let a = check(&q, &keys, borders)?;
     if v.dims() != [a] {
         bail!("attention: energies {:?} for queries of width {a}", v.dims());
@@ -83,6 +83,14 @@ fn additive<T: Real>(q: &Tensor, keys: &Tensor, v: &Tensor, borders: Borders) ->
         softmax(&mut p);
         p.into_iter().map(|p| p.to_f64()).collect()
     }))
+}
+
+/// Found on the host, for it is done once a translation.
+fn on_host(x: &Tensor) -> Result<Tensor> {
+    match x.device() {
+        Device::Cpu => x.contiguous(),
+        _ => x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous(),
+    }
 }
 
 fn check(q: &Tensor, keys: &Tensor, [target, source]: Borders) -> Result<usize> {

@@ -12,6 +12,10 @@ const CHUNK: usize = 1 << 14;
 pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     check(&a, &b)?;
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return super::cuda::add(&a, &b);
+    }
     with_real!(a, T => {
         let (x, y) = (real::values::<T>(&a)?, real::values::<T>(&b)?);
         let mut sum = rows::buffer(x.len());
@@ -27,6 +31,10 @@ pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// a += b; `a` must be contiguous and share its memory with no one.
 pub(super) fn add_in_place(a: &Tensor, b: &Tensor) -> Result<()> {
     check(a, b)?;
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return super::cuda::add_in_place(a, &b.contiguous()?);
+    }
     a.inplace_op1(&AddInPlace(b.contiguous()?))
 }
 

@@ -8,7 +8,8 @@
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
 use candle_core::{
-    bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType,
+    bail, CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor,
+    WithDType,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -90,7 +91,14 @@ impl Tape {
     /// # Errors
     /// A tensor between them that was made outside `ops`, whose gradient would be lost; errors of the operations.
     pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
-        let mut gradients = HashMap::from([(loss.id(), Sum::Single(loss.ones_like()?))]);
+        // of a scalar, on the host: the operation that made it asks for the number
+        let one = if loss.rank() == 0 { Tensor::ones((), loss.dtype(), &Device::Cpu)? } else { loss.ones_like()? };
+        self.backward_from(loss, one)
+    }
+
+    /// As [`Tape::backward`], from the gradient of `output`.
+    pub(super) fn backward_from(self, output: &Tensor, gradient: Tensor) -> Result<GradStore> {
+        let mut gradients = HashMap::from([(output.id(), Sum::Single(gradient))]);
         let mut variables = Vec::new();
         for Node { inputs, output, op } in self.0.into_iter().rev() {
             let Some(gradient) = gradients.remove(&output.id()) else { continue };
@@ -180,7 +188,7 @@ pub(super) fn apply1(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> 
     if !recording() {
         return x.apply_op1(op);
     }
-    let output = compute([x], |[(x, xl)]| op.cpu_fwd(x, xl))?;
+    let output = compute([x], |[(x, xl)]| op.cpu_fwd(x, xl), |[(x, xl)]| op.cuda_fwd(x, xl))?;
     Ok(keep(vec![x.clone()], output, Op::One(Box::new(op))))
 }
 
@@ -189,7 +197,8 @@ pub(super) fn apply2(x: &Tensor, y: &Tensor, op: impl CustomOp2 + Send + Sync + 
     if !recording() {
         return x.apply_op2(y, op);
     }
-    let output = compute([x, y], |[(x, xl), (y, yl)]| op.cpu_fwd(x, xl, y, yl))?;
+    let output =
+        compute([x, y], |[(x, xl), (y, yl)]| op.cpu_fwd(x, xl, y, yl), |[(x, xl), (y, yl)]| op.cuda_fwd(x, xl, y, yl))?;
     Ok(keep(vec![x.clone(), y.clone()], output, Op::Two(Box::new(op))))
 }
 
@@ -198,7 +207,11 @@ pub(super) fn apply3(x: &Tensor, y: &Tensor, z: &Tensor, op: impl CustomOp3 + Se
     if !recording() {
         return x.apply_op3(y, z, op);
     }
-    let output = compute([x, y, z], |[(x, xl), (y, yl), (z, zl)]| op.cpu_fwd(x, xl, y, yl, z, zl))?;
+    let output = compute(
+        [x, y, z],
+        |[(x, xl), (y, yl), (z, zl)]| op.cpu_fwd(x, xl, y, yl, z, zl),
+        |[(x, xl), (y, yl), (z, zl)]| op.cuda_fwd(x, xl, y, yl, z, zl),
+    )?;
     Ok(keep(vec![x.clone(), y.clone(), z.clone()], output, Op::Three(Box::new(op))))
 }
 
@@ -229,12 +242,18 @@ fn concatenate(tensors: &[&Tensor], shape: Shape) -> Result<Tensor> {
     if !recording() {
         return Tensor::cat(&flat, 0)?.reshape(shape);
     }
+    #[cfg(feature = "cuda")]
+    if flat.first().is_some_and(|first| first.device().is_cuda()) {
+        let joined = super::cuda::concatenate(&flat)?;
+        let inputs = tensors.iter().map(|&t| t.clone()).collect();
+        return Ok(keep(inputs, (Storage::Cuda(joined), shape), Op::Concatenation));
+    }
     let joined = with_real!(flat[0], T => {
         let mut joined = Vec::with_capacity(shape.elem_count());
         for tensor in &flat {
             joined.extend_from_slice(&real::values::<T>(tensor)?);
         }
-        Ok(T::to_cpu_storage_owned(joined))
+        Ok(Storage::Cpu(T::to_cpu_storage_owned(joined)))
     })?;
     Ok(keep(tensors.iter().map(|&t| t.clone()).collect(), (joined, shape), Op::Concatenation))
 }
@@ -243,30 +262,33 @@ fn recording() -> bool {
     RECORDING.with_borrow(Option::is_some)
 }
 
-/// What an operation computes from the inputs' memory.
+/// What an operation computes from the inputs' memory, by the function for the device they are on.
 fn compute<const K: usize>(
     inputs: [&Tensor; K],
-    op: impl FnOnce([(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)>,
-) -> Result<(CpuStorage, Shape)> {
+    on_cpu: impl FnOnce([(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)>,
+    on_cuda: impl FnOnce([(&CudaStorage, &Layout); K]) -> Result<(CudaStorage, Shape)>,
+) -> Result<(Storage, Shape)> {
     let guards = inputs.map(Tensor::storage_and_layout);
-    let mut arguments = Vec::with_capacity(K);
+    let (mut cpu, mut cuda) = (Vec::with_capacity(K), Vec::with_capacity(K));
     for (storage, layout) in &guards {
         match &**storage {
-            Storage::Cpu(storage) => arguments.push((storage, *layout)),
-            other => bail!("this operation runs on the CPU only, not on {:?}", other.device()),
+            Storage::Cpu(storage) => cpu.push((storage, *layout)),
+            Storage::Cuda(storage) => cuda.push((storage, *layout)),
+            other => bail!("this operation runs on CPU and CUDA, not on {:?}", other.device()),
         }
     }
-    match arguments.try_into() {
-        Ok(arguments) => op(arguments),
-        Err(_) => bail!("an operation with another number of inputs"),
+    match (cpu.try_into(), cuda.try_into()) {
+        (Ok(arguments), _) => on_cpu(arguments).map(|(storage, shape)| (Storage::Cpu(storage), shape)),
+        (_, Ok(arguments)) => on_cuda(arguments).map(|(storage, shape)| (Storage::Cuda(storage), shape)),
+        _ => bail!("the inputs of an operation are on different devices"),
     }
 }
 
 /// The result as a tensor, and on the tape where a gradient may come back. It counts as a variable, for candle must see
 /// that it needs a gradient without knowing where it came from.
-fn keep(inputs: Vec<Tensor>, (storage, shape): (CpuStorage, Shape), op: Op) -> Tensor {
+fn keep(inputs: Vec<Tensor>, (storage, shape): (Storage, Shape), op: Op) -> Tensor {
     let tracked = inputs.iter().any(Tensor::track_op);
-    let output = Tensor::from_storage(Storage::Cpu(storage), shape, BackpropOp::none(), tracked);
+    let output = Tensor::from_storage(storage, shape, BackpropOp::none(), tracked);
     if tracked {
         let node = Node { inputs, output: output.clone(), op };
         RECORDING.with_borrow_mut(|nodes| nodes.get_or_insert_default().push(node));

@@ -12,8 +12,7 @@ use crate::params::ParamSet;
 /// [`Error::NonFinite`] naming the first parameter (in the order of `params`) whose gradient holds NaN or infinity.
 pub fn global_norm(params: &ParamSet, gradients: &Gradients) -> Result<f64, Error> {
     let mut sum = 0.0;
-    for (param, gradient) in params.iter().zip(&gradients.tensors) {
-        let squares = sum_of_squares(gradient)?;
+    for (param, squares) in params.iter().zip(sums_of_squares(&gradients.tensors)?) {
         if !squares.is_finite() {
             return Err(Error::NonFinite { parameter: param.name.clone() });
         }
@@ -31,6 +30,15 @@ pub fn clip(gradients: &Gradients, norm: f64, max_norm: f64) -> CandleResult<f64
     let factor = (max_norm / (norm + 1e-6)).min(1.0);
     gradients.scale(factor)?;
     Ok(factor)
+}
+
+/// ‖g‖² of each tensor; on a GPU the host waits once for all.
+fn sums_of_squares(gradients: &[Tensor]) -> CandleResult<Vec<f64>> {
+    #[cfg(feature = "cuda")]
+    if gradients.first().is_some_and(|first| first.device().is_cuda()) {
+        return crate::ops::cuda::squares(gradients);
+    }
+    gradients.iter().map(sum_of_squares).collect()
 }
 
 /// ‖g‖² of one tensor.

@@ -1,7 +1,7 @@
 //! Gradients leave candle's tape: collected in the order of the parameters, frozen rows cleared, micro-batches summed.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::Result as CandleResult;
 
 use super::inplace::{scale, update, Elementwise, Real};
 use super::{Error, Gradients};
@@ -102,7 +102,7 @@ impl Elementwise<1> for Add {
         sum.iter_mut().zip(g).for_each(|(sum, &g)| *sum += g);
     }
 
-    fn composed(&self, [sum]: [&Tensor; 1], g: &Tensor) -> CandleResult<[Tensor; 1]> {
-        Ok([(sum + g)?])
+    fn kernel(&self) -> (&'static str, Vec<f64>) {
+        ("sum", Vec::new())
     }
 }

@@ -6,6 +6,8 @@ use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
+#[cfg(feature = "cuda")]
+use crate::ops;
 pub(super) use crate::ops::Real;
 use crate::params::Param;
 
@@ -17,8 +19,9 @@ pub(super) trait Elementwise<const N: usize>: Sync {
     /// On the CPU: all slices have the same length.
     fn apply<T: Real>(&self, written: [&mut [T]; N], read: &[T]);
 
-    /// The same in plain tensor operations, for other devices: the new values.
-    fn composed(&self, written: [&Tensor; N], read: &Tensor) -> Result<[Tensor; N]>;
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a CUDA build asks"))]
+    /// The same on a GPU: a kernel of `ops/cuda/optimizer.cu` and its numbers.
+    fn kernel(&self) -> (&'static str, Vec<f64>);
 }
 
 /// Runs `kernel` over `written` in place. The frozen row of `param` is left alone in all of them. All tensors must have
@@ -30,10 +33,12 @@ pub(super) fn update<const N: usize, K: Elementwise<N>>(
     read: &Tensor,
 ) -> Result<()> {
     let frozen = param.and_then(|p| Some((p.frozen_row?, p.var.elem_count() / p.var.dim(0).ok()?.max(1))));
-    if !matches!(read.device(), Device::Cpu) {
-        return update_composed(kernel, frozen.map(|(row, _)| row), written, read);
-    }
     let frozen = frozen.map(|(row, width)| row * width..(row + 1) * width);
+    #[cfg(feature = "cuda")]
+    if read.device().is_cuda() {
+        let (name, numbers) = kernel.kernel();
+        return ops::cuda::step(name, &written, read, frozen, &numbers);
+    }
     match read.dtype() {
         DType::F32 => update_cpu::<f32, N, K>(kernel, frozen, written, read),
         DType::F64 => update_cpu::<f64, N, K>(kernel, frozen, written, read),
@@ -130,23 +135,6 @@ impl<F: FnOnce(&mut CpuStorage, &Layout) -> Result<()>> InplaceOp1 for Once<F> {
     }
 }
 
-fn update_composed<const N: usize, K: Elementwise<N>>(
-    kernel: &K,
-    frozen_row: Option<usize>,
-    written: [&Tensor; N],
-    read: &Tensor,
-) -> Result<()> {
-    let news = kernel.composed(written, read)?;
-    for (old, new) in written.into_iter().zip(news) {
-        let new = new.contiguous()?;
-        if let Some(row) = frozen_row {
-            new.slice_set(&old.narrow(0, row, 1)?.force_contiguous()?, 0, row)?;
-        }
-        old.slice_set(&new, 0, 0)?;
-    }
-    Ok(())
-}
-
 /// Multiplies a tensor by a factor in place.
 pub(super) fn scale(tensor: &Tensor, factor: f64) -> Result<()> {
     fn cpu<T: Real>(tensor: &Tensor, factor: f64) -> Result<()> {
@@ -161,7 +149,9 @@ pub(super) fn scale(tensor: &Tensor, factor: f64) -> Result<()> {
     match (tensor.device(), tensor.dtype()) {
         (Device::Cpu, DType::F32) => cpu::<f32>(tensor, factor),
         (Device::Cpu, DType::F64) => cpu::<f64>(tensor, factor),
-        _ => tensor.slice_set(&(tensor * factor)?, 0, 0),
+        #[cfg(feature = "cuda")]
+        (Device::Cuda(_), _) => ops::cuda::scale(tensor, factor),
+        (_, other) => candle_core::bail!("optimizers work on f32 and f64, not on {other:?}"),
     }
 }
 
@@ -170,13 +160,41 @@ pub(super) fn owned(tensor: &Tensor) -> Result<Var> {
     Var::from_tensor(&tensor.detach())
 }
 
-/// An operation for tests of the composed form on the CPU.
 #[cfg(test)]
-pub(super) fn update_composed_for_test<const N: usize, K: Elementwise<N>>(
-    kernel: &K,
-    frozen_row: Option<usize>,
-    written: [&Tensor; N],
-    read: &Tensor,
-) -> Result<()> {
-    update_composed(kernel, frozen_row, written, read)
+pub(super) mod tests {
+    use super::*;
+    use crate::ops::check;
+    use crate::ops::Precision;
+    use crate::params::{Init, ParamKind, ParamSet};
+
+    /// Asserts that a kernel on the GPU does what its CPU form does, over a table with a frozen row. The first tensor it
+    /// writes is the table; the others, like what it reads, are made of it.
+    pub(in crate::optim) fn agrees_on_gpu<const N: usize, K: Elementwise<N>>(kernel: &K) -> Result<()> {
+        let Some(gpu) = check::gpu(Precision::F32) else { return Ok(()) };
+        let of = |device: &Device| -> Result<(ParamSet, Vec<Tensor>)> {
+            let mut params = ParamSet::new(1, DType::F32, device);
+            let table = ParamKind::Table { tied: false };
+            params.add_with_frozen_row("e", table, &[300, 70], Init::Normal(1.0), Some(3))?;
+            // the same numbers on both devices
+            let e = params.iter().next().map(|param| param.var.to_device(&Device::Cpu)).transpose()?;
+            let Some(e) = e else { candle_core::bail!("no parameter") };
+            let others = (1..=N).map(|i| (e.affine(0.9, 0.1 * i as f64)?.abs()?).to_device(device));
+            Ok((params, others.collect::<Result<_>>()?))
+        };
+        let run = |device: &Device| -> Result<Vec<Vec<f32>>> {
+            let (params, others) = of(device)?;
+            let Some(param) = params.get("e") else { candle_core::bail!("no parameter") };
+            let written: [&Tensor; N] =
+                std::array::from_fn(|i| if i == 0 { param.var.as_tensor() } else { &others[i] });
+            for _ in 0..3 {
+                update(kernel, Some(param), written, &others[0])?;
+            }
+            written.iter().map(|x| x.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()).collect()
+        };
+        for (a, b) in run(&gpu)?.iter().zip(run(&Device::Cpu)?) {
+            let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max);
+            assert!(worst < 1e-5, "{}: {worst:e} from the CPU", kernel.kernel().0);
+        }
+        Ok(())
+    }
 }

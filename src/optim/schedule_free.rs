@@ -210,14 +210,11 @@ impl Elementwise<3> for Kernel {
         }
     }
 
-    fn composed(&self, [y, z, v]: [&Tensor; 3], g: &Tensor) -> Result<[Tensor; 3]> {
-        let v = ((v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
-        let denominator = ((v.sqrt()? / self.root_correction)? + self.eps)?;
-        let decay = ((y * self.decay_y)? + (z * self.decay_z)?)?;
-        let d = ((g / denominator)? + decay)?;
-        let y = (y + (((z - y)? * self.share)? + (&d * self.lr_y)?)?)?;
-        let z = (z - (d * self.lr)?)?;
-        Ok([y, z, v])
+    fn kernel(&self) -> (&'static str, Vec<f64>) {
+        let beta2 = self.beta2;
+        let (decay, rates) = ([self.decay_y, self.decay_z], [self.share, self.lr_y, self.lr]);
+        let numbers = [beta2, 1.0 - beta2, self.eps, self.root_correction];
+        ("schedule_free", numbers.into_iter().chain(decay).chain(rates).collect())
     }
 }
 
@@ -230,14 +227,14 @@ impl Elementwise<1> for Extrapolate {
         y.iter_mut().zip(z).for_each(|(y, &z)| *y += share * (z - *y));
     }
 
-    fn composed(&self, [y]: [&Tensor; 1], z: &Tensor) -> Result<[Tensor; 1]> {
-        Ok([(y + ((z - y)? * self.0)?)?])
+    fn kernel(&self) -> (&'static str, Vec<f64>) {
+        ("toward", vec![self.0])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::inplace::update_composed_for_test;
+    use super::super::inplace::tests::agrees_on_gpu;
     use super::*;
     use crate::params::{Init, ParamKind};
     use candle_core::{DType, Device};
@@ -338,24 +335,10 @@ mod tests {
     }
 
     #[test]
-    fn the_form_for_other_devices_agrees_with_the_fused_one() -> Result<()> {
-        let params = params()?;
-        let e = params.get("e").unwrap();
-        let g = e.var.affine(2.0, 0.1)?;
-        let states = || [(0.9, 0.1), (0.0, 0.01)].map(|(scale, shift)| e.var.affine(scale, shift).unwrap());
-        let (w, [z, v], [z2, v2]) = (e.var.copy()?, states(), states());
+    fn the_kernels_do_the_same() -> Result<()> {
         let (beta2, eps, root_correction) = (0.999, 1e-8, 0.5);
-        let kernel =
-            Kernel { beta2, eps, root_correction, decay_y: 0.1, decay_z: 0.2, lr: 0.01, share: 0.3, lr_y: -0.02 };
-        update(&kernel, Some(e), [&e.var, &z, &v], &g)?;
-        update_composed_for_test(&kernel, Some(2), [&w, &z2, &v2], &g)?;
-        let (x, x2) = (z.copy()?, z.copy()?);
-        update(&Extrapolate(-0.1), None, [&x], &v)?;
-        update_composed_for_test(&Extrapolate(-0.1), None, [&x2], &v)?;
-        for (a, b) in [(e.var.as_tensor(), &w), (&z, &z2), (&v, &v2), (&x, &x2)] {
-            let difference = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
-            assert!(difference < 1e-14, "{difference}");
-        }
-        Ok(())
+        let (decay_y, decay_z) = (0.1, 0.2);
+        agrees_on_gpu(&Kernel { beta2, eps, root_correction, decay_y, decay_z, lr: 0.01, share: 0.3, lr_y: -0.02 })?;
+        agrees_on_gpu(&Extrapolate(-0.1))
     }
 }

@@ -10,7 +10,7 @@
 //! Without momentum b is g and nothing is stored. Weight decay leaves vectors and embedding tables alone
 //! ([`super::decays`]), unlike PyTorch's default.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Var};
 use std::collections::BTreeMap;
 
 use super::inplace::{owned, update, Elementwise, Real};
@@ -108,9 +108,8 @@ impl Elementwise<1> for Plain {
         }
     }
 
-    fn composed(&self, [w]: [&Tensor; 1], g: &Tensor) -> Result<[Tensor; 1]> {
-        let g = (g + (w * self.decay)?)?;
-        Ok([(w - (g * self.lr)?)?])
+    fn kernel(&self) -> (&'static str, Vec<f64>) {
+        ("sgd", vec![self.lr, self.decay])
     }
 }
 
@@ -136,37 +135,23 @@ impl Elementwise<2> for Momentum {
         }
     }
 
-    fn composed(&self, [w, b]: [&Tensor; 2], g: &Tensor) -> Result<[Tensor; 2]> {
-        let g = (g + (w * self.decay)?)?;
-        let b = ((b * self.momentum)? + (&g * self.take)?)?;
-        let direction = if self.nesterov { (g + (&b * self.momentum)?)? } else { b.clone() };
-        Ok([(w - (direction * self.lr)?)?, b])
+    fn kernel(&self) -> (&'static str, Vec<f64>) {
+        let Momentum { lr, decay, momentum, take, nesterov } = *self;
+        let (gradient, buffer) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
+        ("momentum", vec![lr, decay, momentum, take, gradient, buffer])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::inplace::update_composed_for_test;
+    use super::super::inplace::tests::agrees_on_gpu;
     use super::*;
-    use candle_core::Device;
 
     #[test]
-    fn the_form_for_other_devices_agrees_with_the_fused_one() -> Result<()> {
-        let new = |values: [f64; 3]| Tensor::new(&values, &Device::Cpu);
-        let gradient = new([0.1, -2.0, 3.0])?;
-        let (w, b, w2, b2) = (new([1.0; 3])?, new([2.0; 3])?, new([1.0; 3])?, new([2.0; 3])?);
+    fn the_kernels_do_the_same() -> Result<()> {
         for nesterov in [false, true] {
-            let kernel = Momentum { lr: 0.1, decay: 0.01, momentum: 0.9, take: 0.5, nesterov };
-            update(&kernel, None, [&w, &b], &gradient)?;
-            update_composed_for_test(&kernel, None, [&w2, &b2], &gradient)?;
+            agrees_on_gpu(&Momentum { lr: 0.1, decay: 0.01, momentum: 0.9, take: 0.5, nesterov })?;
         }
-        let kernel = Plain { lr: 0.1, decay: 0.01 };
-        update(&kernel, None, [&w], &gradient)?;
-        update_composed_for_test(&kernel, None, [&w2], &gradient)?;
-        for (a, b) in [(w, w2), (b, b2)] {
-            let difference = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
-            assert!(difference < 1e-15, "{difference}");
-        }
-        Ok(())
+        agrees_on_gpu(&Plain { lr: 0.1, decay: 0.01 })
     }
 }

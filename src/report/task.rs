@@ -169,7 +169,7 @@ fn task_label(run: &Run, apart: &[String]) -> String {
     let text = data.train.0.first().and_then(|corpus| corpus.files.first()).map_or("", String::as_str);
     let text = text.rsplit('/').next().unwrap_or(text);
     let layers = format!("{}+{}", sides(model.encoder_layers), sides(model.decoder_layers));
-    let (parameters, batch) = (units::count(run.parameters), train.batch_size);
+    let (parameters, batch) = (units::count(run.parameters), train.batch_size.or(0));
     let unit = format!("{:?}", train.batch_type).to_lowercase();
     let label = format!("{kind} {layers}, {shape}, {parameters} parameters; {text}, batches of {batch} {unit}");
     // What the label says already need not be said twice.

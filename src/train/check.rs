@@ -12,6 +12,7 @@ use crate::model::{self, Forward};
 use crate::optim::{self, Gradients};
 use crate::{objective, ops, units};
 
+use super::batch_size;
 use super::machine::peak_memory_bytes;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
@@ -29,9 +30,12 @@ pub struct Report {
 /// # Errors
 /// What would stop the run.
 pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(String)) -> Result<Report> {
-    let device = super::machine::device(&config.device)?;
-    let resources = Resources::load(config, None, &resources::cache_dir(config, run), note)?;
+    let device = super::machine::device(&config.device, config.train.precision)?;
+    let mut config = config.clone();
+    let mut resources = Resources::load(&config, None, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
+    batch_size::settle(&mut config, &mut resources, model.as_ref(), note)?;
+    let config = &config;
     let pretrained = resources::fill_pretrained(config, &resources.tokenizers, model.as_ref())?;
     super::distance::prepare(config, &resources, model.params(), note)?;
     let epoch = resources.epoch(0);
@@ -57,13 +61,14 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
     let (loss, tape) = ops::record(|| objective::loss(model.as_ref(), &batch, &forward, smoothing, tokens))?;
     let gradients = Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?;
     let norm = optim::global_norm(model.params(), &gradients)?;
+    let [loss_sum, _] = loss.losses.sums()?;
     let largest_batch = format!(
         "the largest batch ({} pairs, {} source and {tokens} target tokens) took {:.2} s forward and backward; \
          loss {:.3} a token, gradient norm {norm:.2}; peak memory {}",
         batch.pairs.len(),
         batch.source.tokens(),
         clock.elapsed().as_secs_f64(),
-        loss.loss_sum / tokens as f64,
+        loss_sum / tokens as f64,
         units::bytes(peak_memory_bytes()),
     );
     Ok(Report { start, largest_batch })

@@ -2,23 +2,59 @@
 
 use candle_core::Device;
 
+use crate::config::Precision;
 use crate::exit::InputError;
+#[cfg(feature = "cuda")]
+use crate::ops;
 
-/// The device a config names: "cpu", "cuda", "cuda:N" or "auto".
+/// The device a config names: "cpu", "cuda", "cuda:N" or "auto" (a GPU if there is one that this program can use).
 ///
 /// # Errors
-/// CUDA asked for in a program built without it, or no such device.
-pub fn device(name: &str) -> Result<Device, InputError> {
-    if name == "cpu" || (name == "auto" && !candle_core::utils::cuda_is_available()) {
-        return Ok(Device::Cpu);
-    }
-    if !candle_core::utils::cuda_is_available() {
+/// CUDA asked for in a program built without it, no such device, a precision that the device does not have.
+pub fn device(name: &str, precision: Precision) -> Result<Device, InputError> {
+    let device = match name {
+        "cpu" => Device::Cpu,
+        "auto" => gpu("auto", 0, precision).unwrap_or(Device::Cpu),
+        name => gpu(name, name.strip_prefix("cuda:").unwrap_or("0").parse().unwrap_or(0), precision)?,
+    };
+    if matches!(device, Device::Cpu) && precision != Precision::F32 {
+        let precision = if precision == Precision::Bf16 { "bf16" } else { "tf32" };
         return Err(InputError::new(format!(
-            "device = \"{name}\": this nmt-train was built without CUDA; use device = \"cpu\" or \"auto\""
+            r#"train.precision = "{precision}" needs a GPU; on the CPU use "f32" (device = "{name}")"#
         )));
     }
-    let index = name.strip_prefix("cuda:").unwrap_or("0").parse().unwrap_or(0);
-    Device::new_cuda(index).map_err(|e| InputError::new(format!("device = \"{name}\": {e}")))
+    Ok(device)
+}
+
+/// As [`device`], for a model that is there: on the CPU it computes in f32 whatever it was trained in.
+///
+/// # Errors
+/// CUDA asked for in a program built without it, no such device.
+pub fn device_for_use(name: &str, precision: Precision) -> Result<Device, InputError> {
+    match device(name, precision) {
+        Err(_) if name == "cpu" || name == "auto" => Ok(Device::Cpu),
+        other => other,
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn gpu(name: &str, index: usize, precision: Precision) -> Result<Device, InputError> {
+    let precision = match precision {
+        Precision::F32 => ops::Precision::F32,
+        Precision::Tf32 => ops::Precision::Tf32,
+        Precision::Bf16 => ops::Precision::Bf16,
+    };
+    ops::cuda::open(index, precision).map_err(|e| {
+        InputError::new(format!("device = \"{name}\": the GPU cannot be used: {}", e.to_string().trim_end_matches('.')))
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(name: &str, _index: usize, _precision: Precision) -> Result<Device, InputError> {
+    Err(InputError::new(format!(
+        "device = \"{name}\": this nmt-train was built without CUDA; use device = \"cpu\" or \"auto\", or build it with \
+         `--features cuda`"
+    )))
 }
 
 /// Sets the number of computing threads for the whole process; 0 = physical cores. Returns the number in force.
@@ -59,14 +95,21 @@ mod tests {
 
     #[test]
     fn cuda_in_a_cpu_build_is_refused_with_the_cure() {
-        if !candle_core::utils::cuda_is_available() {
-            let message = device("cuda:1").err().map(|e| e.to_string()).unwrap_or_default();
+        if !cfg!(feature = "cuda") {
+            let message = device("cuda:1", Precision::F32).err().map(|e| e.to_string()).unwrap_or_default();
             assert_eq!(
                 message,
-                "device = \"cuda:1\": this nmt-train was built without CUDA; use device = \"cpu\" or \"auto\""
+                "device = \"cuda:1\": this nmt-train was built without CUDA; use device = \"cpu\" or \"auto\", \
+                 or build it with `--features cuda`"
             );
         }
-        assert!(matches!(device("cpu"), Ok(Device::Cpu)));
+        assert!(matches!(device("cpu", Precision::F32), Ok(Device::Cpu)));
+    }
+
+    #[test]
+    fn the_cpu_computes_in_f32_only() {
+        let message = device("cpu", Precision::Bf16).err().map(|e| e.to_string()).unwrap_or_default();
+        assert_eq!(message, r#"train.precision = "bf16" needs a GPU; on the CPU use "f32" (device = "cpu")"#);
     }
 
     #[test]

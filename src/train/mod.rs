@@ -2,6 +2,7 @@
 //!
 //! `run.rs` tells the story; `session.rs` holds what lives while it goes on; the other files are its chapters.
 
+mod batch_size;
 mod check;
 mod distance;
 mod evaluate;
@@ -24,7 +25,7 @@ mod validation;
 pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};
 pub use finished::Finished;
-pub use machine::{device, peak_memory_bytes, set_threads};
+pub use machine::{device, device_for_use, peak_memory_bytes, set_threads};
 pub use resources::{obtain_tokenizers, vocabulary, Resources};
 pub use run::{run, Outcome};
 pub use run_folder::{config_path, RunFolder};

@@ -41,8 +41,8 @@ pub(super) fn memory_estimate(config: &Config, parameters: usize, optimizer_stat
         ModelKind::Rnn => layers * 14 * model.rnn.hidden_size,
     };
     let tokens = match config.train.batch_type {
-        BatchType::Tokens => config.train.batch_size,
-        BatchType::Sentences => config.train.batch_size * 30,
+        BatchType::Tokens => config.train.batch_size.or(0),
+        BatchType::Sentences => config.train.batch_size.or(0) * 30,
     };
     let ema = usize::from(config.train.ema_decay > 0.0);
     (4 * (parameters * (2 + optimizer_states + ema) + tokens * per_token)) as u64
@@ -148,7 +148,7 @@ fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
     let memory = memory_estimate(facts.config, facts.model.params().elements(), optim::states(&facts.config.optimizer));
     let mut rows = vec![
         ("device", device_text(facts)),
-        ("memory", memory_text(memory)),
+        ("memory", memory_text(memory, gpu(facts.model))),
         ("seed", facts.config.seed.to_string()),
         ("run folder", facts.run.display().to_string()),
     ];
@@ -166,24 +166,35 @@ fn threads(n: usize) -> String {
     }
 }
 
-/// "cpu, 2 threads, AVX2 instructions".
+/// "cpu, 2 threads, AVX2 instructions", or "cuda:0, NVIDIA H200, bf16".
 fn device_text(facts: &Facts) -> String {
-    match device_name(facts.model) {
-        "cpu" => format!("cpu, {}, {} instructions", threads(facts.threads), Level::best()),
-        other => other.to_string(),
+    match gpu(facts.model) {
+        Some(gpu) => format!("{}, {}, {}", facts.config.device, gpu.name, gpu.precision),
+        None => format!("cpu, {}, {} instructions", threads(facts.threads), Level::best()),
     }
 }
 
-fn device_name(model: &dyn Model) -> &'static str {
-    if model.params().device().is_cpu() {
-        "cpu"
-    } else {
-        "cuda"
-    }
+/// What computes instead of the CPU.
+struct Gpu {
+    name: String,
+    precision: &'static str,
+    memory_bytes: u64,
 }
 
-fn memory_text(estimate: u64) -> String {
-    match total_memory_bytes() {
+#[cfg(feature = "cuda")]
+fn gpu(model: &dyn Model) -> Option<Gpu> {
+    let device = model.params().device();
+    let (name, memory_bytes) = crate::ops::cuda::describe(device).ok()?;
+    Some(Gpu { name, precision: crate::ops::cuda::precision_name(device).ok()?, memory_bytes })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(_model: &dyn Model) -> Option<Gpu> {
+    None
+}
+
+fn memory_text(estimate: u64, gpu: Option<Gpu>) -> String {
+    match gpu.map(|gpu| gpu.memory_bytes).or_else(total_memory_bytes) {
         Some(total) => format!("about {} of {}", units::bytes(estimate), units::bytes(total)),
         None => format!("about {}", units::bytes(estimate)),
     }

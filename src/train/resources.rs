@@ -49,8 +49,13 @@ impl Resources {
         };
         let (valid, test) = (held_out(valid)?, held_out(test)?);
         let vocabulary = vocabulary(&tokenizers);
-        let batching = Batching { size: config.train.batch_size, kind: config.train.batch_type };
+        let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
         Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, batching, seed: config.seed })
+    }
+
+    /// Batches of another size from here on.
+    pub(super) fn set_batch_size(&mut self, size: usize) {
+        self.batching.size = size;
     }
 
     /// The batches of an epoch.

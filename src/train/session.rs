@@ -16,6 +16,7 @@ use crate::objective::EmbeddingDistance;
 use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
 use crate::params::ParamSet;
 
+use super::batch_size;
 use super::distance;
 use super::finished::Finished;
 use super::phases;
@@ -95,8 +96,8 @@ impl Session {
     /// Bad data, a bad tokenizer, a full disk; on resume also: no whole checkpoint, one that does not fit, data or
     /// tokenizer changed since.
     pub fn open(job: Job) -> Result<Opened> {
-        let Job { config, folder, mut sinks, open_files, signals, threads, command, resume } = job;
-        let device = super::machine::device(&config.device)?;
+        let Job { mut config, folder, mut sinks, open_files, signals, threads, command, resume } = job;
+        let device = super::machine::device(&config.device, config.train.precision)?;
         let limits = Limits::new(&config, signals);
         let store = Store::at(folder.root());
         // Looked for before the data is read: its absence should be known within a second.
@@ -113,8 +114,9 @@ impl Session {
 
         let cache = resources::cache_dir(&config, folder.root());
         let mut note = |text: String| sinks.emit(&Event::Note(text));
-        let resources = Resources::load(&config, checkpoint.as_ref().map(|_| folder.root()), &cache, &mut note)?;
+        let mut resources = Resources::load(&config, checkpoint.as_ref().map(|_| folder.root()), &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
+        batch_size::settle(&mut config, &mut resources, model.as_ref(), &mut note)?;
         let distance = distance::prepare(&config, &resources, model.params(), &mut note)?;
         let in_force = config.in_force(checkpoint.as_ref().map_or(0, |found| found.step));
         let params = phases::trained_params(model.params(), in_force.trainable);

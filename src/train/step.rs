@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::batch::Batch;
 use crate::model::{Forward, Model};
 use crate::objective::{self, DistanceContext, DistanceStats, EmbeddingDistance};
-use crate::ops::{self, LinearInput};
+use crate::ops::{self, LinearInput, Losses};
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 use crate::params::ParamSet;
 
@@ -80,18 +80,26 @@ impl Stepper<'_> {
         let mut stats = UpdateStats::default();
         let mut inputs = Vec::new();
         let wanted = self.optimizer.needs_inputs(context.step).then_some(&mut inputs);
-        let Some(gradients) = forward.run(&mut stats, wanted)? else { return Ok(Update::Done(stats)) };
+        let mut losses = Vec::new();
+        let Some(gradients) = forward.run(&mut stats, &mut losses, wanted)? else { return Ok(Update::Done(stats)) };
+        // On a GPU the host waits here, once an update: everything before was only asked for.
         stats.grad_norm = match optim::global_norm(params, &gradients) {
             Err(optim::Error::NonFinite { parameter }) => return Ok(Update::NonFinite { parameter }),
             norm => norm?,
         };
+        for losses in losses {
+            let [loss, nll] = losses.sums()?;
+            stats.loss += loss;
+            stats.nll += nll;
+        }
         let mut factor = 1.0;
         if let Some(max_norm) = self.clip_norm {
             factor = optim::clip(&gradients, stats.grad_norm, max_norm)?;
             stats.clipped = factor < 1.0;
         }
         let again = || {
-            let gradients = forward.run(&mut UpdateStats::default(), None).map_err(candle_core::Error::wrap)?;
+            let gradients =
+                forward.run(&mut UpdateStats::default(), &mut Vec::new(), None).map_err(candle_core::Error::wrap)?;
             let Some(gradients) = gradients else { candle_core::bail!("no batch to compute gradients on") };
             gradients.scale(factor)?;
             Ok(gradients)
@@ -116,8 +124,14 @@ struct ForwardAndBackward<'a> {
 }
 
 impl ForwardAndBackward<'_> {
-    /// Adds to `stats`; fills `inputs`, if wanted, with those of the last micro-batch. `None` without batches.
-    fn run(&self, stats: &mut UpdateStats, inputs: Option<&mut Vec<LinearInput>>) -> Result<Option<Gradients>> {
+    /// Adds to `stats` and `losses`; fills `inputs`, if wanted, with those of the last micro-batch. `None` without
+    /// batches.
+    fn run(
+        &self,
+        stats: &mut UpdateStats,
+        losses: &mut Vec<Losses>,
+        inputs: Option<&mut Vec<LinearInput>>,
+    ) -> Result<Option<Gradients>> {
         let tokens: usize = self.micro_batches.iter().map(|batch| batch.target.tokens()).sum();
         stats.tokens = tokens as u64;
         if let Some(distance) = self.distance.filter(|distance| distance.alone) {
@@ -129,8 +143,7 @@ impl ForwardAndBackward<'_> {
             let forward = Forward::train(self.seed, micro_batch);
             let (loss, tape) =
                 ops::record(|| objective::loss(self.model, batch, &forward, self.label_smoothing, tokens))?;
-            stats.loss += loss.loss_sum;
-            stats.nll += loss.nll_sum;
+            losses.push(loss.losses);
             stats.source_tokens += batch.source.tokens() as u64;
             if inputs.is_some() {
                 last_inputs = tape.linear_inputs();

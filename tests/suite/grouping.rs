@@ -44,7 +44,8 @@ const LENGTHS: &[(usize, usize)] = &[(5, 3), (1, 1), (17, 9), (2, 12), (9, 1), (
 /// Σ loss over tokens and the gradients, by the tape of a training step.
 fn step(model: &dyn Model, pairs: &[[Vec<u32>; 2]]) -> anyhow::Result<(f64, Gradients)> {
     let (loss, tape) = ops::record(|| objective::loss(model, &batch(pairs), &Forward::train(1, 0), 0.1, 1))?;
-    Ok((loss.loss_sum, Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?))
+    let [sum, _] = loss.losses.sums()?;
+    Ok((sum, Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?))
 }
 
 fn list(tensor: &Tensor) -> Result<Vec<f64>> {

@@ -1,6 +1,6 @@
 //! How far a table is from collapse: effective rank and mean cosine of its rows.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::{dot, matmul, values, with_real, Mat, MatMut, Real, Store, Threads};
@@ -20,10 +20,10 @@ pub struct TableHealth {
 /// Measures a `[V, d]` table on the CPU: V·d² multiply-adds.
 ///
 /// # Errors
-/// When it is not contiguous, neither f32 nor f64, or on another device.
+/// When it is not contiguous, or neither f32 nor f64.
 pub fn table_health(table: &Param) -> Result<TableHealth> {
-    let (values, frozen): (&Tensor, _) = (table.var.as_tensor(), table.frozen_row);
-    with_real!(values, T => health::<T>(values, frozen))
+    let (values, frozen) = (table.var.to_device(&Device::Cpu)?, table.frozen_row);
+    with_real!(values, T => health::<T>(&values, frozen))
 }
 
 fn health<T: Real>(table: &Tensor, frozen: Option<usize>) -> Result<TableHealth> {

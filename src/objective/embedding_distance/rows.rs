@@ -1,13 +1,13 @@
 //! Rows of a table: taken out of its values, added to its gradient in place.
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
 
 use crate::ops::{values, Real};
 
-/// Rows `ids` of a contiguous `[V, d]` tensor on the CPU, end to end.
+/// Rows `ids` of a contiguous `[V, d]` tensor, end to end; the host copies a table that is on a GPU.
 pub(super) fn gather<T: Real>(table: &Tensor, ids: &[u32]) -> Result<Vec<T>> {
-    let width = table.dim(1)?;
-    let all = values::<T>(table)?;
+    let (width, table) = (table.dim(1)?, table.to_device(&Device::Cpu)?);
+    let all = values::<T>(&table)?;
     let mut rows = Vec::with_capacity(ids.len() * width);
     for &id in ids {
         rows.extend_from_slice(&all[id as usize * width..][..width]);
@@ -16,7 +16,7 @@ pub(super) fn gather<T: Real>(table: &Tensor, ids: &[u32]) -> Result<Vec<T>> {
 }
 
 /// Adds `factor` × `rows` to the rows `ids` of a gradient, in place and in order; ids may repeat. The frozen row is left
-/// alone.
+/// alone. On the host, also for a gradient on a GPU.
 pub(super) fn add_rows<T: Real>(
     gradient: &Tensor,
     ids: &[u32],
@@ -24,7 +24,13 @@ pub(super) fn add_rows<T: Real>(
     factor: f64,
     frozen_row: Option<usize>,
 ) -> Result<()> {
-    gradient.inplace_op1(&AddRows { ids, rows, factor: T::from_f64(factor), frozen_row })
+    let op = AddRows { ids, rows, factor: T::from_f64(factor), frozen_row };
+    if gradient.device().is_cpu() {
+        return gradient.inplace_op1(&op);
+    }
+    let host = gradient.to_device(&Device::Cpu)?;
+    host.inplace_op1(&op)?;
+    gradient.slice_set(&host.to_device(gradient.device())?, 0, 0)
 }
 
 struct AddRows<'a, T> {

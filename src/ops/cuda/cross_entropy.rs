@@ -1,0 +1,180 @@
+//! The output projection on the GPU, in blocks of rows whose logits exist at the same time.
+
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::{CudaStorage, DType, Result, Tensor};
+
+use super::columns;
+use super::columns::{column_sums, device_of};
+use super::launch::{args, launch, Arg, Grid, Kernel, Module};
+use super::memory::{cast, Buffer, Memory, Upload};
+use super::product::{product, Mat, Store};
+
+/// Logits that exist at the same time: a quarter of a gigabyte.
+const LOGITS: usize = 1 << 26;
+/// Threads of a row.
+const THREADS: usize = 256;
+
+/// States `[n, width]`, table `[vocabulary, width]`, and bias of a projection.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Projected {
+    pub(in crate::ops) n: usize,
+    pub(in crate::ops) width: usize,
+    pub(in crate::ops) vocabulary: usize,
+    pub(in crate::ops) masked: Option<usize>,
+}
+
+/// Losses of rows, and gradients.
+pub(in crate::ops) struct Outcome {
+    /// `scale`·Σ ℓ, a scalar.
+    pub(in crate::ops) loss: CudaStorage,
+    /// Σ of smoothed losses and of negative log-likelihoods, f64.
+    pub(in crate::ops) sums: Tensor,
+    /// Of each row, f32.
+    pub(in crate::ops) nlls: Tensor,
+    /// Of states, table and bias, as they are wanted.
+    pub(in crate::ops) gradients: [Option<Tensor>; 3],
+}
+
+impl Projected {
+    fn rows(&self) -> usize {
+        (LOGITS / self.vocabulary.max(1)).clamp(1, self.n.max(1))
+    }
+
+    fn masked_arg(&self) -> Arg {
+        Arg::Int(self.masked.map_or(-1, |id| id as i32))
+    }
+
+    /// Σ ℓ, and `scale` times its gradients.
+    #[expect(clippy::too_many_arguments, reason = "what the operation has")]
+    pub(in crate::ops) fn losses(
+        &self,
+        device: &CudaDevice,
+        h: Memory,
+        table: Memory,
+        bias: Option<Memory>,
+        labels: &[u32],
+        (smoothing, scale): (f64, f64),
+        wants: [bool; 3],
+    ) -> Result<Outcome> {
+        let Projected { n, width, vocabulary, .. } = *self;
+        let [wants_h, wants_table, wants_bias] = wants;
+        let labels = Upload::new(device, labels)?;
+        let Arg::Pointer(first_label) = labels.arg() else { candle_core::bail!("labels without an address") };
+        let (table, _rounded) = cast(device, table, h.dtype)?;
+        let table = Mat::new(table, vocabulary, width);
+        let new = |wanted: bool, dtype, len| wanted.then(|| Buffer::new(device, dtype, len)).transpose();
+        let dh = new(wants_h, h.dtype, n * width)?;
+        let d_table = new(wants_table, DType::F32, vocabulary * width)?;
+        let mut d_bias: Option<Tensor> = None;
+        let (losses, nlls) = (Buffer::new(device, DType::F32, n)?, Buffer::new(device, DType::F32, n)?);
+        let rows = self.rows();
+        let logits = Buffer::new(device, DType::F32, rows * vocabulary)?;
+        let wanted = wants.contains(&true);
+        // in f32 the gradient takes the place of the logits
+        let dz = new(wanted && h.dtype != DType::F32, h.dtype, rows * vocabulary)?;
+        let dz_memory = wanted.then(|| dz.as_ref().map_or(logits.memory(), Buffer::memory));
+        for start in (0..n).step_by(rows) {
+            let rows = rows.min(n - start);
+            let states = Mat::new(h.part(start * width, rows * width), rows, width);
+            product(device, Mat::new(logits.memory(), rows, vocabulary), Store::Set, states, table.t())?;
+            let args = args![
+                dz_memory,
+                losses.memory().part(start, rows),
+                nlls.memory().part(start, rows),
+                logits.memory(),
+                bias,
+                Arg::Pointer(first_label + 4 * start as u64),
+                vocabulary,
+                self.masked_arg(),
+                smoothing,
+                scale
+            ];
+            let kernel = Kernel(Module::CrossEntropy, "cross_entropy", h.dtype);
+            launch(device, kernel, Grid::blocks(rows, 1, THREADS), &args)?;
+            let Some(dz) = dz_memory else { continue };
+            let dz_mat = Mat::new(dz, rows, vocabulary);
+            if let Some(dh) = &dh {
+                let target = Mat::new(dh.memory().part(start * width, rows * width), rows, width);
+                product(device, target, Store::Set, dz_mat, table)?;
+            }
+            if let Some(d_table) = &d_table {
+                let store = if start == 0 { Store::Set } else { Store::Add };
+                product(device, Mat::new(d_table.memory(), vocabulary, width), store, dz_mat.t(), states)?;
+            }
+            if wants_bias {
+                let sums = column_sums(device, dz, rows, vocabulary, vocabulary)?.tensor(vocabulary);
+                match &d_bias {
+                    None => d_bias = Some(sums),
+                    Some(d_bias) => columns::add_in_place(d_bias, &sums)?,
+                }
+            }
+        }
+        let (sums, loss) = (Buffer::new(device, DType::F64, 2)?, Buffer::new(device, DType::F32, 1)?);
+        for (i, (rows, scaled)) in [(&losses, Some(loss.memory())), (&nlls, None)].into_iter().enumerate() {
+            let args = args![sums.memory().part(i, 1), scaled, rows.memory(), Arg::Size(n as u64), scale];
+            launch(device, Kernel(Module::Elementwise, "total", DType::F32), Grid::blocks(1, 1, THREADS), &args)?;
+        }
+        Ok(Outcome {
+            loss: loss.storage(),
+            sums: sums.tensor(2),
+            nlls: nlls.tensor(n),
+            gradients: [
+                dh.map(|dh| dh.tensor((n, width))),
+                d_table.map(|d_table| d_table.tensor((vocabulary, width))),
+                d_bias,
+            ],
+        })
+    }
+
+    /// Log-probabilities of all ids: `[n, vocabulary]`, f32.
+    pub(in crate::ops) fn log_softmax(&self, h: &Tensor, table: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let Projected { n, vocabulary, .. } = *self;
+        let device = device_of(h)?;
+        let logits = Buffer::new(device, DType::F32, n * vocabulary)?;
+        self.logits(device, logits.memory(), Memory::of_tensor(h)?, Memory::of_tensor(table)?, n)?;
+        let bias = bias.map(Memory::of_tensor).transpose()?;
+        let args = args![logits.memory(), bias, vocabulary, self.masked_arg()];
+        let kernel = Kernel(Module::CrossEntropy, "log_softmax", DType::F32);
+        launch(device, kernel, Grid::blocks(n, 1, THREADS), &args)?;
+        Ok(logits.tensor((n, vocabulary)))
+    }
+
+    /// The `k` most probable ids of each row with their log-probabilities.
+    pub(in crate::ops) fn top(
+        &self,
+        h: &Tensor,
+        table: &Tensor,
+        bias: Option<&Tensor>,
+        k: usize,
+    ) -> Result<Vec<Vec<(u32, f64)>>> {
+        let Projected { n, width, vocabulary, .. } = *self;
+        let device = device_of(h)?;
+        let (h, table) = (Memory::of_tensor(h)?, Memory::of_tensor(table)?);
+        let bias = bias.map(Memory::of_tensor).transpose()?;
+        let k = k.min(vocabulary);
+        let (ids, values) = (Buffer::new(device, DType::U32, n * k)?, Buffer::new(device, DType::F32, n * k)?);
+        let rows = self.rows();
+        let logits = Buffer::new(device, DType::F32, rows * vocabulary)?;
+        for start in (0..n).step_by(rows) {
+            let rows = rows.min(n - start);
+            self.logits(device, logits.memory(), h.part(start * width, rows * width), table, rows)?;
+            let (ids, values) = (ids.memory().part(start * k, rows * k), values.memory().part(start * k, rows * k));
+            let args = args![ids, values, logits.memory(), bias, vocabulary, self.masked_arg(), k];
+            let kernel = Kernel(Module::CrossEntropy, "top", DType::F32);
+            launch(device, kernel, Grid::blocks(rows, 1, THREADS), &args)?;
+        }
+        let (ids, values) = (ids.tensor((n, k)).to_vec2::<u32>()?, values.tensor((n, k)).to_vec2::<f32>()?);
+        let row = |(ids, values): (Vec<u32>, Vec<f32>)| {
+            let found = ids.into_iter().zip(values).filter(|(_, value)| *value > f32::NEG_INFINITY);
+            found.map(|(id, value)| (id, f64::from(value))).collect()
+        };
+        Ok(ids.into_iter().zip(values).map(row).collect())
+    }
+
+    fn logits(&self, device: &CudaDevice, logits: Memory, h: Memory, table: Memory, rows: usize) -> Result<()> {
+        let (table, _rounded) = cast(device, table, h.dtype)?;
+        let states = Mat::new(h, rows, self.width);
+        let table = Mat::new(table, self.vocabulary, self.width).t();
+        product(device, Mat::new(logits, rows, self.vocabulary), Store::Set, states, table)
+    }
+}

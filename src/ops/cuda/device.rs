@@ -1,0 +1,67 @@
+//! A GPU made ready for training.
+
+use candle_core::cuda_backend::cudarc::driver::{result, sys};
+use candle_core::cuda_backend::{CudaDevice, DeviceId};
+use candle_core::{bail, Device, Error, Result};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::ops::Precision;
+
+/// What was chosen for each device that is open.
+static PRECISION: Mutex<Option<HashMap<DeviceId, Precision>>> = Mutex::new(None);
+
+/// GPU `index`, on a stream of its own, keeping the memory that one step frees for the next one. All tensors on it take
+/// part in products of this precision.
+///
+/// # Errors
+/// No such GPU, a driver that is older than the program.
+#[expect(unsafe_code, reason = "settings of candle and of the driver that only one stream makes safe")]
+pub(crate) fn open(index: usize, precision: Precision) -> Result<Device> {
+    // not `new_cuda`: its stream is another one in each thread, and nothing would order them
+    let device = Device::new_cuda_with_stream(index)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: there is one stream, which orders all uses of a tensor.
+    unsafe { cuda.disable_event_tracking() };
+    let mut keep = u64::MAX;
+    // SAFETY: the device exists, the attribute is a u64; the pool lives as long as the device.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(cuda.cuda_stream().context().cu_device());
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        let set = pool
+            .and_then(|pool| result::mem_pool::set_attribute(pool, threshold, std::ptr::from_mut(&mut keep).cast()));
+        if let Err(error) = set {
+            bail!("GPU {index}: its memory pool cannot be set up: {error}");
+        }
+    }
+    let mut chosen = PRECISION.lock().unwrap_or_else(PoisonError::into_inner);
+    chosen.get_or_insert_default().insert(cuda.id(), precision);
+    Ok(device)
+}
+
+/// What [`open`] was told.
+pub(super) fn precision(device: &CudaDevice) -> Precision {
+    let chosen = PRECISION.lock().unwrap_or_else(PoisonError::into_inner);
+    chosen.as_ref().and_then(|chosen| chosen.get(&device.id()).copied()).unwrap_or(Precision::F32)
+}
+
+/// Its name as the driver gives it, and its memory in bytes.
+///
+/// # Errors
+/// Those of the driver.
+pub(crate) fn describe(device: &Device) -> Result<(String, u64)> {
+    let context = device.as_cuda_device()?.cuda_stream();
+    let context = context.context();
+    context.bind_to_thread().map_err(Error::wrap)?;
+    let (_free, all) = result::mem_get_info().map_err(Error::wrap)?;
+    Ok((context.name().map_err(Error::wrap)?, all as u64))
+}
+
+/// The precision it was opened with, as the config writes it.
+pub(crate) fn precision_name(device: &Device) -> Result<&'static str> {
+    Ok(match precision(device.as_cuda_device()?) {
+        Precision::F32 => "f32",
+        Precision::Tf32 => "tf32",
+        Precision::Bf16 => "bf16",
+    })
+}

@@ -1,0 +1,105 @@
+//! `embed` on the GPU.
+
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::{CudaStorage, DType, Result, Tensor};
+
+use super::columns::device_of;
+use super::device::precision;
+use super::launch::{args, launch, Arg, Grid, Kernel, Module};
+use super::memory::{Buffer, Memory, Upload};
+use super::uploads::counts;
+use crate::ops::{Dropout, Precision};
+
+/// Columns of a block of the backward pass.
+const COLUMNS: usize = 128;
+
+/// Rows of the table by id, scaled, with sinusoids where there are positions; in the type of activations.
+pub(in crate::ops) fn forward(
+    device: &CudaDevice,
+    table: Memory,
+    width: usize,
+    ids: &[u32],
+    positions: Option<&[usize]>,
+    scale: f64,
+    dropout: Option<Dropout>,
+) -> Result<CudaStorage> {
+    let dtype = if precision(device) == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+    let y = Buffer::new(device, dtype, ids.len() * width)?;
+    if ids.is_empty() {
+        return Ok(y.storage());
+    }
+    let (tokens, ids) = (ids.len(), Upload::new(device, ids)?);
+    let positions = positions.map(|p| Upload::new(device, &counts(p))).transpose()?;
+    let frequencies: Vec<f64> =
+        (0..width.div_ceil(2)).map(|i| 10_000f64.powf(-2.0 * i as f64 / width as f64)).collect();
+    let frequencies = Upload::new(device, &frequencies)?;
+    let position_arg = positions.as_ref().map_or(Arg::Pointer(0), Upload::arg);
+    let args = args![y.memory(), table, ids.arg(), position_arg, frequencies.arg(), tokens, width, scale; dropout];
+    launch(device, Kernel(Module::Embed, "embed_forward", dtype), Grid::elements(tokens * width), &args)?;
+    Ok(y.storage())
+}
+
+/// The gradient of a table `[rows, width]`.
+pub(in crate::ops) fn backward(
+    dy: &Tensor,
+    ids: &[u32],
+    [rows, width]: [usize; 2],
+    scale: f64,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let device = device_of(dy)?;
+    let table = Buffer::zeros(device, DType::F32, rows * width)?;
+    if !ids.is_empty() {
+        let Places { present, starts, tokens } = Places::of(ids, rows);
+        let distinct = present.len();
+        let (present, starts) = (Upload::new(device, &present)?, Upload::new(device, &starts)?);
+        let (tokens, dy) = (Upload::new(device, &tokens)?, Memory::of_tensor(dy)?);
+        let args = args![table.memory(), dy, present.arg(), starts.arg(), tokens.arg(), width, scale; dropout];
+        let grid = Grid::blocks(distinct, width.div_ceil(COLUMNS), COLUMNS);
+        launch(device, Kernel(Module::Embed, "embed_backward", dy.dtype), grid, &args)?;
+    }
+    Ok(table.tensor((rows, width)))
+}
+
+/// Where each id that occurs does so.
+struct Places {
+    /// Ids, ascending.
+    present: Vec<u32>,
+    /// Borders of their places.
+    starts: Vec<i32>,
+    /// Tokens, ascending for each id.
+    tokens: Vec<i32>,
+}
+
+impl Places {
+    fn of(ids: &[u32], rows: usize) -> Self {
+        let mut next = vec![0i32; rows];
+        ids.iter().for_each(|&id| next[id as usize] += 1);
+        let (mut present, mut starts, mut sum) = (Vec::new(), vec![0], 0);
+        for (id, next) in next.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
+            present.push(id as u32);
+            sum += *next;
+            *next = sum - *next;
+            starts.push(sum);
+        }
+        let mut tokens = vec![0i32; ids.len()];
+        for (token, &id) in ids.iter().enumerate() {
+            let place = &mut next[id as usize];
+            tokens[*place as usize] = token as i32;
+            *place += 1;
+        }
+        Places { present, starts, tokens }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_listed_by_id_in_the_order_of_tokens() {
+        let Places { present, starts, tokens } = Places::of(&[5, 2, 5, 0, 2, 5], 7);
+        assert_eq!((present, starts), (vec![0, 2, 5], vec![0, 1, 3, 6]));
+        assert_eq!(tokens, [3, 1, 4, 0, 2, 5]);
+    }
+}

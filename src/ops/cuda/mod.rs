@@ -1,0 +1,38 @@
+//! The operations on an NVIDIA GPU: kernels in `*.cu` beside the code that launches them, products by cuBLAS.
+//!
+//! | | number type |
+//! |---|---|
+//! | parameters, their gradients, optimizer state | f32 |
+//! | activations and their gradients | f32, or bf16 with [`Precision::Bf16`] |
+//! | sums, softmax, means and deviations, recurrent gates saved for backward, logits | f32 |
+//!
+//! Weights are rounded to the activations' type where a product reads them. There are no atomics and the order of every
+//! sum is fixed, so the same work gives the same bits on the same GPU. Everything runs on one stream, so memory that is
+//! freed can be taken by the next operation at once, and candle's event tracking is off.
+
+mod attention;
+pub(super) mod attentional;
+mod columns;
+mod cross_entropy;
+mod decode;
+mod device;
+pub(super) mod embed;
+mod launch;
+pub(super) mod linear;
+mod memory;
+mod norm;
+mod optimizer;
+mod product;
+pub(super) mod recurrent;
+pub(super) mod recurrent_step;
+mod uploads;
+
+pub(crate) use device::{describe, open, precision_name};
+pub(crate) use optimizer::{scale, squares, step};
+
+pub(super) use attention::Sides;
+pub(super) use columns::{add, add_in_place, concatenate, cut, device_of, join, part, uncut};
+pub(super) use cross_entropy::Projected;
+pub(super) use decode::{history, memory as attend_memory};
+pub(super) use memory::Memory;
+pub(super) use norm::{add_dropped, drop_out, Rows};
