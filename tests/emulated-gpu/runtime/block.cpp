@@ -39,9 +39,18 @@ struct Thread {
     Request request;
 };
 
+// what a warp's lanes do, as bits
+struct Warp {
+    unsigned exist, done, waiting;
+    // the mask of those that wait, if all have the same
+    unsigned mask;
+    bool mixed;
+};
+
 enum class Order { Forward, Reverse, Random };
 
 Thread threads[kMost];
+Warp warps[kMost / kWarp];
 uint64_t ready[kMost / 64];
 unsigned count, live, waiting, current;
 unsigned free_stacks[kMost];
@@ -207,15 +216,13 @@ void release_barrier() {
 
 // Ends the operation of a group of lanes if all that live are there.
 void try_warp(unsigned first_thread, unsigned mask) {
-    unsigned present = 0;
+    Warp& warp = warps[first_thread / kWarp];
+    // a lane that has ended, or that the block does not have, takes no part
+    const unsigned present = mask & warp.exist & ~warp.done;
+    if (present & ~warp.waiting) return;
     const Request* one = nullptr;
-    for (unsigned l = 0; l < kWarp; l++) {
-        if (!(mask >> l & 1)) continue;
-        unsigned t = first_thread + l;
-        // a lane that has ended, or that the block does not have, takes no part
-        if (t >= count || threads[t].state == State::Done) continue;
-        if (threads[t].state != State::InWarp) return;
-        const Request& request = threads[t].request;
+    for (unsigned rest = present; rest; rest &= rest - 1) {
+        const Request& request = threads[first_thread + __builtin_ctz(rest)].request;
         // it may be with others first
         if (request.mask != mask) return;
         if (!one) one = &request;
@@ -224,7 +231,6 @@ void try_warp(unsigned first_thread, unsigned mask) {
             emulated_gpu_fail("kernel %s: lanes of one warp meet in different operations, %s:%d and %s:%d",
                               launch->kernel->name, one->file, one->line, request.file, request.line);
         }
-        present |= 1u << l;
     }
     if (!one) return;
     WarpKind kind = one->kind;
@@ -276,6 +282,8 @@ void try_warp(unsigned first_thread, unsigned mask) {
         threads[first_thread + l].state = State::Ready;
         set_ready(first_thread + l);
     }
+    warp.waiting &= ~present;
+    if (!warp.waiting) warp.mixed = false;
 }
 
 // A thread has ended: what others wait for may be complete now.
@@ -284,10 +292,13 @@ void ended() {
     clear_ready(current);
     live--;
     if (waiting > 0 && waiting == live) release_barrier();
-    unsigned first = current / kWarp * kWarp;
-    for (unsigned l = 0; l < kWarp && first + l < count; l++) {
-        const Thread& thread = threads[first + l];
-        if (thread.state == State::InWarp && thread.request.mask >> (current % kWarp) & 1) try_warp(first, thread.request.mask);
+    const unsigned first = current / kWarp * kWarp;
+    Warp& warp = warps[first / kWarp];
+    warp.done |= 1u << (current % kWarp);
+    for (unsigned rest = warp.waiting; rest; rest &= rest - 1) {
+        const Thread& thread = threads[first + __builtin_ctz(rest)];
+        if (thread.state == State::InWarp && thread.request.mask >> (current % kWarp) & 1)
+            try_warp(first, thread.request.mask);
     }
 }
 
@@ -321,6 +332,10 @@ void run_block() {
         threads[i].state = State::Fresh;
         set_ready(i);
     }
+    for (unsigned w = 0; w * kWarp < count; w++) {
+        const unsigned lanes = count - w * kWarp;
+        warps[w] = {lanes >= kWarp ? ~0u : (1u << lanes) - 1, 0, 0, 0, false};
+    }
     shared_begin(launch->dynamic_shared, launch->shared_limit);
     check_block_begin();
     free_stack_count = kMost;
@@ -349,16 +364,21 @@ uint64_t warp_exchange(WarpKind kind, unsigned bytes, unsigned mask, uint64_t va
     thread.request = {kind, bytes, mask, source, value, 0, file, line};
     thread.state = State::InWarp;
     clear_ready(current);
+    Warp& warp = warps[first / kWarp];
+    if (!warp.waiting)
+        warp.mask = mask;
+    else if (warp.mask != mask)
+        warp.mixed = true;
     // two lanes that wait for each other must wait in the same operation
-    for (unsigned l = 0; l < kWarp && first + l < count; l++) {
-        const Thread& other = threads[first + l];
-        if (other.state == State::InWarp && other.request.mask != mask && (other.request.mask >> me & 1) &&
-            (mask >> l & 1)) {
+    for (unsigned rest = warp.mixed ? warp.waiting & mask : 0; rest; rest &= rest - 1) {
+        const Thread& other = threads[first + __builtin_ctz(rest)];
+        if (other.request.mask != mask && (other.request.mask >> me & 1)) {
             describe(stderr);
             emulated_gpu_fail("%s: lanes wait for each other with different masks, %08x and %08x, %s:%d", where(), mask,
                               other.request.mask, file, line);
         }
     }
+    warp.waiting |= 1u << me;
     try_warp(first, mask);
     if (thread.state == State::InWarp) leave(next_thread());
     return thread.request.result;

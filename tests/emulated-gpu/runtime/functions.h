@@ -10,21 +10,21 @@
 #include "interface.h"
 
 // min and max of two numbers of any types, with CUDA's rules: floats by fmin, int and unsigned meet as unsigned
-template <typename A, typename B,
-          typename = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>>
-constexpr std::common_type_t<A, B> min(A a, B b) {
-    using T = std::common_type_t<A, B>;
+template <typename T>
+constexpr bool is_number = std::is_arithmetic_v<T> || (std::is_enum_v<T> && std::is_convertible_v<T, int>);
+template <typename A, typename B, typename = std::enable_if_t<is_number<A> && is_number<B>>>
+constexpr auto min(A a, B b) {
+    using T = decltype(true ? +a : +b);
     if constexpr (std::is_floating_point_v<T>)
-        return std::fmin(T(a), T(b));
+        return T(std::fmin(T(a), T(b)));
     else
         return T(a) < T(b) ? T(a) : T(b);
 }
-template <typename A, typename B,
-          typename = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>>
-constexpr std::common_type_t<A, B> max(A a, B b) {
-    using T = std::common_type_t<A, B>;
+template <typename A, typename B, typename = std::enable_if_t<is_number<A> && is_number<B>>>
+constexpr auto max(A a, B b) {
+    using T = decltype(true ? +a : +b);
     if constexpr (std::is_floating_point_v<T>)
-        return std::fmax(T(a), T(b));
+        return T(std::fmax(T(a), T(b)));
     else
         return T(a) > T(b) ? T(a) : T(b);
 }
