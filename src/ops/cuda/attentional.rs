@@ -34,7 +34,7 @@ pub(super) struct Weights {
 impl Weights {
     pub(super) fn of(device: &CudaDevice, flat: Memory, widths: Widths, gates: usize, dtype: DType) -> Result<Self> {
         let Widths { hidden: h, attention: a, context: e } = widths;
-        let width = gates * h;
+        let (width, flat) = (gates * h, flat.single()?);
         let lengths = [width * e, (width + a) * h, width, a];
         if flat.len != lengths.iter().sum::<usize>() {
             bail!("attentional: weights has {} values instead of {lengths:?}", flat.len);

@@ -58,7 +58,7 @@ impl Projected {
     ) -> Result<Outcome> {
         let Projected { n, width, vocabulary, .. } = *self;
         let [wants_h, wants_table, wants_bias] = wants;
-        let labels = Upload::new(device, labels)?;
+        let (labels, bias) = (Upload::new(device, labels)?, bias.map(Memory::single).transpose()?);
         let Arg::Pointer(first_label) = labels.arg() else { candle_core::bail!("labels without an address") };
         let (table, _rounded) = cast(device, table, h.dtype)?;
         let table = Mat::new(table, vocabulary, width);
@@ -132,7 +132,7 @@ impl Projected {
         let device = device_of(h)?;
         let logits = Buffer::new(device, DType::F32, n * vocabulary)?;
         self.logits(device, logits.memory(), Memory::of_tensor(h)?, Memory::of_tensor(table)?, n)?;
-        let bias = bias.map(Memory::of_tensor).transpose()?;
+        let bias = bias.map(|bias| Memory::of_tensor(bias)?.single()).transpose()?;
         let args = args![logits.memory(), bias, vocabulary, self.masked_arg()];
         let kernel = Kernel(Module::CrossEntropy, "log_softmax", DType::F32);
         launch(device, kernel, Grid::blocks(n, 1, THREADS), &args)?;
@@ -150,7 +150,7 @@ impl Projected {
         let Projected { n, width, vocabulary, .. } = *self;
         let device = device_of(h)?;
         let (h, table) = (Memory::of_tensor(h)?, Memory::of_tensor(table)?);
-        let bias = bias.map(Memory::of_tensor).transpose()?;
+        let bias = bias.map(|bias| Memory::of_tensor(bias)?.single()).transpose()?;
         let k = k.min(vocabulary);
         let (ids, values) = (Buffer::new(device, DType::U32, n * k)?, Buffer::new(device, DType::F32, n * k)?);
         let rows = self.rows();

@@ -7,13 +7,15 @@ use super::columns::device_of;
 use super::device::precision;
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Upload};
+use super::recurrent::gather;
 use super::uploads::counts;
 use crate::ops::{Dropout, Precision};
 
 /// Columns of a block of the backward pass.
 const COLUMNS: usize = 128;
 
-/// Rows of the table by id, scaled, with sinusoids where there are positions; in the type of activations.
+/// Rows of the table by id, scaled, with sinusoids where there are positions; in the type of activations. A "table" in
+/// bf16 is one of states: its rows as they are.
 pub(in crate::ops) fn forward(
     device: &CudaDevice,
     table: Memory,
@@ -23,6 +25,9 @@ pub(in crate::ops) fn forward(
     scale: f64,
     dropout: Option<Dropout>,
 ) -> Result<CudaStorage> {
+    if table.dtype != DType::F32 {
+        return states(device, table, width, ids);
+    }
     let dtype = if precision(device) == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     let y = Buffer::new(device, dtype, ids.len() * width)?;
     if ids.is_empty() {
@@ -37,6 +42,16 @@ pub(in crate::ops) fn forward(
     let args = args![y.memory(), table, ids.arg(), position_arg, frequencies.arg(), tokens, width, scale; dropout];
     launch(device, Kernel(Module::Embed, "embed_forward", dtype), Grid::elements(tokens * width), &args)?;
     Ok(y.storage())
+}
+
+/// Rows of activations, as decoding chooses among states.
+fn states(device: &CudaDevice, from: Memory, width: usize, ids: &[u32]) -> Result<CudaStorage> {
+    let to = Buffer::new(device, from.dtype, ids.len() * width)?;
+    if !ids.is_empty() {
+        let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        gather(device, to.memory(), (from, width), None, &Upload::new(device, &index)?, [ids.len(), width])?;
+    }
+    Ok(to.storage())
 }
 
 /// The gradient of a table `[rows, width]`.

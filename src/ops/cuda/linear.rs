@@ -45,6 +45,7 @@ impl Shape {
     ) -> Result<(CudaStorage, Option<Tensor>)> {
         let Shape { n, inner, outer, activation, dropout } = *self;
         let (weight, _rounded) = cast(device, weight, x.dtype)?;
+        let bias = bias.map(Memory::single).transpose()?;
         let y = Buffer::new(device, x.dtype, n * outer)?;
         let z = if self.needs_no_z() { None } else { Some(Buffer::new(device, x.dtype, n * outer)?) };
         let target = Mat::new(y.memory(), n, outer);

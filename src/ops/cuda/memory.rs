@@ -44,6 +44,14 @@ impl Memory {
         }
     }
 
+    /// Itself if it holds f32, as kernels take parameters.
+    pub(super) fn single(self) -> Result<Self> {
+        match self.dtype {
+            DType::F32 => Ok(self),
+            other => bail!("parameters on the GPU are f32, not {other:?}"),
+        }
+    }
+
     /// `len` numbers from the `start`-th on.
     pub(super) fn part(self, start: usize, len: usize) -> Self {
         debug_assert!(start + len <= self.len);

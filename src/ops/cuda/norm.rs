@@ -32,7 +32,7 @@ impl Rows {
         f: Option<Memory>,
         gain_shift: Memory,
     ) -> Result<(CudaStorage, Tensor)> {
-        let n = x.len / self.width;
+        let (n, gain_shift) = (x.len / self.width, gain_shift.single()?);
         let y = Buffer::new(device, x.dtype, x.len)?;
         let saved = Buffer::new(device, DType::F32, 2 * n)?;
         let args = args![y.memory(), saved.memory(), x, f, gain_shift, n, self.width, self.eps; self.dropout];

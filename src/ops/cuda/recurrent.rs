@@ -102,6 +102,7 @@ fn weights(device: &CudaDevice, flat: Memory, width: usize, gates: usize, dtype:
     if h * gates != width || flat.len != width * (h + 1) {
         bail!("recurrent: {} weights do not fit projections of width {width} and {gates} gates", flat.len);
     }
+    let flat = flat.single()?;
     let (matrix, _rounded) = cast(device, flat.part(0, width * h), dtype)?;
     Ok(Weights { matrix, bias: flat.part(width * h, width), h, _rounded })
 }

@@ -109,7 +109,7 @@ fn own_tokens(device: &CudaDevice, rows: usize) -> Result<Upload<i32>> {
 /// See [`recurrent_step`](crate::ops::recurrent_step).
 pub(in crate::ops) fn plain(cell: Cell, x: &Tensor, weights: &Tensor, state: &Tensor) -> Result<Tensor> {
     let (device, (rows, width)) = (device_of(x)?, x.dims2()?);
-    let (h, flat, x) = (width / cell.gates(), Memory::of_tensor(weights)?, Memory::of_tensor(x)?);
+    let (h, flat, x) = (width / cell.gates(), Memory::of_tensor(weights)?.single()?, Memory::of_tensor(x)?);
     if flat.len != width * (h + 1) {
         bail!("recurrent: {} weights do not fit projections of width {width}", flat.len);
     }
