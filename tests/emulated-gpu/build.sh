@@ -124,11 +124,9 @@ for kind in plain checked; do
         compile "$out/objects/$kind-$s.o" "$here/runtime/$s.cpp" -fvisibility=hidden "${extra[@]}"
         runtime+=("$out/objects/$kind-$s.o")
     done
-    objects=objects_$kind[@]
+    if [ $kind = plain ]; then runtime+=("${objects_plain[@]}"); else runtime+=("${objects_checked[@]}"); fi
     library=$out/libemulated-kernels-$kind.so
-    if stale "$library" "${runtime[@]}" "${!objects}"; then
-        "$cxx" -shared -o "$library" "${runtime[@]}" "${!objects}"
-    fi
+    if stale "$library" "${runtime[@]}"; then "$cxx" -shared -o "$library" "${runtime[@]}"; fi
 done
 
 # ---- libraries: what is implemented, and for every other function of the header a stub that names itself
@@ -157,8 +155,8 @@ library() { # soname, header names..., -- sources...
     local needed=()
     if [ "$soname" != libcuda.so.1 ]; then
         echo "$soname { global: *; };" >"$out/objects/$soname.map"
-        script=(-Wl,--version-script="$out/objects/$soname.map")
-        needed=("$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN")
+        script=("-Wl,--version-script=$out/objects/$soname.map")
+        needed=("$out/libcuda.so.1" "-Wl,-rpath,\$ORIGIN")
     fi
     echo "$soname"
     "$cxx" -fPIC -w -x c -c "$out/objects/stubs.c" -o "$out/objects/stubs-$soname.o"
