@@ -63,8 +63,10 @@ compile_kernels() { # tag file header
     local tag=$1 file=$2 header=$3 stem dir
     stem=$(basename "$file" .cu)
     dir=$out/sources/$tag
+    local from=("$dir/$stem.cu" "$here"/runtime/*.h) f
+    for f in "$dir"/*.cuh; do [ -f "$f" ] && from+=("$f"); done
     local wrapper=$out/sources/$tag-$stem.wrapper.cpp
-    if stale "$wrapper" "$dir"/* "$here"/runtime/*.h "$here/build.sh"; then
+    if stale "$wrapper" "${from[@]}" "$here/build.sh"; then
         # extern "C" __global__ void NAME(, after the preprocessor has written out the macros
         local names
         names=$("$cxx" "${flags[@]}" "${toolkit[@]}" -w -E -P -x c++ -include "$here/runtime/$header" \
@@ -78,14 +80,15 @@ compile_kernels() { # tag file header
             for n in $names; do echo "#define $n ${tag}_${stem}_$n"; done
             echo "#include \"$dir/$stem.cu\""
             for n in $names; do echo "EMULATED_GPU_REGISTER(\"$tag/$stem.cu\", \"${n}\", $n)"; done
-        } >"$wrapper"
+        } >"$wrapper.new"
+        mv "$wrapper.new" "$wrapper"
     fi
     local kind object extra
     for kind in plain checked; do
         object=$out/objects/$kind-$tag-$stem.o
         extra=()
         [ $kind = checked ] && extra=(-DEMULATED_GPU_CHECKED -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -O1 -g1)
-        if stale "$object" "$wrapper" "$dir"/* "$here"/runtime/*.h; then
+        if stale "$object" "$wrapper" "${from[@]}"; then
             echo "g++ $tag/$stem.cu ($kind)"
             "$cxx" "${flags[@]}" -Wno-unused-variable -Wno-sign-compare -Wno-unknown-pragmas -Wno-unused-but-set-variable \
                 -Wno-unused-function "${toolkit[@]}" -fvisibility=hidden "${extra[@]}" -c "$wrapper" -o "$object.all"
@@ -121,11 +124,9 @@ for kind in plain checked; do
         compile "$out/objects/$kind-$s.o" "$here/runtime/$s.cpp" -fvisibility=hidden "${extra[@]}"
         runtime+=("$out/objects/$kind-$s.o")
     done
-    objects=objects_$kind[@]
+    if [ $kind = plain ]; then runtime+=("${objects_plain[@]}"); else runtime+=("${objects_checked[@]}"); fi
     library=$out/libemulated-kernels-$kind.so
-    if stale "$library" "${runtime[@]}" "${!objects}"; then
-        "$cxx" -shared -o "$library" "${runtime[@]}" "${!objects}"
-    fi
+    if stale "$library" "${runtime[@]}"; then "$cxx" -shared -o "$library" "${runtime[@]}"; fi
 done
 
 # ---- libraries: what is implemented, and for every other function of the header a stub that names itself
@@ -154,8 +155,8 @@ library() { # soname, header names..., -- sources...
     local needed=()
     if [ "$soname" != libcuda.so.1 ]; then
         echo "$soname { global: *; };" >"$out/objects/$soname.map"
-        script=(-Wl,--version-script="$out/objects/$soname.map")
-        needed=("$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN")
+        script=("-Wl,--version-script=$out/objects/$soname.map")
+        needed=("$out/libcuda.so.1" "-Wl,-rpath,\$ORIGIN")
     fi
     echo "$soname"
     "$cxx" -fPIC -w -x c -c "$out/objects/stubs.c" -o "$out/objects/stubs-$soname.o"

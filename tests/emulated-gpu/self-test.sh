@@ -22,7 +22,7 @@ failures=0
 refused() {
     local settings=$1 name=$2 expected=$3 output
     # a subshell, whose report of the abort is not wanted
-    if output=$( (env $settings "$test" "$name") 2>&1); then
+    if output=$( (env "$settings" "$test" "$name") 2>&1); then
         echo "NOT REFUSED: $name with $settings"
         failures=1
     elif ! grep -qE "$expected" <<<"$output"; then

@@ -2,14 +2,15 @@
 #include "gemm.h"
 
 #include <cstring>
-#include <type_traits>
 #include <vector>
 
 namespace gemm {
 namespace {
 
-// rows and columns of c that are kept in registers
-constexpr int kRows = 16, kColumns = 6;
+// What of c is kept in registers: two vectors of rows, six columns.
+constexpr int kColumns = 6, kVector = 32;
+template <typename Sum>
+constexpr int kRowsOf = 2 * kVector / int(sizeof(Sum));
 constexpr int64_t kDepth = 256, kPanel = 128;
 
 float from_bf16(uint16_t x) {
@@ -76,16 +77,30 @@ void pack(Sum* out, const Matrix& x, bool by_row, int64_t row, int64_t rows, int
 
 template <typename Sum>
 void tile(const Sum* __restrict__ a, const Sum* __restrict__ b, int64_t depths, Sum* __restrict__ out) {
-    Sum sums[kColumns][kRows] = {};
-    for (int64_t d = 0; d < depths; d++)
-        for (int j = 0; j < kColumns; j++)
-            for (int i = 0; i < kRows; i++) sums[j][i] += a[d * kRows + i] * b[d * kColumns + j];
-    memcpy(out, sums, sizeof sums);
+    typedef Sum Vector __attribute__((vector_size(kVector), aligned(sizeof(Sum))));
+    constexpr int lanes = kVector / int(sizeof(Sum));
+    Vector low[kColumns] = {}, high[kColumns] = {};
+    for (int64_t d = 0; d < depths; d++) {
+        const Vector first = *reinterpret_cast<const Vector*>(a), second = *reinterpret_cast<const Vector*>(a + lanes);
+#pragma GCC unroll 6
+        for (int j = 0; j < kColumns; j++) {
+            low[j] += first * b[j];
+            high[j] += second * b[j];
+        }
+        a += 2 * lanes;
+        b += kColumns;
+    }
+#pragma GCC unroll 6
+    for (int j = 0; j < kColumns; j++) {
+        *reinterpret_cast<Vector*>(out + j * 2 * lanes) = low[j];
+        *reinterpret_cast<Vector*>(out + j * 2 * lanes + lanes) = high[j];
+    }
 }
 
 template <typename Sum>
 void run(int64_t m, int64_t n, int64_t k, Sum alpha, const Matrix& a, const Matrix& b, Sum beta, void* c, Type c_type,
          int64_t c_leading) {
+    constexpr int kRows = kRowsOf<Sum>;
     // sums over all depths, for one panel of columns
     std::vector<Sum> sums, packed_a, packed_b;
     const int64_t rows = (m + kRows - 1) / kRows * kRows;

@@ -391,7 +391,7 @@ int block_barrier(Vote vote, int predicate, const char* file, int line) {
         barrier_file = file;
         barrier_line = line;
         barrier_vote = vote;
-    } else if (barrier_line != line || strcmp(barrier_file, file) || barrier_vote != vote) {
+    } else if (barrier_line != line || (barrier_file != file && strcmp(barrier_file, file)) || barrier_vote != vote) {
         describe(stderr);
         emulated_gpu_fail("%s: reaches __syncthreads at %s:%d, others of its block wait at %s:%d", where(), file, line,
                           barrier_file, barrier_line);

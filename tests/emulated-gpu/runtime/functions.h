@@ -39,9 +39,25 @@ To bits(From from) {
 }
 inline float reciprocal_root(float x) { return 1.0f / sqrtf(x); }
 inline double reciprocal_root(double x) { return 1.0 / sqrt(x); }
+// of x half turns; exact where the result is 0, 1 or -1
+inline double sine_of_half_turns(double x) {
+    x = fmod(x, 2.0);
+    const double quarter = nearbyint(x * 2.0), rest = (x - quarter / 2.0) * M_PI;
+    switch (int(quarter) & 3) {
+        case 0: return sin(rest);
+        case 1: return cos(rest);
+        case 2: return -sin(rest);
+        default: return -cos(rest);
+    }
+}
+inline double cosine_of_half_turns(double x) { return sine_of_half_turns(fmod(fabs(x), 2.0) + 0.5); }
 }  // namespace emulate
 
-// some C libraries declare these two
+// newer C libraries declare these
+#define sinpif(x) float(emulate::sine_of_half_turns(double(float(x))))
+#define cospif(x) float(emulate::cosine_of_half_turns(double(float(x))))
+#define sinpi(x) emulate::sine_of_half_turns(double(x))
+#define cospi(x) emulate::cosine_of_half_turns(double(x))
 #define rsqrtf(x) emulate::reciprocal_root(float(x))
 #define rsqrt(x) emulate::reciprocal_root(double(x))
 
