@@ -99,6 +99,8 @@ def options():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--warmup", type=int, default=3, help="steps before the first measured one")
     parser.add_argument("--compile", action="store_true", help="torch.compile of forward and loss")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32", help="bf16: autocast")
     return parser.parse_args()
 
 
@@ -106,12 +108,17 @@ def main():
     o = options()
     torch.set_num_threads(o.threads)
     torch.manual_seed(0)
-    net = (Transformer if o.model == "transformer" else Gru)(o).train()
+    device = torch.device(o.device)
+    if o.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    net = (Transformer if o.model == "transformer" else Gru)(o).to(device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
-    source, target, labels = (torch.randint(0, o.vocab, (o.batch, o.len)) for _ in range(3))
+    source, target, labels = (torch.randint(0, o.vocab, (o.batch, o.len)).to(device) for _ in range(3))
 
     def forward():
-        return F.cross_entropy(net(source, target).view(-1, o.vocab), labels.view(-1), label_smoothing=0.1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=o.precision == "bf16"):
+            logits = net(source, target)
+            return F.cross_entropy(logits.view(-1, o.vocab), labels.view(-1), label_smoothing=0.1)
 
     if o.compile:
         forward = torch.compile(forward)
@@ -123,7 +130,8 @@ def main():
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        return time.perf_counter() - start, loss.item()
+        loss = loss.item()  # on a GPU, waits for it
+        return time.perf_counter() - start, loss
 
     def say(**fields):
         print(json.dumps(fields), flush=True)

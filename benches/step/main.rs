@@ -5,6 +5,8 @@
 //! cargo bench --bench step -- --python PYTHON --compile                 beside torch eager and torch.compile
 //! cargo bench --bench step -- --python PYTHON --preset gru              reference | gru | base
 //! cargo bench --bench step -- --python PYTHON --len 128 --batch 16      any size of a preset can be changed
+//! cargo bench --features cuda --bench step -- --python PYTHON --compile --preset base --batch 400 \\
+//!     --device cuda --precision bf16                                    on a GPU, 25 600 target tokens
 //! cargo bench --bench step -- --other OLD_EXECUTABLE                    beside another build of this benchmark
 //! cargo bench --bench step -- --optimizers --batch 256                  what each optimizer's update costs
 //! benches/sweep.sh --python PYTHON                                      length 16…256, vocabulary 4k…64k
@@ -52,6 +54,12 @@ pub(crate) struct Args {
     /// Steps a candidate and round.
     #[arg(long, default_value_t = 3)]
     steps: usize,
+    /// cpu, cuda or cuda:N, for every candidate.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// f32, tf32 or bf16 (PyTorch: autocast), for every candidate.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16"])]
+    precision: String,
     /// Seconds to wait in all for a quiet machine, and to repeat disturbed rounds.
     #[arg(long, default_value_t = 300)]
     patience: u64,
@@ -80,7 +88,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let shape = args.shape.shape();
     match () {
-        () if args.serve => serve::serve(&shape, args.threads),
+        () if args.serve => serve::serve(&args, &shape),
         () if args.optimizers => optimizers::compare(&args, &shape),
         () => driver::drive(&args, &shape),
     }

@@ -34,7 +34,7 @@ struct Candidate {
 /// Prints a table: seconds of an update, those over Adam's as a share of forward + backward + Adam, state over Adam's.
 pub(crate) fn compare(args: &Args, shape: &Shape) -> Result<()> {
     train::set_threads(args.threads);
-    let model = serve::model(shape)?;
+    let model = serve::model(shape, &Device::Cpu)?;
     let batch = serve::batch(shape);
     let mut candidates = candidates();
     let mut gradient_seconds = Vec::new();

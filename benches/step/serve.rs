@@ -8,29 +8,35 @@ use candle_core::{DType, Device};
 use serde_json::json;
 
 use nmt_train::batch::{Batch, Sequences};
-use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, RnnConfig};
+use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, Precision, RnnConfig};
 use nmt_train::model::{self, Model, Vocabulary};
 use nmt_train::optim::{self, StepContext};
 use nmt_train::rng::{stream, Purpose};
 use nmt_train::train::{self, Stepper, Update};
 
 use crate::shape::{Kind, Shape};
+use crate::Args;
 
 /// Steps before the first measured one, as in the peer.
 const WARMUP: usize = 3;
 
-/// The model of this shape, with random weights.
-pub(crate) fn model(shape: &Shape) -> candle_core::Result<Box<dyn Model>> {
+/// The model of this shape on this device, with random weights.
+pub(crate) fn model(shape: &Shape, device: &Device) -> candle_core::Result<Box<dyn Model>> {
     let (size, pad) = (shape.vocab, shape.vocab as u32 - 1);
     let vocabulary = Vocabulary { source_size: size, target_size: size, source_pad: pad, target_pad: pad };
-    model::build(&config(shape), vocabulary, 1, DType::F32, &Device::Cpu)
+    model::build(&config(shape), vocabulary, 1, DType::F32, device)
 }
 
 /// Answers each line `N` on stdin with the times of N steps, until `quit` or the end.
-pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
-    train::set_threads(threads);
+pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
+    train::set_threads(args.threads);
     let base = train::peak_memory_bytes();
-    let model = model(shape)?;
+    let precision = match args.precision.as_str() {
+        "bf16" => Precision::Bf16,
+        "tf32" => Precision::Tf32,
+        _ => Precision::F32,
+    };
+    let model = model(shape, &train::device(&args.device, precision)?)?;
     let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32);
     let batch = [batch(shape)];
     let mut done = 0;
