@@ -31,7 +31,7 @@ pub(crate) fn serve(shape: &Shape, threads: usize) -> Result<()> {
     train::set_threads(threads);
     let base = train::peak_memory_bytes();
     let model = model(shape)?;
-    let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32);
+    let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32, &Device::Cpu);
     let batch = [batch(shape)];
     let mut done = 0;
     let mut steps = |count: usize| -> Result<(Vec<f64>, f64)> {
