@@ -34,7 +34,7 @@ impl Health {
             None => kept(3)?,
             Some((residual, counts)) => {
                 let (sum, count) = (wide(&(residual * counts)?)?.sum_all()?, wide(counts)?.sum_all()?);
-                count.gt(0.0)?.where_cond(&(sum / count)?, &kept(3)?)?
+                count.ne(&count.zeros_like()?)?.where_cond(&(sum / count)?, &kept(3)?)?
             }
         };
         let numbers = [

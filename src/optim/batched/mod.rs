@@ -11,18 +11,18 @@
 //! state back to its start, counters are sums on the device. Checkpoints are those of the host form: the same names and
 //! shapes, each loads the other's.
 //!
-//! Launches of an update, besides the rule's, with P matrices taken, S shapes of blocks: G and W gathered and W put back
-//! 3P (1 for a table that is alone of its shape), about 12·S for sizes, clip, decay and write, about 35 for health. A
-//! Transformer-base (6 + 6 layers, one shared table; P = 97, S = 2): 289 + 24 + 35 ≈ 350, of which the 96·3 copies move
-//! 0.35 GB each time they pass over all weights. The rules' own: see `muon`, `hessian2::white_batched`. These are counts
-//! from reading, not from a profiler.
+//! Launches of an update besides those of the rule, with P matrices taken in B batches: G and W gathered and W put back by
+//! a copy each, 3·P (a table that is alone of its shape is put back only), 42 + 17·B for sizes, clip, decay, write and
+//! health, and 2 for each frozen row. Transformer-base (6 + 6 layers, one shared table; P = 97, B = 2 with `hessian2`):
+//! 289 + 76 + 2, and 5 more for decay and buffers: about 370. Counted in the code, kernels and copies on the device, from
+//! what candle launches for each operation; not measured. The rules' own: `muon`, `hessian2::white_batched`.
 
 mod copy;
 mod health;
 mod muon;
 mod plan;
 
-use candle_core::{bail, Result, Tensor};
+use candle_core::{bail, DType, Result, Tensor};
 use std::collections::BTreeMap;
 
 use super::per_matrix::describe;
@@ -30,7 +30,7 @@ use super::{decays, Adam, AdamRule, Gradients, Optimizer, OptimizerState, StepCo
 use crate::params::{Param, ParamKind, ParamSet};
 use health::{Health, Outcome, FIELDS};
 pub(super) use muon::Muon;
-pub(super) use plan::{each, is_finite, select, squares, Batch, Plan, Taken};
+pub(super) use plan::{each, full, select, squares, Batch, Plan, Taken};
 
 /// How the gradients of all its matrices become their updates.
 pub(super) trait BatchRule: Send {
@@ -162,36 +162,37 @@ impl<R: BatchRule> Batched<R> {
         }
         let sums = updates.iter().zip(&gains).map(|(update, gain)| squares(update)? * gain.sqr()?);
         let size = plan.rms(&sums.collect::<Result<Vec<_>>>()?)?;
-        let none = size.zeros_like()?;
+        let none = &plan.zeros;
         let still = match (&failed, &idle) {
             (Some(failed), Some(idle)) => (failed + idle)?,
             (Some(one), None) | (None, Some(one)) => one.clone(),
             (None, None) => none.clone(),
         };
         // without an update there is nothing that may not be finite
-        let size = still.gt(0.0)?.where_cond(&none, &size)?;
-        let finite = is_finite(&size)?.to_dtype(plan.dtype)?;
+        let size = still.to_dtype(DType::U8)?.where_cond(none, &size)?;
+        let finite = plan.is_finite(&size)?.to_dtype(plan.dtype)?;
         let kept = match &failed {
             Some(failed) => (&finite * failed.affine(-1.0, 1.0)?)?,
             None => finite.clone(),
         };
-        let most = self.rule.trust().unwrap_or(f64::INFINITY);
         // τ/0 is infinite and τ/NaN is not looked at
-        let trust = (size.recip()? * most)?;
-        let trust = trust.lt(1.0)?.where_cond(&trust, &none.ones_like()?)?;
-        let moves = (finite.clone() * still.affine(-1.0, 1.0)?)?;
+        let most = self.rule.trust().unwrap_or(f64::INFINITY);
+        let (trust, one) = ((size.recip()? * most)?, plan.full(1.0)?);
+        let clips = trust.lt(&one)?;
+        let trust = clips.where_cond(&trust, &one)?;
+        let moves = (&finite * still.affine(-1.0, 1.0)?)?;
 
         let (rates, moves_of) = (plan.per_block(&trust)?, plan.per_block(&moves)?);
         let decays_of = plan.per_block(&finite)?;
-        let zero = Tensor::zeros((1, 1, 1), plan.dtype, &plan.device)?;
         let vars: Vec<Tensor> = params.iter().map(|param| param.var.as_detached_tensor()).collect();
         let mut weights = plan.gather(|taken| vars[taken.index].clone())?;
         for (b, (update, gain)) in updates.into_iter().zip(gains).enumerate() {
             // a table's kind carries no more than its being one here
             let kind = if plan.batches[b].table { ParamKind::Table { tied: false } } else { ParamKind::Matrix };
             let (lr, decay) = (context.rate(kind), if decays(kind) { self.weight_decay } else { 0.0 });
-            let update = select(&moves_of[b].gt(0.0)?, &update, &zero, &update)?;
-            let rate = (select(&moves_of[b].gt(0.0)?, &each(&gain)?, &zero, &each(&gain)?)? * each(&rates[b])?)?;
+            let gain = (gain * &rates[b])?;
+            let update = select(&moves_of[b], &update, &plan.zero, &update)?;
+            let rate = select(&moves_of[b], &each(&gain)?, &plan.zero, &each(&gain)?)?;
             let mut change = update.broadcast_mul(&(rate * lr)?)?;
             if decay > 0.0 {
                 change = (change + weights[b].broadcast_mul(&each(&(&decays_of[b] * (lr * decay))?)?)?)?;
@@ -205,10 +206,9 @@ impl<R: BatchRule> Batched<R> {
         }
         plan.scatter(&weights, params)?;
 
-        let moved = moves.gt(0.0)?;
         let outcome = Outcome {
-            rms: moved.where_cond(&(&size * &trust)?, &none)?,
-            clipped: (trust.lt(1.0)?.to_dtype(plan.dtype)? * &moves)?,
+            rms: moves.to_dtype(DType::U8)?.where_cond(&(&size * &trust)?, none)?,
+            clipped: (clips.to_dtype(plan.dtype)? * &moves)?,
             reset: kept.affine(-1.0, 1.0)?,
             residual,
         };

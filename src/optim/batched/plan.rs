@@ -19,8 +19,14 @@ pub(in crate::optim) struct Plan {
     param_of: Tensor,
     /// The blocks of each parameter, over all batches, filled up with the number behind the last block.
     blocks_of: Tensor,
-    /// 1 / elements of each parameter.
-    share: Tensor,
+    /// For each parameter: 1 / its elements, 1 / its blocks, 0, the largest finite number.
+    element: Tensor,
+    block: Tensor,
+    pub(in crate::optim) zeros: Tensor,
+    largest: Tensor,
+    /// 0 as `[1]`, and as `[1, 1, 1]` to be broadcast.
+    nothing: Tensor,
+    pub(in crate::optim) zero: Tensor,
 }
 
 /// A parameter of the rule.
@@ -102,11 +108,21 @@ impl Plan {
             blocks_of.extend(taken.blocks.iter().map(|&(batch, at)| (starts[batch] + at) as u32));
             blocks_of.extend(std::iter::repeat_n(start as u32, most - taken.blocks.len()));
         }
-        let share: Vec<f64> = taken.iter().map(|taken| 1.0 / (taken.rows * taken.columns) as f64).collect();
+        let each = |of: &dyn Fn(&Taken) -> f64| {
+            let numbers: Vec<f64> = taken.iter().map(of).collect();
+            Tensor::from_vec(numbers, taken.len(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        };
+        let largest = if dtype == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
+        let nothing = Tensor::zeros(1, dtype, device)?;
         Ok(Plan {
             param_of: Tensor::from_vec(param_of, start, device)?,
             blocks_of: Tensor::from_vec(blocks_of, taken.len() * most, device)?,
-            share: Tensor::from_vec(share, taken.len(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?,
+            element: each(&|taken| 1.0 / (taken.rows * taken.columns) as f64)?,
+            block: each(&|taken| 1.0 / taken.blocks.len() as f64)?,
+            zeros: each(&|_| 0.0)?,
+            largest: each(&|_| largest)?,
+            zero: nothing.reshape((1, 1, 1))?,
+            nothing,
             dtype,
             device: device.clone(),
             taken,
@@ -174,9 +190,8 @@ impl Plan {
 
     /// Sums over the blocks of each parameter; what is not finite stays with its own.
     pub(in crate::optim) fn per_param(&self, per_block: &[Tensor]) -> Result<Tensor> {
-        let zero = Tensor::zeros(1, self.dtype, &self.device)?;
         let mut all: Vec<&Tensor> = per_block.iter().collect();
-        all.push(&zero);
+        all.push(&self.nothing);
         let all = Tensor::cat(&all, 0)?;
         all.index_select(&self.blocks_of, 0)?.reshape((self.taken.len(), ()))?.sum(1)
     }
@@ -195,14 +210,22 @@ impl Plan {
 
     /// √(mean x²) of each parameter, from [`squares`] of its blocks.
     pub(in crate::optim) fn rms(&self, squares: &[Tensor]) -> Result<Tensor> {
-        (self.per_param(squares)? * &self.share)?.sqrt()
+        (self.per_param(squares)? * &self.element)?.sqrt()
     }
 
     /// The mean over the blocks of each parameter.
     pub(in crate::optim) fn mean(&self, per_block: &[Tensor]) -> Result<Tensor> {
-        let counts: Vec<f64> = self.taken.iter().map(|taken| taken.blocks.len() as f64).collect();
-        let counts = Tensor::from_vec(counts, self.taken.len(), &Device::Cpu)?.to_dtype(self.dtype)?;
-        self.per_param(per_block)? / counts.to_device(&self.device)?
+        self.per_param(per_block)? * &self.block
+    }
+
+    /// A number for each parameter; a fill on the device, where a comparison with a number would be a copy to it.
+    pub(in crate::optim) fn full(&self, value: f64) -> Result<Tensor> {
+        full(value, &self.zeros)
+    }
+
+    /// 1 where a number of each parameter is finite, as u8.
+    pub(in crate::optim) fn is_finite(&self, x: &Tensor) -> Result<Tensor> {
+        x.abs()?.le(&self.largest)
     }
 
     /// Batch and row of it, blocks below each other, of every frozen row.
@@ -232,16 +255,18 @@ pub(in crate::optim) fn each(x: &Tensor) -> Result<Tensor> {
     x.reshape((x.elem_count(), 1, 1))
 }
 
-/// `on` where the mask `[n]` of u8 is set, `off` elsewhere; both are broadcast to the shape of `of`.
+/// `on` where the mask `[n]` (0 or 1, of any type) is 1, `off` elsewhere; both are broadcast to the shape of `of`.
 pub(in crate::optim) fn select(mask: &Tensor, on: &Tensor, off: &Tensor, of: &Tensor) -> Result<Tensor> {
-    let mask = each(mask)?.broadcast_as(of.shape())?;
+    let mask = each(mask)?.to_dtype(DType::U8)?.broadcast_as(of.shape())?;
     mask.where_cond(&on.broadcast_as(of.shape())?, &off.broadcast_as(of.shape())?)
 }
 
-/// 1 where x is finite, as u8.
-pub(in crate::optim) fn is_finite(x: &Tensor) -> Result<Tensor> {
-    let largest = if x.dtype() == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
-    x.abs()?.le(largest)
+/// `value` in the shape and the type of `like`, f32 or f64.
+pub(in crate::optim) fn full(value: f64, like: &Tensor) -> Result<Tensor> {
+    match like.dtype() {
+        DType::F64 => Tensor::full(value, like.shape(), like.device()),
+        _ => Tensor::full(value as f32, like.shape(), like.device()),
+    }
 }
 
 #[cfg(test)]
@@ -295,8 +320,9 @@ mod tests {
         params.add("b", ParamKind::Matrix, &[4, 8], Init::Normal(1.0))?;
         let plan = Plan::new(&params, |_| true, 4)?;
         let sums = plan.per_param(&[Tensor::new(&[1f32, f32::NAN, 2.0], &Device::Cpu)?])?;
-        assert_eq!(is_finite(&sums)?.to_vec1::<u8>()?, [1, 0]);
-        assert_eq!(is_finite(&Tensor::new(&[f32::INFINITY, f32::MAX], &Device::Cpu)?)?.to_vec1::<u8>()?, [0, 1]);
+        assert_eq!(plan.is_finite(&sums)?.to_vec1::<u8>()?, [1, 0]);
+        let ends = Tensor::new(&[f32::NEG_INFINITY, f32::MAX], &Device::Cpu)?;
+        assert_eq!(plan.is_finite(&ends)?.to_vec1::<u8>()?, [0, 1]);
         Ok(())
     }
 }

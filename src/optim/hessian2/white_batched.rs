@@ -14,21 +14,28 @@
 //! draws are those of the host form, and so are the updates but for rounding; a c × c system is solved by
 //! [`super::inverse`] instead of a Cholesky factor.
 //!
-//! Launches of an update, where B are shapes of weights' blocks, T of tables, S lengths of factors:
-//! 35 + B·24 + T·54 + S·(50 + 68). Transformer-base with blocks of 256 and one table (B = 1, T = 1, S = 2):
-//! 35 + 24 + 54 + 236 ≈ 350, and 20 more every 100 updates; with those around it (`batched`) about 700, whatever the number
-//! of blocks is (672 there). Two copies to the device, of 8 numbers for a row and a column of each block, drawn on all
-//! cores: 1.4 million normals there. Counted in the code; not measured.
+//! Launches of an update, for B₁ shapes of weights' blocks, B₂ of tables, S lengths of factors:
+//!
+//! ```text
+//! 45 + 26·B₁ + 68·B₂ + S·(57 + 4·16) + 4 for each batch and side          4·16: the inverse, 16 steps
+//! ```
+//!
+//! Transformer-base with blocks of 256 and one table (B₁ = 1, B₂ = 1, S = 2, 3 batches and sides): 45 + 94 + 242 + 12,
+//! about 395, 40 more every 100 updates; with those around it (`batched`) about 765, whatever the number of blocks is (672
+//! there). Counted in the code as there; not measured. Random numbers go to the device in three copies: 4 normals for each
+//! row and column of each block, 1.4 million there, drawn on all cores. Passes over memory as large as the weights: 7 for
+//! gradient and momentum, 1 at the end and 10 in `batched`; over the factors, twice as large, 4 besides the products.
 
 use candle_core::{DType, Result, Tensor};
 use std::collections::BTreeMap;
 
+use super::in_scope;
+use super::table_rows::{Chosen, TableRows};
 use super::track_batched::{correct, Corrected};
 use super::white::{words, DAMPING, PROBE};
 use super::white_draws::{self, corrections, draw, Draws, OfSide, Place, Sample, Segments};
-use super::{in_scope, table_rows};
 use crate::config::Hessian2Config;
-use crate::optim::batched::{each, is_finite, select, squares, Batch, BatchRule, Directions, Plan, Saved, Taken};
+use crate::optim::batched::{each, select, squares, Batch, BatchRule, Directions, Plan, Saved, Taken};
 use crate::optim::{OptimizerState, StepContext};
 use crate::params::Param;
 
@@ -43,11 +50,18 @@ struct State {
     t: Tensor,
     /// Momentum, batch by batch.
     m: Vec<Tensor>,
-    /// r of tables `[tables, V, 1]`, batch by batch.
-    scales: Vec<Option<Tensor>>,
+    /// Of batches of tables.
+    tables: Vec<Option<Table>>,
     sides: Vec<Side>,
     /// Left (none of tables) and right factors of each batch.
     places: Vec<(Option<Place>, Place)>,
+}
+
+/// A batch of tables.
+struct Table {
+    /// r `[tables, V, 1]`.
+    scales: Tensor,
+    rows: TableRows,
 }
 
 /// All factors of one length.
@@ -55,6 +69,8 @@ struct Side {
     h: Tensor,
     /// I `[1, n, n]`, and `[1, c, c]` in f64.
     eyes: (Tensor, Tensor),
+    /// Places of the diagonal in a factor.
+    diagonal: Tensor,
     /// The parameter of each factor.
     param_of: Tensor,
     parts: Segments,
@@ -102,14 +118,14 @@ impl WhiteBatched {
     fn begin(&self, plan: &Plan, t: &Tensor, gradients: &[Tensor]) -> Result<Begin> {
         let Hessian2Config { beta1, curvature_beta, .. } = self.config;
         let size = plan.rms(&gradients.iter().map(squares).collect::<Result<Vec<_>>>()?)?;
-        let fresh = t.eq(0.0)?.to_dtype(plan.dtype)?;
-        let begins = (&fresh * size.ne(0.0)?.to_dtype(plan.dtype)?)?;
+        let fresh = t.eq(&plan.zeros)?.to_dtype(plan.dtype)?;
+        let begins = (&fresh * size.ne(&plan.zeros)?.to_dtype(plan.dtype)?)?;
         let idle = (fresh - &begins)?;
         let t = ((t + 1.0)? - &idle)?;
-        let one = t.ones_like()?;
-        let sigma = begins.gt(0.0)?.where_cond(&size.sqrt()?.recip()?, &one)?;
-        let beta = (&t + 2.0)?.recip()?.maximum(curvature_beta)?;
-        let power = if beta1 > 0.0 { (t.maximum(1.0)? * beta1.ln())?.exp()? } else { t.zeros_like()? };
+        let one = plan.full(1.0)?;
+        let sigma = begins.to_dtype(DType::U8)?.where_cond(&size.sqrt()?.recip()?, &one)?;
+        let beta = (&t + 2.0)?.recip()?.maximum(&plan.full(curvature_beta)?)?;
+        let power = if beta1 > 0.0 { (t.maximum(&one)? * beta1.ln())?.exp()? } else { plan.zeros.clone() };
         let correction = power.affine(-1.0, 1.0)?.recip()?;
         Ok(Begin { begins, idle, t, size, sigma, beta, correction })
     }
@@ -147,10 +163,10 @@ impl WhiteBatched {
         Ok(OfBatch { update, sketches: (Some(z_left), z_right), present: None, size: None, residual })
     }
 
-    /// A batch of tables; `scales` is r and moves on.
+    /// A batch of tables; r moves on.
     fn table(
         &self,
-        (scales, right): (&mut Tensor, &Tensor),
+        (Table { scales, rows: table_rows }, right): (&mut Table, &Tensor),
         (g, ahead): (&Tensor, &Tensor),
         (sigma, beta): (&Tensor, &Tensor),
         draws: &white_draws::OfBatch,
@@ -181,8 +197,9 @@ impl WhiteBatched {
         let (mean, gain) = gain(scales)?;
         let update = ahead.matmul(right)?.broadcast_mul(&gain)?;
 
-        let there = g.abs()?.sum(2)?.ne(0.0)?.to_dtype(g.dtype())?;
-        let table_rows::Chosen { ids, count } = table_rows::choose(&there, uniform)?;
+        let sums = g.abs()?.sum(2)?;
+        let there = sums.ne(&sums.zeros_like()?)?.to_dtype(g.dtype())?;
+        let Chosen { ids, count } = table_rows.choose(&there, uniform)?;
         let k = uniform.dim(1)?;
         let chosen = |x: &Tensor| -> Result<Tensor> {
             let width = x.dim(2)?;
@@ -190,7 +207,7 @@ impl WhiteBatched {
         };
         let share = ((&count / (rows * k) as f64)?.sqrt()? * sigma)?;
         let sketch = chosen(g)?.broadcast_mul(&chosen(&gain)?)?.broadcast_mul(&each(&share)?)?;
-        let present = Some(count.ne(0.0)?.to_dtype(g.dtype())?);
+        let present = Some(count.ne(&count.zeros_like()?)?.to_dtype(g.dtype())?);
         Ok(OfBatch { update, sketches: (None, sketch), present, size: Some(mean), residual })
     }
 
@@ -205,10 +222,8 @@ impl WhiteBatched {
     ) -> Result<Corrected> {
         let n = side.parts.n;
         let of = |x: &Tensor| x.index_select(&side.param_of, 0);
-        let diagonal: Vec<u32> = (0..n).map(|i| (i * (n + 1)) as u32).collect();
-        let diagonal = Tensor::from_vec(diagonal, n, side.h.device())?;
         let factors = side.h.dim(0)?;
-        let mean = (side.h.reshape((factors, n * n))?.index_select(&diagonal, 1)?.sum(1)? / n as f64)?;
+        let mean = (side.h.reshape((factors, n * n))?.index_select(&side.diagonal, 1)?.sum(1)? / n as f64)?;
         let size = (mean.recip()? * (self.config.damping / DAMPING as f64).sqrt())?;
         let damping = draws.omega.broadcast_mul(&each(&size)?)?;
         let sketch = Tensor::cat(&[&Tensor::cat(sketches, 0)?, &damping], 1)?;
@@ -279,16 +294,17 @@ impl BatchRule for WhiteBatched {
             let (left, right) = state.places[b];
             let all = |place: Place| &state.sides[place.side].h;
             let own = |place: Place| all(place).narrow(0, place.start, blocks);
-            let result = match (left, &mut state.scales[b]) {
+            let result = match (left, &mut state.tables[b]) {
                 (Some(left), _) => {
                     gains.push((&correction[b] * sigma[b].sqr()?)?);
                     let factors = (&own(left)?, &own(right)?);
                     self.matrix(factors, (all(left), all(right)), (g, &ahead), &sigma[b], &of_batches[b])?
                 }
-                (None, Some(scales)) => {
+                (None, Some(table)) => {
                     gains.push((&correction[b] * &sigma[b])?);
-                    *scales = select(&begins[b].gt(0.0)?, &each(&sizes[b])?, scales, scales)?;
-                    self.table((scales, &own(right)?), (g, &ahead), (&sigma[b], &beta[b]), &of_batches[b])?
+                    let scales = &table.scales;
+                    table.scales = select(&begins[b], &each(&sizes[b])?, scales, scales)?;
+                    self.table((table, &own(right)?), (g, &ahead), (&sigma[b], &beta[b]), &of_batches[b])?
                 }
                 (None, None) => candle_core::bail!("hessian2: a weight without factors"),
             };
@@ -322,7 +338,7 @@ impl BatchRule for WhiteBatched {
                 start += blocks;
             }
         }
-        let whole = is_finite(&plan.per_param(&marks)?)?.to_dtype(plan.dtype)?;
+        let whole = plan.is_finite(&plan.per_param(&marks)?)?.to_dtype(plan.dtype)?;
         let failed = (whole.affine(-1.0, 1.0)? * begin.idle.affine(-1.0, 1.0)?)?;
         let residuals: Option<Vec<Tensor>> = found.iter().map(|result| result.residual.clone()).collect();
         let residual = match residuals {
@@ -338,13 +354,12 @@ impl BatchRule for WhiteBatched {
     fn settle(&mut self, plan: &Plan, kept: &Tensor) -> Result<()> {
         let Some(state) = &mut self.state else { return Ok(()) };
         state.t = (&state.t * kept)?;
-        let begun = state.t.gt(0.0)?.to_dtype(plan.dtype)?;
-        let zero = Tensor::zeros((1, 1, 1), plan.dtype, &plan.device)?;
+        let begun = state.t.ne(&plan.zeros)?.to_dtype(plan.dtype)?;
         for (m, begun) in state.m.iter_mut().zip(plan.per_block(&begun)?) {
-            *m = select(&begun.gt(0.0)?, m, &zero, m)?;
+            *m = select(&begun, m, &plan.zero, m)?;
         }
         for side in &mut state.sides {
-            let begun = begun.index_select(&side.param_of, 0)?.gt(0.0)?;
+            let begun = begun.index_select(&side.param_of, 0)?;
             side.h = select(&begun, &side.h, &side.eyes.0, &side.h)?;
         }
         Ok(())
@@ -363,9 +378,9 @@ impl BatchRule for WhiteBatched {
             for (number, &(batch, at)) in taken.blocks.iter().enumerate() {
                 let factor = |place: Place| state.sides[place.side].h.get(place.start + at);
                 let (left, right) = state.places[batch];
-                let left = match (left, &state.scales[batch]) {
+                let left = match (left, &state.tables[batch]) {
                     (Some(left), _) => factor(left)?,
-                    (None, Some(scales)) => scales.get(at)?,
+                    (None, Some(table)) => table.scales.get(at)?,
                     (None, None) => candle_core::bail!("hessian2: a weight without factors"),
                 };
                 add(format!("left{number}"), left);
@@ -392,9 +407,9 @@ impl BatchRule for WhiteBatched {
                     continue;
                 }
                 let (left_place, right_place) = state.places[b];
-                match (left_place, &state.scales[b]) {
+                match (left_place, &state.tables[b]) {
                     (Some(place), _) => state.set_factor(place, at, &left)?,
-                    (None, Some(scales)) => scales.slice_set(&left.unsqueeze(0)?, 0, at)?,
+                    (None, Some(table)) => table.scales.slice_set(&left.unsqueeze(0)?, 0, at)?,
                     (None, None) => (),
                 }
                 state.set_factor(right_place, at, &right)?;
@@ -428,10 +443,12 @@ impl State {
             }
             let (factors, c) = (param_of.len(), corrections(config, n));
             let eye = Tensor::eye(n, plan.dtype, &plan.device)?.unsqueeze(0)?;
+            let diagonal: Vec<u32> = (0..n).map(|i| (i * (n + 1)) as u32).collect();
             sides.push(Side {
                 // in memory of its own: a load writes into it
                 h: (zeros((factors, n, n))?.broadcast_add(&eye))?,
                 eyes: (eye, Tensor::eye(c, DType::F64, &plan.device)?.unsqueeze(0)?),
+                diagonal: Tensor::from_vec(diagonal, n, &plan.device)?,
                 param_of: Tensor::from_vec(param_of, factors, &plan.device)?,
                 parts: Segments { n, segments },
             });
@@ -442,11 +459,15 @@ impl State {
             places.push((left, right));
         }
         let m = |b: &Batch| zeros((b.blocks.len(), b.rows, b.columns));
-        let scales = |b: &Batch| b.table.then(|| zeros((b.blocks.len(), b.rows, 1))).transpose();
+        let table = |b: &Batch| {
+            let rows = TableRows::new(b.blocks.len(), b.rows, plan.dtype, &plan.device)?;
+            Ok(Table { scales: zeros((b.blocks.len(), b.rows, 1))?, rows })
+        };
+        let table = |b: &Batch| b.table.then(|| table(b)).transpose();
         Ok(State {
             t: Tensor::zeros(plan.taken.len(), plan.dtype, &plan.device)?,
             m: plan.batches.iter().map(m).collect::<Result<_>>()?,
-            scales: plan.batches.iter().map(scales).collect::<Result<_>>()?,
+            tables: plan.batches.iter().map(table).collect::<Result<_>>()?,
             sides,
             places,
         })

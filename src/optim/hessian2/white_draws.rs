@@ -227,7 +227,13 @@ struct Pool {
 impl Pool {
     fn upload(&mut self, dtype: DType, device: &Device) -> Result<()> {
         let values = std::mem::take(&mut self.values);
-        let all = Tensor::from_vec(values, ((),), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+        let all = match dtype {
+            DType::F64 => Tensor::from_vec(values, ((),), device)?,
+            _ => {
+                let narrow: Vec<f32> = values.par_iter().map(|&x| x as f32).collect();
+                Tensor::from_vec(narrow, ((),), device)?
+            }
+        };
         self.there = Some(Cursor::new(all));
         Ok(())
     }
