@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use nmt_train::config::{Hessian2Config, Hessian2Variant, OptimizerConfig, OptimizerName};
@@ -109,7 +109,7 @@ fn candidates() -> Vec<Candidate> {
     ];
     let candidate = |(name, config): (&str, OptimizerConfig)| Candidate {
         name: name.to_string(),
-        optimizer: optim::build(&config, DType::F32),
+        optimizer: optim::build(&config, DType::F32, &Device::Cpu),
         seconds: Vec::new(),
         state: 0,
     };

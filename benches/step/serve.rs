@@ -37,7 +37,7 @@ pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
         _ => Precision::F32,
     };
     let model = model(shape, &train::device(&args.device, precision)?)?;
-    let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32);
+    let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32, model.params().device());
     let batch = [batch(shape)];
     let mut done = 0;
     let mut steps = |count: usize| -> Result<(Vec<f64>, f64)> {

@@ -3,6 +3,7 @@
 
 mod adam;
 mod average;
+mod batched;
 mod clip;
 mod decompose;
 mod gradients;
@@ -11,6 +12,7 @@ mod hvr;
 mod inplace;
 mod matrix;
 mod muon;
+mod on_host;
 mod per_matrix;
 mod schedule;
 mod schedule_free;
@@ -28,15 +30,16 @@ pub use schedule::{NoEnd, Schedule, ScheduleState};
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 
 use crate::config::{Hessian2Variant, HvrForm, OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
+use on_host::OnHost;
 
-/// The optimizer that a config names, for parameters of this number type.
-pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
+/// The optimizer that a config names, for parameters of this number type on this device.
+pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
     let OptimizerConfig { lr, weight_decay, .. } = *config;
     let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
         Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, weight_decay, decoupled, lr }))
@@ -46,12 +49,20 @@ pub fn build(config: &OptimizerConfig, dtype: DType) -> Box<dyn Optimizer> {
         OptimizerName::Adam => adam("adam", (a.beta1, a.beta2, a.eps), false),
         OptimizerName::Adamw => adam("adamw", (w.beta1, w.beta2, w.eps), true),
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
-        OptimizerName::Hessian2 => hessian2::build(&config.hessian2, weight_decay, lr, dtype),
-        OptimizerName::Muon => muon::build(&config.muon, weight_decay, lr, dtype),
-        OptimizerName::Hvr => Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr)),
+        OptimizerName::Hessian2 => hessian2::build(&config.hessian2, weight_decay, lr, dtype, device),
+        OptimizerName::Muon => muon::build(&config.muon, weight_decay, lr, dtype, device),
+        OptimizerName::Hvr => {
+            let hvr = Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr));
+            // its plain form works anywhere
+            if config.hvr.form == HvrForm::Code {
+                hvr
+            } else {
+                OnHost::unless_cpu(hvr, device)
+            }
+        }
         OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
-        OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype),
+        OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype, device),
     }
 }
 

@@ -10,10 +10,12 @@
 //! ```
 //!
 //! The quintic does not converge to 1: singular values end between about 0.7 and 1.2. Tables, biases and gains are Adam's,
-//! at the same rate, which is what s = 0.2·√max(o, i) is for. In f32, where the authors use bf16.
+//! at the same rate, which is what s = 0.2·√max(o, i) is for. In f32, where the authors use bf16. On an accelerator it is
+//! `batched::muon`.
 
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 
+use super::batched::{self, Batched};
 use super::matrix::{product, squares, Matrix};
 use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
 use super::Optimizer;
@@ -21,12 +23,41 @@ use crate::config::{MuonConfig, MuonScale};
 use crate::ops::Real;
 use crate::params::{Param, ParamKind};
 
-const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
-const EPS: f64 = 1e-7;
+pub(super) const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
+pub(super) const EPS: f64 = 1e-7;
 
-pub(super) fn build(config: &MuonConfig, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
+pub(super) fn build(
+    config: &MuonConfig,
+    weight_decay: f64,
+    lr: f64,
+    dtype: DType,
+    device: &Device,
+) -> Box<dyn Optimizer> {
     let adam = (config.beta1, config.beta2, config.eps);
-    boxed(Muon { config: config.clone() }, adam, weight_decay, lr, dtype)
+    match device {
+        Device::Cpu => boxed(Muon { config: config.clone() }, adam, weight_decay, lr, dtype),
+        _ => Box::new(Batched::new(batched::Muon::new(config), adam, weight_decay, lr)),
+    }
+}
+
+/// For the pre-flight table.
+pub(super) fn words(config: &MuonConfig) -> String {
+    let MuonConfig { momentum, iterations, beta1, beta2, .. } = config;
+    format!("momentum {momentum}, {iterations} iterations, tables by adam with betas ({beta1}, {beta2})")
+}
+
+/// Hidden weights.
+pub(super) fn takes(param: &Param) -> bool {
+    matches!(param.kind, ParamKind::Matrix | ParamKind::Recurrent)
+}
+
+/// s of the update of a weight.
+pub(super) fn scale(kind: MuonScale, rows: usize, columns: usize) -> f64 {
+    let (rows, columns) = (rows as f64, columns as f64);
+    match kind {
+        MuonScale::Original => (rows / columns).max(1.0).sqrt(),
+        MuonScale::MatchRmsAdamw => 0.2 * rows.max(columns).sqrt(),
+    }
 }
 
 /// The rule for hidden weights.
@@ -46,12 +77,11 @@ impl<T: Real> Rule<T> for Muon {
     }
 
     fn describe(&self) -> String {
-        let MuonConfig { momentum, iterations, beta1, beta2, .. } = self.config;
-        format!("momentum {momentum}, {iterations} iterations, tables by adam with betas ({beta1}, {beta2})")
+        words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {
-        matches!(param.kind, ParamKind::Matrix | ParamKind::Recurrent)
+        takes(param)
     }
 
     fn start(&self, _param: &Param, rows: usize, columns: usize) -> MuonState<T> {
@@ -59,18 +89,14 @@ impl<T: Real> Rule<T> for Muon {
     }
 
     fn direction(&self, state: &mut MuonState<T>, g: &Gradient<'_, T>, _at: &At<'_>) -> Result<Direction<T>> {
-        let MuonConfig { momentum, nesterov, iterations, scale, .. } = self.config;
+        let MuonConfig { momentum, nesterov, iterations, scale: kind, .. } = self.config;
         state.m.toward(g.values, 1.0 - momentum);
         let mut x = state.m.clone();
         if nesterov {
             x.toward(g.values, 1.0 - momentum);
         }
         let mut update = orthogonalize(x, iterations);
-        let (rows, columns) = (g.rows as f64, g.columns as f64);
-        update.scale(match scale {
-            MuonScale::Original => (rows / columns).max(1.0).sqrt(),
-            MuonScale::MatchRmsAdamw => 0.2 * rows.max(columns).sqrt(),
-        });
+        update.scale(scale(kind, g.rows, g.columns));
         Ok(Direction::plain(update))
     }
 }

@@ -184,6 +184,12 @@ impl<T> Direction<T> {
     }
 }
 
+/// One line for the pre-flight table.
+pub(super) fn describe(name: &str, lr: f64, numbers: &str, weight_decay: f64) -> String {
+    let decay = if weight_decay > 0.0 { format!(", weight decay {weight_decay}") } else { String::new() };
+    format!("{name}, lr {lr}, {numbers}{decay}")
+}
+
 /// An optimizer made of a rule.
 pub(super) struct PerMatrix<R: Rule<T>, T: Real> {
     rule: R,
@@ -302,9 +308,7 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
     }
 
     fn describe(&self) -> String {
-        let decay =
-            if self.weight_decay > 0.0 { format!(", weight decay {}", self.weight_decay) } else { String::new() };
-        format!("{}, lr {}, {}{decay}", self.rule.name(), self.lr, self.rule.describe())
+        describe(self.rule.name(), self.lr, &self.rule.describe(), self.weight_decay)
     }
 
     fn needs_inputs(&self, step: u64) -> bool {

@@ -13,19 +13,27 @@
 //! A side longer than `max_precondition_dim` keeps Q = I. Differences from the authors' code: that limit is 1024 instead
 //! of 10 000, which would decompose vocabulary sides; weight decay is taken before the update instead of after it.
 
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 
 use super::decompose::{eigh, qr_q};
 use super::matrix::{product, Matrix};
+use super::on_host::OnHost;
 use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
 use super::Optimizer;
 use crate::config::SoapConfig;
 use crate::ops::Real;
 use crate::params::{Param, ParamKind};
 
-pub(super) fn build(config: &SoapConfig, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
+/// On the host for parameters that are elsewhere.
+pub(super) fn build(
+    config: &SoapConfig,
+    weight_decay: f64,
+    lr: f64,
+    dtype: DType,
+    device: &Device,
+) -> Box<dyn Optimizer> {
     let adam = (config.beta1, config.beta2, config.eps);
-    boxed(Soap { config: config.clone() }, adam, weight_decay, lr, dtype)
+    OnHost::unless_cpu(boxed(Soap { config: config.clone() }, adam, weight_decay, lr, dtype), device)
 }
 
 /// The rule for weights and tables.

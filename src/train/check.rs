@@ -44,7 +44,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         config,
         resources: &resources,
         model: model.as_ref(),
-        optimizer: optim::build(&config.optimizer, model.params().dtype()).describe(),
+        optimizer: optim::build(&config.optimizer, model.params().dtype(), model.params().device()).describe(),
         pretrained: &pretrained,
         updates_per_epoch,
         total_updates: Limits::new(config, Signals::default()).total_updates(updates_per_epoch),

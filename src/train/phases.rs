@@ -76,7 +76,7 @@ impl Session {
     fn put_in_force(&mut self, now: InForce, fresh_optimizer: bool) {
         if fresh_optimizer {
             self.params = trained_params(self.model.params(), now.trainable);
-            self.optimizer = optim::build(&now.optimizer, self.params.dtype());
+            self.optimizer = optim::build(&now.optimizer, self.params.dtype(), self.params.device());
         }
         self.schedule.set_peak(now.optimizer.lr);
         self.in_force = now;

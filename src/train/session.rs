@@ -120,7 +120,7 @@ impl Session {
         let distance = distance::prepare(&config, &resources, model.params(), &mut note)?;
         let in_force = config.in_force(checkpoint.as_ref().map_or(0, |found| found.step));
         let params = phases::trained_params(model.params(), in_force.trainable);
-        let mut optimizer = optim::build(&in_force.optimizer, params.dtype());
+        let mut optimizer = optim::build(&in_force.optimizer, params.dtype(), params.device());
         let mut schedule =
             Schedule::new(&config.schedule, in_force.optimizer.lr, config.model.d_model, config.train.max_updates)?;
         let mut ema = match config.train.ema_decay > 0.0 {

@@ -246,7 +246,7 @@ fn weights(set: &ParamSet, name: &str) -> Vec<f64> {
 }
 
 fn build(config: &OptimizerConfig, set: &ParamSet) -> Box<dyn Optimizer> {
-    optim::build(config, set.dtype())
+    optim::build(config, set.dtype(), set.device())
 }
 
 fn at(step: u64, lr: f64) -> StepContext<'static> {

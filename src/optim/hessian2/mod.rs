@@ -12,23 +12,50 @@ mod bfgs;
 mod factors;
 mod groups;
 mod inputs;
+mod inverse;
 mod kron;
 mod lm;
 mod outputs;
 mod rot;
+mod table_rows;
 mod track;
+mod track_batched;
 mod white;
+mod white_batched;
+mod white_draws;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 
+use super::batched::Batched;
+use super::on_host::OnHost;
 use super::per_matrix::{PerMatrix, Rule};
 use super::Optimizer;
 use crate::config::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 use crate::ops::Real;
 use crate::params::ParamKind;
 
-/// The variant that the config names.
-pub(super) fn build(config: &Hessian2Config, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
+/// The variant that the config names. Only `white` computes on an accelerator; the others do on the host.
+pub(super) fn build(
+    config: &Hessian2Config,
+    weight_decay: f64,
+    lr: f64,
+    dtype: DType,
+    device: &Device,
+) -> Box<dyn Optimizer> {
+    match (device, config.variant) {
+        (Device::Cuda(_) | Device::Metal(_), Hessian2Variant::White) => batched(config, weight_decay, lr),
+        _ => OnHost::unless_cpu(on_cpu(config, weight_decay, lr, dtype), device),
+    }
+}
+
+/// `white` in tensor operations, which work on any device.
+pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dyn Optimizer> {
+    let adam = (config.beta1, config.beta2, config.eps);
+    Box::new(Batched::new(white_batched::WhiteBatched::new(config), adam, weight_decay, lr))
+}
+
+/// For parameters on the CPU.
+pub(super) fn on_cpu(config: &Hessian2Config, weight_decay: f64, lr: f64, dtype: DType) -> Box<dyn Optimizer> {
     match dtype {
         DType::F64 => typed::<f64>(config, weight_decay, lr),
         _ => typed::<f32>(config, weight_decay, lr),

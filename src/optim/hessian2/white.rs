@@ -18,6 +18,8 @@
 //!
 //! The momentum is of the raw gradient: the average of whitened gradients remembers factors that are gone, and was
 //! clearly worse.
+//!
+//! On an accelerator it is `white_batched`.
 
 use candle_core::Result;
 use std::ops::Range;
@@ -32,9 +34,9 @@ use crate::params::{Param, ParamKind};
 use crate::rng::Stream;
 
 /// Damping columns of a correction.
-const DAMPING: usize = 4;
+pub(super) const DAMPING: usize = 4;
 /// Updates between two looks at the residual.
-const PROBE: u64 = 100;
+pub(super) const PROBE: u64 = 100;
 
 /// The rule; see the formulas above.
 pub(super) struct White {
@@ -85,6 +87,13 @@ impl<T: Real> Named<T> for WhiteState<T> {
     }
 }
 
+/// For the pre-flight table.
+pub(super) fn words(config: &Hessian2Config) -> String {
+    let Hessian2Config { beta1, curvature_beta, damping, nesterov, .. } = config;
+    let momentum = if *nesterov { "Nesterov momentum" } else { "momentum" };
+    format!("{}, {momentum} {beta1}, curvature beta {curvature_beta}, damping {damping}", config.title())
+}
+
 impl<T: Real> Rule<T> for White {
     type State = WhiteState<T>;
 
@@ -93,9 +102,7 @@ impl<T: Real> Rule<T> for White {
     }
 
     fn describe(&self) -> String {
-        let Hessian2Config { beta1, curvature_beta, damping, nesterov, .. } = self.config;
-        let momentum = if nesterov { "Nesterov momentum" } else { "momentum" };
-        format!("{}, {momentum} {beta1}, curvature beta {curvature_beta}, damping {damping}", self.config.title())
+        words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {
