@@ -86,7 +86,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("train.gradient_accumulation_steps", Effect::Refused, ORDER),
     ("train.max_", Effect::Free, ""),
     ("train.log_freq", Effect::Free, ""),
-    ("train.precision", Effect::Refused, MODEL),
+    ("train.precision", Effect::Training, "weights and optimizer state are f32 in all of them"),
     ("train.", Effect::Training, ""),
     ("optimizer.name", Effect::Refused, "the saved state belongs to another optimizer"),
     ("optimizer.hvr.form", Effect::Refused, "the saved gradients are of another form"),

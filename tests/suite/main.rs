@@ -4,6 +4,7 @@ mod checkpoint;
 mod cli;
 mod config_errors;
 mod configs;
+mod cuda;
 mod data;
 mod data_hub;
 mod decoding;

@@ -149,10 +149,35 @@ macro_rules! args {
 }
 pub(super) use args;
 
-/// Functions that were looked up: asking the driver each time costs as much as the launch.
-static FUNCTIONS: Mutex<Option<HashMap<(DeviceId, Kernel), CudaFunction>>> = Mutex::new(None);
+/// A kernel on a device, and the types of its parameters.
+#[derive(Clone)]
+struct Function {
+    function: CudaFunction,
+    parameters: Vec<&'static str>,
+}
 
-fn function(device: &CudaDevice, kernel: Kernel, shared_bytes: u32) -> Result<CudaFunction> {
+/// Functions that were looked up: asking the driver each time costs as much as the launch.
+static FUNCTIONS: Mutex<Option<HashMap<(DeviceId, Kernel), Function>>> = Mutex::new(None);
+
+/// PTX types of the parameters of a kernel, from the text it is loaded from.
+fn parameters(text: &'static str, name: &str) -> Vec<&'static str> {
+    let declared = text.split_once(&format!(".entry {name}(")).and_then(|(_, rest)| rest.split_once(')'));
+    let list = declared.map_or("", |(list, _)| list);
+    list.split(',').filter_map(|parameter| parameter.split_whitespace().nth(1)).collect()
+}
+
+impl Arg {
+    /// Its PTX type.
+    fn kind(self) -> &'static str {
+        match self {
+            Arg::Pointer(_) | Arg::Size(_) => ".u64",
+            Arg::Int(_) | Arg::Word(_) => ".u32",
+            Arg::Float(_) => ".f32",
+        }
+    }
+}
+
+fn function(device: &CudaDevice, kernel: Kernel, shared_bytes: u32) -> Result<Function> {
     let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let functions = functions.get_or_insert_default();
     if let Some(function) = functions.get(&(device.id(), kernel)).filter(|_| shared_bytes <= SHARED) {
@@ -165,26 +190,33 @@ fn function(device: &CudaDevice, kernel: Kernel, shared_bytes: u32) -> Result<Cu
         other => bail!("{name}: a GPU computes in f32 and bf16, not in {other:?}"),
     };
     let (module, text) = module.text();
-    let function = device.get_or_load_custom_func(&format!("{name}_{suffix}"), module, text)?.into_cuda_function();
+    let full_name = format!("{name}_{suffix}");
+    let function = device.get_or_load_custom_func(&full_name, module, text)?.into_cuda_function();
     if shared_bytes > SHARED {
         let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         if let Err(error) = function.set_attribute(most, shared_bytes as i32) {
             bail!("{name}: this GPU has no {shared_bytes} bytes of shared memory a block ({error})");
         }
     }
+    let function = Function { function, parameters: parameters(text, &full_name) };
     functions.insert((device.id(), kernel), function.clone());
     Ok(function)
 }
 
-/// Starts a kernel; nothing waits for it. The arguments must be those of the kernel in its file, and memory must be on
-/// this device and as long as the kernel's indices reach.
+/// Starts a kernel; nothing waits for it. Memory must be on this device and as long as the kernel's indices reach.
+///
+/// # Errors
+/// Arguments of other types than the kernel's; those of the driver.
 #[expect(unsafe_code, reason = "the driver cannot check a kernel's arguments")]
 pub(super) fn launch(device: &CudaDevice, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
     let Grid { blocks, threads, shared_bytes } = grid;
     if blocks.0 == 0 || blocks.1 == 0 {
         return Ok(());
     }
-    let function = function(device, kernel, shared_bytes)?;
+    let Function { function, parameters } = function(device, kernel, shared_bytes)?;
+    if !args.iter().map(|arg| arg.kind()).eq(parameters.iter().copied()) {
+        bail!("kernel {} takes {parameters:?}, not {args:?}", kernel.1);
+    }
     let stream = device.cuda_stream();
     let mut builder = stream.launch_builder(&function);
     for arg in args {
@@ -200,7 +232,7 @@ pub(super) fn launch(device: &CudaDevice, kernel: Kernel, grid: Grid, args: &[Ar
         block_dim: (threads.0, threads.1, 1),
         shared_mem_bytes: shared_bytes,
     };
-    // SAFETY: each caller passes what the kernel's signature asks for; tests run every kernel.
+    // SAFETY: number and types of the arguments are the kernel's; tests run every kernel on every size of memory.
     match unsafe { builder.launch(config) } {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::wrap(error).context(format!("kernel {}", kernel.1))),
