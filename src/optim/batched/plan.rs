@@ -94,6 +94,8 @@ impl Plan {
     }
 
     fn with_maps(taken: Vec<Taken>, batches: Vec<Batch>, dtype: DType, device: &Device) -> Result<Self> {
+        // tensors of nothing are an error on some devices
+        let device = if taken.is_empty() { &Device::Cpu } else { device };
         let param_of: Vec<u32> =
             batches.iter().flat_map(|batch| batch.blocks.iter().map(|&(param, _)| param as u32)).collect();
         let most = taken.iter().map(|taken| taken.blocks.len()).max().unwrap_or(1);

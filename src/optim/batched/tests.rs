@@ -252,3 +252,21 @@ fn a_reset_forgets_everything() -> Result<()> {
     }
     first.agrees(&fresh, 4, 0.0)
 }
+
+/// A model without a weight in scope is Adam's alone.
+#[test]
+fn without_a_matrix_there_is_only_adam() -> Result<()> {
+    let config = Hessian2Config { scope: Hessian2Scope::Embeddings, ..small_blocks() };
+    let mut weights: Vec<Vec<f64>> = Vec::new();
+    for mut optimizer in white(config, 0.1)() {
+        let set = params(DType::F64)?.subset(|param| param.kind != TABLE && param.name != "late");
+        for step in 0..2 {
+            optimizer.step(&set, &gradients(&set, step)?, &StepContext::new(0.01, step, 1))?;
+            let state = optimizer.state()?;
+            optimizer.load_state(&set, state)?;
+        }
+        weights.push(set.iter().map(|param| list(&param.var)).collect::<Result<Vec<_>>>()?.concat());
+    }
+    assert_eq!(weights[0], weights[1]);
+    Ok(())
+}
