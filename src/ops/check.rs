@@ -95,20 +95,23 @@ fn value_and_gradients_on(
     let (y, tape) = super::record(|| f(&tensors))?;
     let weights = constant(&random(y.dims(), 12345)).to_dtype(y.dtype())?;
     let weights = if y.rank() == 0 { weights } else { weights.to_device(device)? };
-    let grads = tape.backward_from(&y, weights)?;
+    let grads = tape.backward_from(&y, weights.clone())?;
     let flat = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
     let mut all = vec![flat(&y)?];
     for (i, var) in vars.iter().enumerate() {
-        let Some(grad) = grads.get(var) else { candle_core::bail!("input {i} has no gradient") };
+        // an operation that does nothing gives its input back
+        let itself = (var.id() == y.id()).then_some(&weights);
+        let Some(grad) = grads.get(var).or(itself) else { candle_core::bail!("input {i} has no gradient") };
         all.push(flat(grad)?);
     }
     Ok(all)
 }
 
-/// Asserts that value and gradients on a GPU are those of f64 on the CPU, where there is one: within 10⁻⁴ in f32, and a
-/// few roundings of bf16. `weights`: the inputs that are parameters, which stay f32.
+/// Asserts that value and gradients on a GPU are those of f64 on the CPU, where there is one: within 10⁻⁴ in f32,
+/// 0.15 in bf16, whose roundings add up over the steps of a recurrence; the arithmetic is one source for both.
+/// `is_weight`: the inputs that are parameters, which stay f32.
 fn agree_on_gpu(inputs: &[Input], right: &[Vec<f64>], fused: Function<'_>, is_weight: &dyn Fn(usize) -> bool) {
-    for (precision, dtype, bound) in [(Precision::F32, DType::F32, 1e-4), (Precision::Bf16, DType::BF16, 5e-2)] {
+    for (precision, dtype, bound) in [(Precision::F32, DType::F32, 1e-4), (Precision::Bf16, DType::BF16, 0.15)] {
         let Some(device) = gpu(precision) else { return };
         let found = value_and_gradients_on(&device, dtype, inputs, fused, is_weight).unwrap();
         for (i, (found, right)) in found.iter().zip(right).enumerate() {

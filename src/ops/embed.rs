@@ -102,12 +102,11 @@ impl CustomOp1 for Embed {
         Ok((y, Shape::from((ids.len(), *width))))
     }
 
-    fn bwd(&self, _table: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, table: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
         #[cfg(feature = "cuda")]
         if dy.device().is_cuda() {
-            let shape = [self.rows, self.width];
-            return cuda::embed::backward(&dy, &self.ids, shape, self.scale, self.dropout).map(Some);
+            return cuda::embed::backward(table, &dy, &self.ids, self.scale, self.dropout).map(Some);
         }
         with_real!(dy, T => Ok(Some(self.backward::<T>(&real::values(&dy)?))))
     }

@@ -143,7 +143,9 @@ library() { # soname, header names..., -- sources...
         objects+=("$out/objects/$name.o")
     done
     stale "$out/$soname" ${objects[@]+"${objects[@]}"} "$here/build.sh" || return 0
-    grep -ohE '\b(__)?(cu|cublas|cublasLt|cuda|curand|nvrtc)[A-Z][A-Za-z0-9_]*' "${headers[@]}" | sort -u >"$out/objects/names"
+    # also in the form for a stream a thread, and what nvcc makes of <<< >>>
+    { echo __cudaLaunchKernel; echo __cudaPushCallConfiguration; grep -ohE '\b(__)?(cu|cublas|cublasLt|cuda|curand|nvrtc)[A-Z][A-Za-z0-9_]*' "${headers[@]}"; } |
+        sed -E 's/.*/&\n&_ptsz\n&_ptds/' | sort -u >"$out/objects/names"
     { [ ${#objects[@]} -eq 0 ] || nm --defined-only "${objects[@]}"; } | awk '$2 == "T" { print $3 }' | sort -u >"$out/objects/defined"
     {
         echo 'extern void emulated_gpu_missing(const char *) __attribute__((noreturn));'

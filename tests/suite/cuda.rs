@@ -84,9 +84,7 @@ fn losses_of_all_optimizers_are_those_of_the_cpu() {
             let settings = format!("--set optimizer.name={optimizer} --set device={device}");
             toy.run(&format!("-q --config toy.toml {SHORT} {settings} --set run_dir={device}{i}")).exits(0);
         }
-        // sketches of white take other rows of tables on a GPU
-        let bound = if optimizer == &"hessian2" { 2e-1 } else { 5e-3 };
-        close(&toy, [&format!("cuda{i}"), &format!("cpu{i}")], bound);
+        close(&toy, [&format!("cuda{i}"), &format!("cpu{i}")], 5e-3);
     }
 }
 
@@ -112,7 +110,7 @@ fn a_resumed_run_has_the_same_bits() {
 #[test]
 fn checkpoints_move_both_ways_and_translate_alike() {
     let Some(toy) = on_gpu() else { return };
-    for (optimizer, bound) in [("adamw", 1e-3), ("muon", 1e-3), ("hessian2", 2e-1)] {
+    for optimizer in ["adamw", "muon", "hessian2"] {
         let settings = format!("{SHORT} --set optimizer.name={optimizer} --set checkpoint.keep_last=9");
         let moved = [("cpu", "cuda"), ("cuda", "cpu")];
         for (first, then) in moved {
@@ -122,9 +120,9 @@ fn checkpoints_move_both_ways_and_translate_alike() {
             toy.run(&format!("-q --resume {run} --set train.max_updates=20 --set device={then}")).exits(0);
         }
         let [a, b] = moved.map(|(first, then)| format!("{optimizer}-{first}-{then}"));
-        close(&toy, [&a, &b], bound);
+        close(&toy, [&a, &b], 1e-3);
         let translations = ["cpu", "cuda"].map(|device| {
-            let command = format!("-q translate {a} --beam 3 --n-best 2 --device {device}");
+            let command = format!("translate {a} -q --beam 3 --n-best 2 --device {device}");
             toy.pipe(&command, &toy.read("valid.en")).exits(0).out
         });
         let words = |text: &str| text.lines().map(|line| line.split('\t').next_back().map(str::to_string)).collect();

@@ -6,7 +6,7 @@ use candle_core::{CudaStorage, DType, Result, Tensor};
 use super::columns::device_of;
 use super::device::precision;
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
-use super::memory::{Buffer, Memory, Upload};
+use super::memory::{cast, Buffer, Memory, Upload};
 use super::recurrent::gather;
 use super::uploads::counts;
 use crate::ops::{Dropout, Precision};
@@ -54,15 +54,15 @@ fn states(device: &CudaDevice, from: Memory, width: usize, ids: &[u32]) -> Resul
     Ok(to.storage())
 }
 
-/// The gradient of a table `[rows, width]`.
+/// The gradient of a table, in its type.
 pub(in crate::ops) fn backward(
+    table: &Tensor,
     dy: &Tensor,
     ids: &[u32],
-    [rows, width]: [usize; 2],
     scale: f64,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
-    let device = device_of(dy)?;
+    let (device, (rows, width), dtype) = (device_of(dy)?, table.dims2()?, table.dtype());
     let table = Buffer::zeros(device, DType::F32, rows * width)?;
     if !ids.is_empty() {
         let Places { present, starts, tokens } = Places::of(ids, rows);
@@ -73,7 +73,10 @@ pub(in crate::ops) fn backward(
         let grid = Grid::blocks(distinct, width.div_ceil(COLUMNS), COLUMNS);
         launch(device, Kernel(Module::Embed, "embed_backward", dy.dtype), grid, &args)?;
     }
-    Ok(table.tensor((rows, width)))
+    match cast(device, table.memory(), dtype)?.1 {
+        Some(rounded) => Ok(rounded.tensor((rows, width))),
+        None => Ok(table.tensor((rows, width))),
+    }
 }
 
 /// Where each id that occurs does so.

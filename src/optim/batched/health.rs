@@ -34,7 +34,9 @@ impl Health {
             None => kept(3)?,
             Some((residual, counts)) => {
                 let (sum, count) = (wide(&(residual * counts)?)?.sum_all()?, wide(counts)?.sum_all()?);
-                count.ne(&count.zeros_like()?)?.where_cond(&(sum / count)?, &kept(3)?)?
+                // as vectors of one: candle's choice on CUDA fails with numbers of no dimension
+                let (mean, count) = ((sum / &count)?.unsqueeze(0)?, count.unsqueeze(0)?);
+                count.ne(&count.zeros_like()?)?.where_cond(&mean, &kept(3)?.unsqueeze(0)?)?.squeeze(0)?
             }
         };
         let numbers = [
