@@ -366,7 +366,7 @@ impl LinearCrossEntropy {
             #[cfg(feature = "cuda")]
             Some(gradient) if gradient.device().is_cuda() => {
                 let gradient = gradient.copy()?;
-                cuda::scale(&gradient, factor)?;
+                cuda::multiply(&gradient, factor)?;
                 Ok(Some(gradient))
             }
             Some(gradient) => (gradient * factor).map(Some),

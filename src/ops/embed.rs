@@ -36,7 +36,7 @@ pub fn embed(
             candle_core::bail!("embed: {} tokens, {} positions, width {width}", ids.len(), positions.len());
         }
     }
-    let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), rows, width, scale, dropout };
+    let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), width, scale, dropout };
     tape::apply1(&table.contiguous()?, op)
 }
 
@@ -48,7 +48,6 @@ pub fn positions(offsets: &[usize]) -> Vec<usize> {
 struct Embed {
     ids: Vec<u32>,
     positions: Option<Vec<usize>>,
-    rows: usize,
     width: usize,
     scale: f64,
     dropout: Option<Dropout>,
@@ -74,14 +73,15 @@ impl Embed {
         (T::to_cpu_storage_owned(y), Shape::from((n, width)))
     }
 
-    fn backward<T: Real>(&self, dy: &[T]) -> Tensor {
+    /// Of a table of this shape.
+    fn backward<T: Real>(&self, shape: &Shape, dy: &[T]) -> Tensor {
         let width = self.width;
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
-        let mut table = vec![T::zero(); self.rows * width];
+        let mut table = vec![T::zero(); shape.elem_count()];
         for (token, (dy, &id)) in dy.chunks_exact(width).zip(&self.ids).enumerate() {
             scatter(&mut table[id as usize * width..][..width], dy, scale, mask, token * width);
         }
-        real::tensor(table, (self.rows, width))
+        real::tensor(table, shape)
     }
 }
 
@@ -108,7 +108,7 @@ impl CustomOp1 for Embed {
         if dy.device().is_cuda() {
             return cuda::embed::backward(table, &dy, &self.ids, self.scale, self.dropout).map(Some);
         }
-        with_real!(dy, T => Ok(Some(self.backward::<T>(&real::values(&dy)?))))
+        with_real!(dy, T => Ok(Some(self.backward::<T>(table.shape(), &real::values(&dy)?))))
     }
 }
 

@@ -57,7 +57,16 @@ pub fn linear(
             bias.map(Tensor::dims)
         );
     }
-    let op = Linear { n, inner, outer, activation, dropout, saved: OnceLock::new() };
+    let op = Linear {
+        n,
+        inner,
+        outer,
+        activation,
+        dropout,
+        saved: OnceLock::new(),
+        #[cfg(feature = "cuda")]
+        saved_on_gpu: OnceLock::new(),
+    };
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         Some(bias) => tape::apply3(&x, &weight, &bias.contiguous()?, op),
@@ -76,6 +85,8 @@ struct Linear {
     dropout: Option<Dropout>,
     /// z, for activations whose derivative y does not tell.
     saved: OnceLock<Tensor>,
+    #[cfg(feature = "cuda")]
+    saved_on_gpu: OnceLock<cuda::linear::Saved>,
 }
 
 impl Linear {
@@ -151,7 +162,7 @@ impl Linear {
     fn gradients(&self, [x, weight]: [&Tensor; 2], bias: bool, [y, dy]: [&Tensor; 2]) -> Result<[Option<Tensor>; 3]> {
         #[cfg(feature = "cuda")]
         if y.device().is_cuda() {
-            return self.on_gpu().backward([x, weight], bias, [y, dy], self.saved.get());
+            return self.on_gpu().backward([x, weight], bias, [y, dy], self.saved_on_gpu.get());
         }
         with_real!(y, T => self.backward::<T>(x, weight, bias, y, dy))
     }
@@ -196,10 +207,8 @@ impl Linear {
     ) -> Result<(CudaStorage, Shape)> {
         let bias = b.map(|(b, layout)| Memory::of(b, layout)).transpose()?;
         let (x_memory, w) = (Memory::of(x.0, x.1)?, Memory::of(w.0, w.1)?);
-        let (y, z) = self.on_gpu().forward(&x.0.device, x_memory, w, bias)?;
-        if let Some(z) = z {
-            self.saved.get_or_init(|| z);
-        }
+        let (y, saved) = self.on_gpu().forward(&x.0.device, x_memory, w, bias)?;
+        self.saved_on_gpu.get_or_init(|| saved);
         Ok((y, Shape::from((self.n, self.outer))))
     }
 }

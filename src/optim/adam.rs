@@ -16,7 +16,7 @@
 use candle_core::{Result, Tensor, Var};
 use std::collections::BTreeMap;
 
-use super::inplace::{owned, update, Elementwise, Real};
+use super::inplace::{owned, updates, Elementwise, Real};
 use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Param, ParamSet};
 
@@ -59,16 +59,18 @@ impl Adam {
         context: &StepContext<'_>,
     ) -> Result<()> {
         self.updates += 1;
-        for (param, gradient) in params {
-            if !self.moments.contains_key(&param.name) {
-                let zeros = || Var::zeros(param.var.shape(), param.var.dtype(), param.var.device());
-                self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
+        updates(|updates| {
+            for (param, gradient) in params {
+                if !self.moments.contains_key(&param.name) {
+                    let zeros = || Var::zeros(param.var.shape(), param.var.dtype(), param.var.device());
+                    self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
+                }
+                let Moments { m, v } = &self.moments[&param.name];
+                let kernel = self.rule.kernel(context.rate(param.kind), self.updates, decays(param.kind));
+                updates.add(&kernel, Some(param), [&param.var, m, v], gradient)?;
             }
-            let Moments { m, v } = &self.moments[&param.name];
-            let kernel = self.rule.kernel(context.rate(param.kind), self.updates, decays(param.kind));
-            update(&kernel, Some(param), [&param.var, m, v], gradient)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// As [`Optimizer::load_state`], of these parameters; takes its tensors out of `saved`.

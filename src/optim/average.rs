@@ -5,7 +5,7 @@
 
 use candle_core::{Result, Tensor, Var};
 
-use super::inplace::{owned, update, Elementwise, Real};
+use super::inplace::{owned, updates, Elementwise, Real};
 use crate::params::ParamSet;
 
 /// Averages of all parameters, in their order.
@@ -33,10 +33,8 @@ impl Ema {
         let t = self.updates as f64;
         let toward = Toward(1.0 - self.decay.min((1.0 + t) / (10.0 + t)));
         self.updates += 1;
-        for (param, average) in params.iter().zip(&self.averages) {
-            update(&toward, None, [average], &param.var)?;
-        }
-        Ok(())
+        let mut pairs = params.iter().zip(&self.averages);
+        updates(|updates| pairs.try_for_each(|(param, average)| updates.add(&toward, None, [average], &param.var)))
     }
 
     /// Begins anew at the present weights.

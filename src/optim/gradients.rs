@@ -3,7 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::Result as CandleResult;
 
-use super::inplace::{scale, update, Elementwise, Real};
+use super::inplace::{scale, updates, Elementwise, Real};
 use super::{Error, Gradients};
 use crate::params::ParamSet;
 
@@ -43,9 +43,7 @@ impl Gradients {
     /// Shape or memory errors of candle.
     pub fn scale(&self, factor: f64) -> CandleResult<()> {
         if factor != 1.0 {
-            for gradient in &self.tensors {
-                scale(gradient, factor)?;
-            }
+            scale(&self.tensors, factor)?;
         }
         Ok(())
     }
@@ -68,9 +66,8 @@ impl Accumulator {
         match &self.sum {
             None => self.sum = Some(gradients),
             Some(sum) => {
-                for (sum, gradient) in sum.tensors.iter().zip(&gradients.tensors) {
-                    update(&Add, None, [sum], gradient)?;
-                }
+                let pairs = || sum.tensors.iter().zip(&gradients.tensors);
+                updates(|updates| pairs().try_for_each(|(sum, gradient)| updates.add(&Add, None, [sum], gradient)))?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! One pass over a parameter, its optimizer state and its gradient: element-wise updates written in place, in parallel
 //! over chunks. Elements do not mix, so the result depends neither on chunks nor on threads.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, Var};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -24,26 +24,57 @@ pub(super) trait Elementwise<const N: usize>: Sync {
     fn kernel(&self) -> (&'static str, Vec<f64>);
 }
 
-/// Runs `kernel` over `written` in place. The frozen row of `param` is left alone in all of them. All tensors must have
-/// storage of their own: an alias would wait for itself for ever.
+/// The updates of one step of an optimizer: on the CPU each is done when it is added, on a GPU all in one launch at the
+/// end.
+#[derive(Default)]
+pub(super) struct Updates {
+    #[cfg(feature = "cuda")]
+    on_gpu: ops::cuda::Updates,
+}
+
+/// Does what `body` adds.
+pub(super) fn updates(body: impl FnOnce(&mut Updates) -> Result<()>) -> Result<()> {
+    let mut updates = Updates::default();
+    body(&mut updates)?;
+    #[cfg(feature = "cuda")]
+    updates.on_gpu.launch()?;
+    Ok(())
+}
+
+impl Updates {
+    /// Runs `kernel` over `written` in place. The frozen row of `param` is left alone in all of them. All tensors must
+    /// have storage of their own: an alias would wait for itself for ever.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, reason = "what a CUDA build collects"))]
+    pub(super) fn add<const N: usize, K: Elementwise<N>>(
+        &mut self,
+        kernel: &K,
+        param: Option<&Param>,
+        written: [&Tensor; N],
+        read: &Tensor,
+    ) -> Result<()> {
+        let frozen = param.and_then(|p| Some((p.frozen_row?, p.var.elem_count() / p.var.dim(0).ok()?.max(1))));
+        let frozen = frozen.map(|(row, width)| row * width..(row + 1) * width);
+        #[cfg(feature = "cuda")]
+        if read.device().is_cuda() {
+            let (name, numbers) = kernel.kernel();
+            return self.on_gpu.add(name, &written, read, frozen, &numbers);
+        }
+        match read.dtype() {
+            DType::F32 => update_cpu::<f32, N, K>(kernel, frozen, written, read),
+            DType::F64 => update_cpu::<f64, N, K>(kernel, frozen, written, read),
+            other => candle_core::bail!("optimizers work on f32 and f64, not on {other:?}"),
+        }
+    }
+}
+
+/// A single update.
 pub(super) fn update<const N: usize, K: Elementwise<N>>(
     kernel: &K,
     param: Option<&Param>,
     written: [&Tensor; N],
     read: &Tensor,
 ) -> Result<()> {
-    let frozen = param.and_then(|p| Some((p.frozen_row?, p.var.elem_count() / p.var.dim(0).ok()?.max(1))));
-    let frozen = frozen.map(|(row, width)| row * width..(row + 1) * width);
-    #[cfg(feature = "cuda")]
-    if read.device().is_cuda() {
-        let (name, numbers) = kernel.kernel();
-        return ops::cuda::step(name, &written, read, frozen, &numbers);
-    }
-    match read.dtype() {
-        DType::F32 => update_cpu::<f32, N, K>(kernel, frozen, written, read),
-        DType::F64 => update_cpu::<f64, N, K>(kernel, frozen, written, read),
-        other => candle_core::bail!("optimizers work on f32 and f64, not on {other:?}"),
-    }
+    updates(|updates| updates.add(kernel, param, written, read))
 }
 
 fn update_cpu<T: Real, const N: usize, K: Elementwise<N>>(
@@ -135,8 +166,8 @@ impl<F: FnOnce(&mut CpuStorage, &Layout) -> Result<()>> InplaceOp1 for Once<F> {
     }
 }
 
-/// Multiplies a tensor by a factor in place.
-pub(super) fn scale(tensor: &Tensor, factor: f64) -> Result<()> {
+/// Multiplies tensors by a factor in place.
+pub(super) fn scale(tensors: &[Tensor], factor: f64) -> Result<()> {
     fn cpu<T: Real>(tensor: &Tensor, factor: f64) -> Result<()> {
         let factor = T::from_f64(factor);
         with_slices(&[tensor], Vec::new(), &mut |slices: Vec<&mut [T]>| {
@@ -146,13 +177,15 @@ pub(super) fn scale(tensor: &Tensor, factor: f64) -> Result<()> {
             Ok(())
         })
     }
-    match (tensor.device(), tensor.dtype()) {
-        (Device::Cpu, DType::F32) => cpu::<f32>(tensor, factor),
-        (Device::Cpu, DType::F64) => cpu::<f64>(tensor, factor),
-        #[cfg(feature = "cuda")]
-        (Device::Cuda(_), _) => ops::cuda::scale(tensor, factor),
-        (_, other) => candle_core::bail!("optimizers work on f32 and f64, not on {other:?}"),
+    #[cfg(feature = "cuda")]
+    if tensors.first().is_some_and(|first| first.device().is_cuda()) {
+        return ops::cuda::scale(tensors, factor);
     }
+    tensors.iter().try_for_each(|tensor| match tensor.dtype() {
+        DType::F32 => cpu::<f32>(tensor, factor),
+        DType::F64 => cpu::<f64>(tensor, factor),
+        other => candle_core::bail!("optimizers work on f32 and f64, not on {other:?}"),
+    })
 }
 
 /// A variable with a copy of these values: state that later updates write in place.
@@ -163,6 +196,8 @@ pub(super) fn owned(tensor: &Tensor) -> Result<Var> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use candle_core::Device;
+
     use crate::ops::check;
     use crate::ops::Precision;
     use crate::params::{Init, ParamKind, ParamSet};

@@ -22,7 +22,7 @@
 use candle_core::{Result, Tensor, Var};
 use std::collections::BTreeMap;
 
-use super::inplace::{owned, update, Elementwise, Real};
+use super::inplace::{owned, update, updates, Elementwise, Real};
 use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::{DecayAt, ScheduleFreeConfig};
 use crate::params::{Param, ParamSet};
@@ -105,27 +105,29 @@ impl Optimizer for ScheduleFree {
         }
         let share = self.share(context.lr);
         let ScheduleFreeConfig { beta1, beta2, eps, decay_at, .. } = self.config;
-        for (param, gradient) in params.iter().zip(&gradients.tensors) {
-            if !self.states.contains_key(&param.name) {
-                let v = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
-                self.states.insert(param.name.clone(), State { z: owned(&param.var)?, v });
+        updates(|updates| {
+            for (param, gradient) in params.iter().zip(&gradients.tensors) {
+                if !self.states.contains_key(&param.name) {
+                    let v = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
+                    self.states.insert(param.name.clone(), State { z: owned(&param.var)?, v });
+                }
+                let State { z, v } = &self.states[&param.name];
+                let lr = context.rate(param.kind);
+                let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
+                let kernel = Kernel {
+                    beta2,
+                    eps,
+                    root_correction: (1.0 - beta2.powf(self.counters.updates as f64)).sqrt(),
+                    decay_y: if decay_at == DecayAt::Y { decay } else { 0.0 },
+                    decay_z: if decay_at == DecayAt::Z { decay } else { 0.0 },
+                    lr,
+                    share,
+                    lr_y: lr * (beta1 * (1.0 - share) - 1.0),
+                };
+                updates.add(&kernel, Some(param), [&param.var, z, v], gradient)?;
             }
-            let State { z, v } = &self.states[&param.name];
-            let lr = context.rate(param.kind);
-            let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-            let kernel = Kernel {
-                beta2,
-                eps,
-                root_correction: (1.0 - beta2.powf(self.counters.updates as f64)).sqrt(),
-                decay_y: if decay_at == DecayAt::Y { decay } else { 0.0 },
-                decay_z: if decay_at == DecayAt::Z { decay } else { 0.0 },
-                lr,
-                share,
-                lr_y: lr * (beta1 * (1.0 - share) - 1.0),
-            };
-            update(&kernel, Some(param), [&param.var, z, v], gradient)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn reset(&mut self) {

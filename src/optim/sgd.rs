@@ -13,7 +13,7 @@
 use candle_core::{Result, Var};
 use std::collections::BTreeMap;
 
-use super::inplace::{owned, update, Elementwise, Real};
+use super::inplace::{owned, updates, Elementwise, Real};
 use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::SgdConfig;
 use crate::params::ParamSet;
@@ -54,22 +54,24 @@ impl Optimizer for Sgd {
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         let SgdConfig { momentum, dampening, nesterov } = self.config;
-        for (param, gradient) in params.iter().zip(&gradients.tensors) {
-            let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-            if momentum == 0.0 {
-                update(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
-                continue;
+        updates(|updates| {
+            for (param, gradient) in params.iter().zip(&gradients.tensors) {
+                let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
+                if momentum == 0.0 {
+                    updates.add(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
+                    continue;
+                }
+                let first = !self.buffers.contains_key(&param.name);
+                if first {
+                    let zeros = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
+                    self.buffers.insert(param.name.clone(), zeros);
+                }
+                let take = if first { 1.0 } else { 1.0 - dampening };
+                let kernel = Momentum { lr: context.rate(param.kind), decay, momentum, take, nesterov };
+                updates.add(&kernel, Some(param), [&param.var, &self.buffers[&param.name]], gradient)?;
             }
-            let first = !self.buffers.contains_key(&param.name);
-            if first {
-                let zeros = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
-                self.buffers.insert(param.name.clone(), zeros);
-            }
-            let take = if first { 1.0 } else { 1.0 - dampening };
-            let kernel = Momentum { lr: context.rate(param.kind), decay, momentum, take, nesterov };
-            update(&kernel, Some(param), [&param.var, &self.buffers[&param.name]], gradient)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn reset(&mut self) {

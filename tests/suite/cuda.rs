@@ -123,7 +123,7 @@ fn checkpoints_move_both_ways_and_translate_alike() {
         close(&toy, [&a, &b], 1e-3);
         let translations = ["cpu", "cuda"].map(|device| {
             let command = format!("translate {a} -q --beam 3 --n-best 2 --device {device}");
-            toy.pipe(&command, &toy.read("valid.en")).exits(0).out
+            toy.pipe(&command, toy.read("valid.en")).exits(0).out
         });
         let words = |text: &str| text.lines().map(|line| line.split('\t').next_back().map(str::to_string)).collect();
         let [on_cpu, on_gpu]: [Vec<Option<String>>; 2] = [words(&translations[0]), words(&translations[1])];

@@ -69,6 +69,13 @@ fn add_into(device: &CudaDevice, sum: Memory, a: Memory, b: Memory) -> Result<()
     launch(device, Kernel(Module::Elementwise, "add", a.dtype), Grid::elements(a.len), &args)
 }
 
+/// x *= factor.
+pub(in crate::ops) fn multiply(x: &Tensor, factor: f64) -> Result<()> {
+    let memory = Memory::of_tensor(x)?;
+    let args = args![memory, memory, Arg::Size(memory.len as u64), factor];
+    launch(device_of(x)?, Kernel(Module::Elementwise, "multiply", memory.dtype), Grid::elements(memory.len), &args)
+}
+
 /// Where a copy of columns comes from or goes to.
 #[derive(Clone, Copy)]
 pub(super) struct Columns {

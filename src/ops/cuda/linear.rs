@@ -19,6 +19,14 @@ pub(in crate::ops) struct Shape {
     pub(in crate::ops) dropout: Option<Dropout>,
 }
 
+/// What a forward pass keeps.
+pub(in crate::ops) struct Saved {
+    /// For activations whose derivative y does not tell.
+    z: Option<Tensor>,
+    /// The weight in the type of activations, if that is another one.
+    weight: Option<Tensor>,
+}
+
 fn number(activation: Activation) -> usize {
     match activation {
         Activation::Identity => 0,
@@ -35,16 +43,16 @@ impl Shape {
         matches!(self.activation, Activation::Identity | Activation::Relu)
     }
 
-    /// y, and z where the backward pass needs it.
+    /// y, and what is kept for the backward pass.
     pub(in crate::ops) fn forward(
         &self,
         device: &CudaDevice,
         x: Memory,
         weight: Memory,
         bias: Option<Memory>,
-    ) -> Result<(CudaStorage, Option<Tensor>)> {
+    ) -> Result<(CudaStorage, Saved)> {
         let Shape { n, inner, outer, activation, dropout } = *self;
-        let (weight, _rounded) = cast(device, weight, x.dtype)?;
+        let (weight, rounded) = cast(device, weight, x.dtype)?;
         let bias = bias.map(Memory::single).transpose()?;
         let y = Buffer::new(device, x.dtype, n * outer)?;
         let z = if self.needs_no_z() { None } else { Some(Buffer::new(device, x.dtype, n * outer)?) };
@@ -56,7 +64,9 @@ impl Shape {
             let args = args![y.memory(), bias, saved, size, outer, number(activation); dropout];
             launch(device, Kernel(Module::Linear, "finish", x.dtype), Grid::elements(n * outer), &args)?;
         }
-        Ok((y.storage(), z.map(|z| z.tensor((n, outer)))))
+        let saved =
+            Saved { z: z.map(|z| z.tensor((n, outer))), weight: rounded.map(|weight| weight.tensor((outer, inner))) };
+        Ok((y.storage(), saved))
     }
 
     /// Gradients of x, weight and bias, as they are needed.
@@ -65,7 +75,7 @@ impl Shape {
         [x, weight]: [&Tensor; 2],
         bias: bool,
         [y, dy]: [&Tensor; 2],
-        z: Option<&Tensor>,
+        saved: Option<&Saved>,
     ) -> Result<[Option<Tensor>; 3]> {
         let Shape { n, inner, outer, activation, dropout } = *self;
         let device = device_of(x)?;
@@ -74,10 +84,10 @@ impl Shape {
         let dtype = dz.dtype;
         let own;
         if activation != Activation::Identity || dropout.is_some() {
-            let z = match z {
-                Some(z) if !self.needs_no_z() => z,
-                None if !self.needs_no_z() => candle_core::bail!("linear: backward without a forward pass"),
-                _ => y,
+            let z = match saved.and_then(|saved| saved.z.as_ref()) {
+                _ if self.needs_no_z() => y,
+                Some(z) => z,
+                None => candle_core::bail!("linear: backward without a forward pass"),
             };
             own = Buffer::new(device, dtype, n * outer)?;
             let size = Arg::Size((n * outer) as u64);
@@ -89,7 +99,8 @@ impl Shape {
         let dx = match x.track_op() {
             false => None,
             true => {
-                let (weight, _rounded) = cast(device, Memory::of_tensor(weight)?, dtype)?;
+                let kept = saved.and_then(|saved| saved.weight.as_ref());
+                let (weight, _rounded) = cast(device, Memory::of_tensor(kept.unwrap_or(weight))?, dtype)?;
                 let dx = Buffer::new(device, dtype, n * inner)?;
                 let target = Mat::new(dx.memory(), n, inner);
                 product(device, target, Store::Set, dz, Mat::new(weight, outer, inner))?;

@@ -28,10 +28,10 @@ pub(super) mod recurrent_step;
 mod uploads;
 
 pub(crate) use device::{describe, open, precision_name};
-pub(crate) use optimizer::{scale, squares, step};
+pub(crate) use optimizer::{scale, squares, Updates};
 
 pub(super) use attention::Sides;
-pub(super) use columns::{add, add_in_place, concatenate, cut, device_of, join, part, uncut};
+pub(super) use columns::{add, add_in_place, concatenate, cut, device_of, join, multiply, part, uncut};
 pub(super) use cross_entropy::Projected;
 pub(super) use decode::{history, memory as attend_memory};
 pub(super) use memory::Memory;

@@ -1,78 +1,129 @@
-//! Element-wise updates of parameters, and norms of gradients, on the GPU.
+//! Element-wise updates of parameters, and norms of gradients, on the GPU: one launch for all tensors.
 
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+use candle_core::cuda_backend::CudaDevice;
 use candle_core::{bail, DType, Result, Tensor};
 use std::ops::Range;
 
 use super::columns::device_of;
-use super::launch::{args, launch, Arg, Grid, Kernel, Module};
+use super::launch::{args, launch, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Upload};
 
-/// Scalars of a kernel in optimizer.cu.
+/// Scalars and tensors of an item, threads of a block and elements it does; as in optimizer.cu.
 const SCALARS: usize = 9;
-/// Tensors that it writes.
 const WRITTEN: usize = 3;
-/// Blocks of a tensor whose squares are summed, and elements that are worth one.
-const BLOCKS: usize = 256;
-const WORTH: usize = 4096;
+const THREADS: usize = 256;
+const CHUNK: usize = 4096;
 
-/// Runs the kernel `name` of optimizer.cu over f32 tensors of one size; `frozen`: elements that stay.
-pub(crate) fn step(
-    name: &'static str,
-    written: &[&Tensor],
-    read: &Tensor,
-    frozen: Option<Range<usize>>,
-    scalars: &[f64],
-) -> Result<()> {
-    let (device, n) = (device_of(read)?, read.elem_count());
-    let mut args = Vec::with_capacity(WRITTEN + SCALARS + 4);
-    for tensor in written {
-        if tensor.elem_count() != n || tensor.dtype() != DType::F32 || read.dtype() != DType::F32 {
-            bail!(
-                "{name}: {:?} {:?} is updated with {:?} {:?}",
-                tensor.dtype(),
-                tensor.dims(),
-                read.dtype(),
-                read.dims()
-            );
-        }
-        args.push(Arg::from(Memory::of_tensor(tensor)?));
-    }
-    args.resize(WRITTEN, Arg::Pointer(0));
-    let frozen = frozen.unwrap_or(0..0);
-    let sizes = [n, frozen.start, frozen.end].map(|size| Arg::Size(size as u64));
-    args.push(Memory::of_tensor(read)?.into());
-    args.extend(sizes);
-    args.extend((0..SCALARS).map(|i| Arg::from(scalars.get(i).copied().unwrap_or(0.0))));
-    launch(device, Kernel(Module::Optimizer, name, DType::F32), Grid::elements(n), &args)
+/// One tensor of a launch, laid out as in optimizer.cu.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Item {
+    written: [u64; WRITTEN],
+    read: u64,
+    n: u64,
+    frozen: [u64; 2],
+    scalars: [f32; SCALARS],
+    first_block: i32,
 }
 
-/// x *= factor, f32.
-pub(crate) fn scale(x: &Tensor, factor: f64) -> Result<()> {
-    let memory = Memory::of_tensor(x)?;
-    let args = args![memory, memory, Arg::Size(memory.len as u64), factor];
-    let kernel = Kernel(Module::Elementwise, "multiply", memory.dtype);
-    launch(device_of(x)?, kernel, Grid::elements(memory.len), &args)
+// SAFETY: numbers without padding (a test counts them), in C's layout; the addresses are used by kernels only.
+#[expect(unsafe_code, reason = "says that a kernel may read it")]
+unsafe impl DeviceRepr for Item {}
+
+/// Updates that are collected, to be launched together.
+#[derive(Default)]
+pub(crate) struct Updates {
+    kernel: Option<&'static str>,
+    items: Vec<Item>,
+    blocks: usize,
+    /// Kept until the launch.
+    held: Vec<Tensor>,
+}
+
+impl Updates {
+    /// Takes in the kernel `name` of optimizer.cu over f32 tensors of one size; `frozen`: elements that stay.
+    pub(crate) fn add(
+        &mut self,
+        name: &'static str,
+        written: &[&Tensor],
+        read: &Tensor,
+        frozen: Option<Range<usize>>,
+        scalars: &[f64],
+    ) -> Result<()> {
+        if self.kernel.is_some_and(|kernel| kernel != name) {
+            self.launch()?;
+        }
+        let n = read.elem_count();
+        let mut addresses = [0; WRITTEN];
+        for (address, tensor) in addresses.iter_mut().zip(written) {
+            if tensor.elem_count() != n || tensor.dtype() != DType::F32 || read.dtype() != DType::F32 {
+                let (written, read) = ((tensor.dtype(), tensor.dims()), (read.dtype(), read.dims()));
+                bail!("{name}: {written:?} is updated with {read:?}");
+            }
+            *address = Memory::of_tensor(tensor)?.address;
+            self.held.push((*tensor).clone());
+        }
+        let frozen = frozen.unwrap_or(0..0);
+        let numbers = std::array::from_fn(|i| scalars.get(i).map_or(0.0, |&scalar| scalar as f32));
+        self.items.push(Item {
+            written: addresses,
+            read: Memory::of_tensor(read)?.address,
+            n: n as u64,
+            frozen: [frozen.start as u64, frozen.end as u64],
+            scalars: numbers,
+            first_block: self.blocks as i32,
+        });
+        self.kernel = Some(name);
+        self.blocks += n.div_ceil(CHUNK);
+        self.held.push(read.clone());
+        Ok(())
+    }
+
+    /// Does what was taken in.
+    pub(crate) fn launch(&mut self) -> Result<()> {
+        let Updates { kernel, items, blocks, held } = std::mem::take(self);
+        let (Some(name), Some(first)) = (kernel, held.first()) else { return Ok(()) };
+        let device = device_of(first)?;
+        let table = Upload::new(device, &items)?;
+        let args = args![table.arg(), items.len()];
+        launch(device, Kernel(Module::Optimizer, name, DType::F32), Grid::blocks(blocks, 1, THREADS), &args)
+    }
+}
+
+/// x *= factor for all, f32.
+pub(crate) fn scale(tensors: &[Tensor], factor: f64) -> Result<()> {
+    let mut updates = Updates::default();
+    for tensor in tensors {
+        updates.add("scale", &[tensor], tensor, None, &[factor])?;
+    }
+    updates.launch()
 }
 
 /// Σx² of each tensor; the host waits for all of them at once.
 pub(crate) fn squares(tensors: &[Tensor]) -> Result<Vec<f64>> {
     let Some(first) = tensors.first() else { return Ok(Vec::new()) };
-    let device = device_of(first)?;
-    let blocks = |tensor: &Tensor| tensor.elem_count().div_ceil(WORTH).clamp(1, BLOCKS);
-    let mut starts = vec![0usize];
+    let device: &CudaDevice = device_of(first)?;
+    let mut list = Updates::default();
     for tensor in tensors {
-        starts.push(starts[starts.len() - 1] + blocks(tensor));
+        list.add("squares", &[], tensor, None, &[])?;
     }
-    let parts = Buffer::new(device, DType::F64, starts[tensors.len()])?;
-    for (tensor, start) in tensors.iter().zip(&starts) {
-        let x = Memory::of_tensor(tensor)?;
-        let args = args![parts.memory().part(*start, blocks(tensor)), x, Arg::Size(x.len as u64)];
-        let grid = Grid::blocks(blocks(tensor), 1, 256);
-        launch(device, Kernel(Module::Optimizer, "squares", DType::F32), grid, &args)?;
+    let (table, count, blocks) = (Upload::new(device, &list.items)?, list.items.len(), list.blocks);
+    let (parts, totals) = (Buffer::new(device, DType::F64, blocks)?, Buffer::new(device, DType::F64, count)?);
+    let kernel = |name| Kernel(Module::Optimizer, name, DType::F32);
+    let args = args![parts.memory(), table.arg(), count];
+    launch(device, kernel("squares"), Grid::blocks(blocks, 1, THREADS), &args)?;
+    let args = args![totals.memory(), parts.memory(), table.arg(), count, blocks];
+    launch(device, kernel("totals"), Grid::blocks(count, 1, THREADS), &args)?;
+    totals.tensor(count).to_vec1()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_has_no_padding() {
+        assert_eq!(std::mem::size_of::<Item>(), 8 * (WRITTEN + 4) + 4 * (SCALARS + 1));
     }
-    let totals = Buffer::new(device, DType::F64, tensors.len())?;
-    let starts = Upload::new(device, &super::uploads::counts(&starts))?;
-    let args = args![totals.memory(), parts.memory(), starts.arg()];
-    launch(device, Kernel(Module::Optimizer, "totals", DType::F32), Grid::blocks(tensors.len(), 1, 1), &args)?;
-    totals.tensor(tensors.len()).to_vec1()
 }
