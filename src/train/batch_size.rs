@@ -117,6 +117,6 @@ fn fits(config: &Config, resources: &Resources, model: &dyn Model) -> Result<boo
 }
 
 /// How driver and cuBLAS say it.
-fn is_want_of_memory(message: &str) -> bool {
+pub(super) fn is_want_of_memory(message: &str) -> bool {
     ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED"].iter().any(|sign| message.contains(sign))
 }

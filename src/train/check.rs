@@ -13,7 +13,7 @@ use crate::optim::{self, Gradients};
 use crate::{objective, ops, units};
 
 use super::batch_size;
-use super::machine::peak_memory_bytes;
+use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
 use super::stop::{Limits, Signals};
@@ -69,7 +69,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         batch.source.tokens(),
         clock.elapsed().as_secs_f64(),
         loss_sum / tokens as f64,
-        units::bytes(peak_memory_bytes()),
+        units::bytes(peak_memory_bytes_of(model.params().device())),
     );
     Ok(Report { start, largest_batch })
 }

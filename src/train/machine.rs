@@ -82,6 +82,16 @@ pub fn peak_memory_bytes() -> u64 {
     line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
 }
 
+/// Of the memory in which a model on this device is trained: that of the GPU, or of this process.
+pub(super) fn peak_memory_bytes_of(device: &Device) -> u64 {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return ops::cuda::peak_memory_bytes(device).unwrap_or(0);
+    }
+    debug_assert!(device.is_cpu(), "CPU and CUDA are all there is");
+    peak_memory_bytes()
+}
+
 /// Memory of the machine in bytes, if the system tells.
 pub(super) fn total_memory_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;

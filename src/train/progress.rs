@@ -6,7 +6,7 @@ use crate::events::{End, Event, Progress, TrainPoint};
 
 use super::evaluate::Scores;
 use super::finished;
-use super::machine::peak_memory_bytes;
+use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::session::Session;
 use super::state::Sums;
@@ -126,7 +126,7 @@ impl Session {
             skipped_updates: self.state.skipped_updates,
             tokens_per_second: target_tokens / sums.seconds.max(1e-9),
             source_tokens_per_second: sums.source_tokens as f64 / sums.seconds.max(1e-9),
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: peak_memory_bytes_of(self.params.device()),
             optimizer: self.optimizer.health(),
             embedding,
         }));
@@ -173,7 +173,7 @@ impl Session {
             seconds_save: state.seconds_save,
             tokens: state.tokens,
             tokens_per_second: state.tokens as f64 / state.seconds.max(1e-9),
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: peak_memory_bytes_of(self.params.device()),
             resume_command,
             next_commands,
             files,

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::data::Epoch;
 use crate::events::{End, Event};
 
+use super::batch_size::is_want_of_memory;
 use super::guard::{self, Action};
 use super::session::Session;
 use super::step::Update;
@@ -31,7 +32,13 @@ pub fn run(mut session: Session) -> Result<Outcome> {
         let note = format!("the last checkpoint is of update {step}; go on with `nmt-train --resume {run}`");
         session.sinks.emit(&Event::Note(note));
     }
-    ended
+    ended.map_err(|error| match is_want_of_memory(&format!("{error:#}")) {
+        true => error.context(
+            "the memory of the GPU is full; try a smaller train.batch_size (\"auto\" finds one), or \
+             train.precision = \"bf16\"",
+        ),
+        false => error,
+    })
 }
 
 impl Session {

@@ -57,6 +57,25 @@ pub(crate) fn describe(device: &Device) -> Result<(String, u64)> {
     Ok((context.name().map_err(Error::wrap)?, all as u64))
 }
 
+/// The most memory that tensors on it held at a time, in bytes.
+///
+/// # Errors
+/// Those of the driver.
+#[expect(unsafe_code, reason = "the driver writes the number to an address")]
+pub(crate) fn peak_memory_bytes(device: &Device) -> Result<u64> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    stream.context().bind_to_thread().map_err(Error::wrap)?;
+    let mut most = 0u64;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the device exists, the attribute is a u64.
+    let found = unsafe {
+        result::device::get_default_mem_pool(stream.context().cu_device())
+            .and_then(|pool| result::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(&mut most).cast()))
+    };
+    found.map_err(Error::wrap)?;
+    Ok(most)
+}
+
 /// The precision it was opened with, as the config writes it.
 pub(crate) fn precision_name(device: &Device) -> Result<&'static str> {
     Ok(match precision(device.as_cuda_device()?) {

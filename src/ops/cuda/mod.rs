@@ -27,7 +27,7 @@ pub(super) mod recurrent;
 pub(super) mod recurrent_step;
 mod uploads;
 
-pub(crate) use device::{describe, open, precision_name};
+pub(crate) use device::{describe, open, peak_memory_bytes, precision_name};
 pub(crate) use optimizer::{scale, squares, Updates};
 
 pub(super) use attention::Sides;

@@ -27,6 +27,7 @@ struct Memory {
     std::mutex mutex;
     std::map<uintptr_t, Allocation> live;
     size_t used = 0;
+    size_t most = 0;
     size_t total = size_t(8) << 30;
     bool guard = false;
 
@@ -83,6 +84,7 @@ CUresult allocate(CUdeviceptr* pointer, size_t size, const char* call) {
     }
     memset(start, kUnwritten, size);
     m.used += (size + 511) / 512 * 512;
+    if (m.used > m.most) m.most = m.used;
     m.live.emplace(reinterpret_cast<uintptr_t>(start), a);
     *pointer = reinterpret_cast<CUdeviceptr>(start);
     return CUDA_SUCCESS;
@@ -115,6 +117,10 @@ CUresult release(CUdeviceptr pointer, const char* call) {
 }  // namespace
 
 size_t driver::memory_total() { return memory().total; }
+size_t driver::memory_most() {
+    std::lock_guard<std::mutex> lock(memory().mutex);
+    return memory().most;
+}
 size_t driver::memory_used() {
     std::lock_guard<std::mutex> guard(memory().mutex);
     return memory().used;
@@ -174,6 +180,10 @@ CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute attribute, void
         case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
         case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
             *static_cast<cuuint64_t*>(value) = driver::memory_used();
+            return CUDA_SUCCESS;
+        case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
+        case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+            *static_cast<cuuint64_t*>(value) = driver::memory_most();
             return CUDA_SUCCESS;
         case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
             *static_cast<cuuint64_t*>(value) = 0;

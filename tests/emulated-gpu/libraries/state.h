@@ -17,6 +17,8 @@ void count_launch(const char* kernel);
 // bytes of the device (EMULATED_GPU_MEMORY), and of live allocations
 size_t memory_total();
 size_t memory_used();
+// the most that was in use at a time
+size_t memory_most();
 
 // ---- copies.cpp
 // Position in the order of all work, for events; what was copied to or from pinned memory before it is complete once
