@@ -4,7 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 5 | `cli` (and `main`) |
+//! | 5 | `cli` (and `main`; in a CUDA build `launcher` and `main_cuda`) |
 //! | 4 | `train` `report`, the sinks of `events` |
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other) |

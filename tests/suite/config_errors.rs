@@ -205,7 +205,7 @@ fn numbers_must_have_the_right_form() {
     let found = problems("batch_size = -1\nmax_epochs = 1e3\n[validation]\nvalid_freq = \"2x\"\nmetrics = [\n  \"nll\",\n  \"blue\",\n]\n", &[]);
     assert_eq!(
         found,
-        r#"toy.toml:6: train.batch_size = -1: expected a whole number of 0 or more
+        r#"toy.toml:6: train.batch_size = -1: expected a whole number of 1 or more, or "auto"
 toy.toml:7: train.max_epochs = 1e3: expected a whole number
 toy.toml:9: validation.valid_freq = "2x": expected a number of updates, "500u", "1e" (every epoch) or 0 (only at the end)
 toy.toml:12: validation.metrics: expected "nll", "bleu" or "chrf"; did you mean "bleu"?

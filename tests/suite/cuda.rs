@@ -125,8 +125,12 @@ fn checkpoints_move_both_ways_and_translate_alike() {
             let command = format!("translate {a} -q --beam 3 --n-best 2 --device {device}");
             toy.pipe(&command, toy.read("valid.en")).exits(0).out
         });
-        let words = |text: &str| text.lines().map(|line| line.split('\t').next_back().map(str::to_string)).collect();
-        let [on_cpu, on_gpu]: [Vec<Option<String>>; 2] = [words(&translations[0]), words(&translations[1])];
+        // sentence and words, without the score
+        let words = |text: &str| -> Vec<String> {
+            text.lines().filter_map(|line| line.rsplit_once(" ||| ")).map(|(words, _)| words.to_string()).collect()
+        };
+        let [on_cpu, on_gpu] = [words(&translations[0]), words(&translations[1])];
+        assert!(!on_cpu.is_empty());
         assert_eq!(on_cpu, on_gpu);
     }
 }
@@ -148,4 +152,21 @@ fn a_device_that_is_not_there_is_a_sentence() {
     let Some(toy) = on_gpu() else { return };
     toy.run("--config toy.toml --set device=cuda:7").exits(3).tells(&["device = \"cuda:7\": the GPU cannot be used"]);
     assert!(!toy.exists("run"));
+}
+
+#[test]
+fn without_cudas_libraries_the_program_says_what_is_missing() {
+    if !cfg!(feature = "cuda") {
+        return;
+    }
+    let toy = Toy::new();
+    // where a driver is installed, it is found without this variable
+    let output = toy.command("--config toy.toml --version").env_remove("LD_LIBRARY_PATH").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() == Some(3) {
+        assert!(told.starts_with("nmt-train: this build is for NVIDIA GPUs and does not run here (lib"), "{told}");
+        assert!(told.contains("install NVIDIA's driver") && told.lines().count() == 1, "{told}");
+    } else {
+        assert!(output.status.success(), "{told}");
+    }
 }

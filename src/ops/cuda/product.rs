@@ -75,6 +75,8 @@ pub(super) fn product(device: &CudaDevice, c: Mat, store: Store, a: Mat, b: Mat)
     };
     let (a_type, b_type, c_type) = (type_of(a)?, type_of(b)?, type_of(c)?);
     let handle = device.cublas_handle();
+    // cuBLAS works in the context of the calling thread
+    device.cuda_stream().context().bind_to_thread().map_err(Error::wrap)?;
     // SAFETY: the addresses hold matrices of these sizes on this device. Column-major cuBLAS computes cᵀ = bᵀ·aᵀ, whose
     // memory is that of row-major c = a·b.
     let done = unsafe {
