@@ -165,20 +165,30 @@ pub(in crate::ops) fn part(dy: &Tensor, start: usize, width: usize, dropout: Opt
     Ok(dx.tensor((rows, width)))
 }
 
+/// Tensors that one launch puts end to end.
+const PARTS: usize = 8;
+
 /// Tensors end to end.
 pub(in crate::ops) fn concatenate(tensors: &[Tensor]) -> Result<CudaStorage> {
     let Some(first) = tensors.first() else { bail!("nothing to concatenate") };
-    let device = device_of(first)?;
-    let n = tensors.iter().map(Tensor::elem_count).sum();
-    let joined = Buffer::new(device, first.dtype(), n)?;
+    let (device, dtype) = (device_of(first)?, first.dtype());
+    let joined = Buffer::new(device, dtype, tensors.iter().map(Tensor::elem_count).sum())?;
     let mut start = 0;
-    for tensor in tensors {
-        let from = Memory::of_tensor(tensor)?;
-        if from.dtype != first.dtype() {
-            bail!("numbers of types {:?} and {:?} do not go together", first.dtype(), from.dtype);
+    for tensors in tensors.chunks(PARTS) {
+        let (mut parts, mut ends, mut end) = ([Arg::Pointer(0); PARTS], [Arg::Size(0); PARTS], 0);
+        for (i, tensor) in tensors.iter().enumerate() {
+            let from = Memory::of_tensor(tensor)?;
+            if from.dtype != dtype {
+                bail!("numbers of types {dtype:?} and {:?} do not go together", from.dtype);
+            }
+            end += from.len;
+            parts[i] = from.into();
+            ends[i..].fill(Arg::Size(end as u64));
         }
-        put(device, joined.memory().part(start, from.len), from)?;
-        start += from.len;
+        let mut args = vec![joined.memory().part(start, end).into()];
+        args.extend(parts.into_iter().chain(ends));
+        launch(device, Kernel(Module::Elementwise, "concatenate", dtype), Grid::elements(end), &args)?;
+        start += end;
     }
     Ok(joined.storage())
 }

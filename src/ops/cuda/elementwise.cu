@@ -54,6 +54,26 @@ FOR_BOTH(copy_columns,
           int masked, MASK_ARGS),
          (to, from, rows, width, to_width, to_start, from_width, from_start, masked, MASK_PASS))
 
+// Up to eight vectors end to end; e0 .. e7 are where each ends in the result.
+template <class T>
+__device__ void concatenate(T* to, const T* p0, const T* p1, const T* p2, const T* p3, const T* p4, const T* p5,
+                            const T* p6, const T* p7, size_t e0, size_t e1, size_t e2, size_t e3, size_t e4, size_t e5,
+                            size_t e6, size_t e7) {
+    size_t i = INDEX;
+    if (i < e0) to[i] = p0[i];
+    else if (i < e1) to[i] = p1[i - e0];
+    else if (i < e2) to[i] = p2[i - e1];
+    else if (i < e3) to[i] = p3[i - e2];
+    else if (i < e4) to[i] = p4[i - e3];
+    else if (i < e5) to[i] = p5[i - e4];
+    else if (i < e6) to[i] = p6[i - e5];
+    else if (i < e7) to[i] = p7[i - e6];
+}
+FOR_BOTH(concatenate,
+         (T* to, const T* p0, const T* p1, const T* p2, const T* p3, const T* p4, const T* p5, const T* p6, const T* p7,
+          size_t e0, size_t e1, size_t e2, size_t e3, size_t e4, size_t e5, size_t e6, size_t e7),
+         (to, p0, p1, p2, p3, p4, p5, p6, p7, e0, e1, e2, e3, e4, e5, e6, e7))
+
 // sums[chunk][column] = sum over the rows of a chunk, in a fixed order; blocks of 32 x 8 threads, grid (columns / 32,
 // chunks). A second launch over the sums with one chunk ends it: no atomics, the same bits each time.
 template <class T>
