@@ -110,7 +110,8 @@ fn value_and_gradients_on(
 }
 
 /// Asserts that value and gradients on a GPU are those of f64 on the CPU, where there is one: within 10⁻⁴ in f32; in bf16
-/// within 0.03 and four times what rounding the inputs alone does (`rounded`), for recurrences make much of little.
+/// within 0.1 and six times what rounding the inputs alone does (`rounded`): recurrences make much of little, and sums
+/// over tokens cancel.
 /// `is_weight`: the inputs that are parameters, which stay f32.
 fn agree_on_gpu(
     inputs: &[Input],
@@ -124,7 +125,7 @@ fn agree_on_gpu(
         let found = value_and_gradients_on(&device, dtype, inputs, fused, is_weight).unwrap();
         for (i, ((found, right), rounded)) in found.iter().zip(right).zip(rounded).enumerate() {
             let bound = match precision {
-                Precision::Bf16 => 0.03 + 4.0 * distance_by_norm(rounded, right),
+                Precision::Bf16 => 0.1 + 6.0 * distance_by_norm(rounded, right),
                 Precision::F32 | Precision::Tf32 => 1e-4,
             };
             let error = distance_by_norm(found, right);
