@@ -96,7 +96,10 @@ fn candidates(args: &Args, shape: &Shape) -> Result<Vec<Candidate>> {
     }
     let start = |(name, mut command): (String, Command)| {
         command.args(shape.arguments()).args(["--threads", &args.threads.to_string()]);
-        command.args(["--device", &args.device, "--precision", &args.precision]);
+        if (args.device.as_str(), args.precision.as_str()) != ("cpu", "f32") {
+            // earlier builds know neither
+            command.args(["--device", &args.device, "--precision", &args.precision]);
+        }
         Candidate::start(name, command)
     };
     commands.into_iter().map(start).collect()
