@@ -158,9 +158,8 @@ impl<'de> Deserialize<'de> for BatchSize {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<BatchSize, E> {
-                match (text, text.parse()) {
-                    ("auto", _) => Ok(BatchSize::Auto),
-                    (_, Ok(n)) => Ok(BatchSize::Of(n)),
+                match text {
+                    "auto" => Ok(BatchSize::Auto),
                     _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
                 }
             }

@@ -23,16 +23,12 @@
 
 use super::additive::{attend, attend_values_backward, scores_backward};
 use super::cell::{Cell, Gradients};
-#[cfg(feature = "cuda")]
-use super::cuda;
 use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use super::real::{slice, tensor, values, with_real, Real};
 use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, state_gradients, states_before, take_saved};
 use super::rows::{self, split_sentences};
 use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{bail, CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,7 +63,7 @@ pub fn attentional(x: &Tensor, memory: &Tensor, weights: &Tensor, recurrence: At
     let (x, memory, weights) = (x.contiguous()?, memory.contiguous()?, weights.contiguous()?);
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return tape::apply3(&x, &memory, &weights, OnGpu { recurrence, saved: Mutex::new(None) });
+        return tape::apply3(&x, &memory, &weights, super::cuda::attentional::Operation::new(recurrence));
     }
     with_real!(x, T => tape::apply3(&x, &memory, &weights, Op::<T> { recurrence, saved: Mutex::new(None) }))
 }
@@ -444,63 +440,6 @@ impl<T: Real> CustomOp3 for Op<T> {
         let (memory_values, weight_values) = (values::<T>(memory)?, values::<T>(weights)?);
         let [dx, dm, dw] = self.backward(&memory_values, &weight_values, &values::<T>(res)?, &values::<T>(&grad)?)?;
         Ok((Some(tensor(dx, x.shape())), Some(tensor(dm, memory.shape())), Some(tensor(dw, weights.shape()))))
-    }
-}
-
-/// The same on a GPU, whatever the type of the activations.
-#[cfg(feature = "cuda")]
-struct OnGpu {
-    recurrence: Attentional,
-    saved: Mutex<Option<cuda::attentional::Saved>>,
-}
-
-#[cfg(feature = "cuda")]
-impl CustomOp3 for OnGpu {
-    fn name(&self) -> &'static str {
-        "attentional"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("attentional: made for a GPU, called on the CPU")
-    }
-
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        xl: &Layout,
-        m: &CudaStorage,
-        ml: &Layout,
-        w: &CudaStorage,
-        wl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (n, width) = xl.shape().dims2()?;
-        let (inputs, memory, weights) = (cuda::Memory::of(x, xl)?, cuda::Memory::of(m, ml)?, cuda::Memory::of(w, wl)?);
-        let (out, saved) =
-            cuda::attentional::forward(&x.device, &self.recurrence, inputs, [n, width], memory, weights)?;
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
-        let Widths { hidden, context, .. } = self.recurrence.widths;
-        Ok((out, (n, hidden + context).into()))
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        memory: &Tensor,
-        weights: &Tensor,
-        res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let saved = take_saved(&self.saved, "attentional")?;
-        let [dx, dm, dw] = cuda::attentional::backward(&self.recurrence, memory, weights, res, grad, &saved)?;
-        Ok((Some(dx), Some(dm), Some(dw)))
     }
 }
 

@@ -18,16 +18,12 @@
 //! Neither results nor gradients depend on the number of threads.
 
 use super::cell::{Cell, Gradients};
-#[cfg(feature = "cuda")]
-use super::cuda::{self, Memory};
 use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use super::linear::column_sums;
 use super::real::{simd, slice, tensor, values, with_real, Real};
 use super::rows::{self, split_sentences};
 use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{bail, CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +54,7 @@ pub fn recurrent(x: &Tensor, weights: &Tensor, initial: Option<&Tensor>, recurre
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return apply(x, weights, initial, OnGpu { recurrence, saved: Mutex::new(None) });
+        return apply(x, weights, initial, super::cuda::recurrent::Operation::new(recurrence));
     }
     with_real!(x, T => apply(x, weights, initial, Op::<T> { recurrence, saved: Mutex::new(None) }))
 }
@@ -375,105 +371,6 @@ impl<T: Real> CustomOp3 for Op<T> {
     ) -> Result<(CpuStorage, Shape)> {
         let initial = slice(s, sl, "recurrent")?;
         self.forward(slice(x, xl, "recurrent")?, xl.shape(), slice(w, wl, "recurrent")?, Some(initial))
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        w: &Tensor,
-        s: &Tensor,
-        res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, ds) = self.backward(w, Some(s), res, grad)?;
-        Ok((Some(dx), Some(dw), Some(ds)))
-    }
-}
-
-/// The same on a GPU, whatever the type of the activations.
-#[cfg(feature = "cuda")]
-struct OnGpu {
-    recurrence: Recurrence,
-    saved: Mutex<Option<Tensor>>,
-}
-
-#[cfg(feature = "cuda")]
-impl OnGpu {
-    fn forward(
-        &self,
-        x: (&CudaStorage, &Layout),
-        w: (&CudaStorage, &Layout),
-        initial: Option<(&CudaStorage, &Layout)>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (n, width) = x.1.shape().dims2()?;
-        let initial = initial.map(|(initial, layout)| Memory::of(initial, layout)).transpose()?;
-        let (inputs, weights) = (Memory::of(x.0, x.1)?, Memory::of(w.0, w.1)?);
-        let device = &x.0.device;
-        let (out, saved) = cuda::recurrent::forward(device, &self.recurrence, inputs, [n, width], weights, initial)?;
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
-        Ok((out, (n, width / self.recurrence.cell.gates()).into()))
-    }
-
-    fn backward(
-        &self,
-        weights: &Tensor,
-        initial: Option<&Tensor>,
-        res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        let saved = take_saved(&self.saved, "recurrent")?;
-        cuda::recurrent::backward(&self.recurrence, weights, initial, res, grad, &saved)
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl CustomOp2 for OnGpu {
-    fn name(&self) -> &'static str {
-        "recurrent"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("recurrent: made for a GPU, called on the CPU")
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.forward((x, xl), (w, wl), None)
-    }
-
-    fn bwd(&self, _: &Tensor, w: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, _) = self.backward(w, None, res, grad)?;
-        Ok((Some(dx), Some(dw)))
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl CustomOp3 for OnGpu {
-    fn name(&self) -> &'static str {
-        "recurrent"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("recurrent: made for a GPU, called on the CPU")
-    }
-
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        xl: &Layout,
-        w: &CudaStorage,
-        wl: &Layout,
-        s: &CudaStorage,
-        sl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward((x, xl), (w, wl), Some((s, sl)))
     }
 
     fn bwd(

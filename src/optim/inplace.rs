@@ -19,8 +19,8 @@ pub(super) trait Elementwise<const N: usize>: Sync {
     /// On the CPU: all slices have the same length.
     fn apply<T: Real>(&self, written: [&mut [T]; N], read: &[T]);
 
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a CUDA build asks"))]
     /// The same on a GPU: a kernel of `ops/cuda/optimizer.cu` and its numbers.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a CUDA build asks"))]
     fn kernel(&self) -> (&'static str, Vec<f64>);
 }
 

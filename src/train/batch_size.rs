@@ -99,8 +99,8 @@ fn fits(config: &Config, resources: &Resources, model: &dyn Model) -> Result<boo
     let batch = epoch.batch(&resources.train, epoch.largest());
     let params = model.params();
     let step = || -> candle_core::Result<()> {
-        let optimizer = (params.elements() * optim::states(&config.optimizer), DType::F32);
-        let _state = Tensor::zeros(optimizer.0.max(1), optimizer.1, params.device())?;
+        let numbers = params.elements() * optim::states(&config.optimizer);
+        let _state = Tensor::zeros(numbers.max(1), DType::F32, params.device())?;
         let forward = Forward::train(config.seed, 0);
         let smoothing = config.train.label_smoothing;
         let (loss, tape) = ops::record(|| objective::loss(model, &batch, &forward, smoothing, batch.target.tokens()))?;

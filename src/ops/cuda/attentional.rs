@@ -1,7 +1,8 @@
 //! `attentional` on the GPU: two products and two kernels a step.
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::{bail, CudaStorage, DType, Result, Tensor};
+use candle_core::{bail, CpuStorage, CudaStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use std::sync::{Mutex, PoisonError};
 
 use super::columns::{column_sums, device_of, put};
 use super::launch::{args, launch, Grid, Kernel, Module};
@@ -9,13 +10,14 @@ use super::memory::{cast, Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
 use super::recurrent::{gather, previous, scatter, state_gradients, Lanes};
 use super::uploads::counts;
+use crate::ops::recurrent::take_saved;
 use crate::ops::{Attentional, Cell, Direction, Widths};
 
 /// Threads of the block that attends for a lane.
 pub(super) const THREADS: usize = 128;
 
 /// What a forward pass keeps, in f32.
-pub(in crate::ops) struct Saved {
+struct Saved {
     cells: Buffer,
     queries: Buffer,
     alphas: Buffer,
@@ -98,7 +100,7 @@ impl Readers {
 }
 
 /// States and contexts side by side, and what is saved.
-pub(in crate::ops) fn forward(
+fn forward(
     device: &CudaDevice,
     recurrence: &Attentional,
     x: Memory,
@@ -184,7 +186,7 @@ pub(in crate::ops) fn forward(
 }
 
 /// Gradients of inputs, memory and weights.
-pub(in crate::ops) fn backward(
+fn backward(
     recurrence: &Attentional,
     memory: &Tensor,
     flat: &Tensor,
@@ -297,4 +299,64 @@ pub(in crate::ops) fn backward(
     }
     scatter(device, to_initial, dh.memory(), &lanes.sentences, [all, h])?;
     Ok([dx.tensor((n, width)), dmemory.tensor(memory.shape()), dweights.tensor(flat.shape())])
+}
+
+/// The node on the tape, whatever the type of the activations.
+pub(in crate::ops) struct Operation {
+    recurrence: Attentional,
+    saved: Mutex<Option<Saved>>,
+}
+
+impl Operation {
+    pub(in crate::ops) fn new(recurrence: Attentional) -> Self {
+        Operation { recurrence, saved: Mutex::new(None) }
+    }
+}
+
+impl CustomOp3 for Operation {
+    fn name(&self) -> &'static str {
+        "attentional"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("attentional: made for a GPU, called on the CPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        m: &CudaStorage,
+        ml: &Layout,
+        w: &CudaStorage,
+        wl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (n, width) = xl.shape().dims2()?;
+        let (inputs, memory, weights) = (Memory::of(x, xl)?, Memory::of(m, ml)?, Memory::of(w, wl)?);
+        let (out, saved) = forward(&x.device, &self.recurrence, inputs, [n, width], memory, weights)?;
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        let Widths { hidden, context, .. } = self.recurrence.widths;
+        Ok((out, (n, hidden + context).into()))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        memory: &Tensor,
+        weights: &Tensor,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let saved = take_saved(&self.saved, "attentional")?;
+        let [dx, dm, dw] = backward(&self.recurrence, memory, weights, res, grad, &saved)?;
+        Ok((Some(dx), Some(dm), Some(dw)))
+    }
 }

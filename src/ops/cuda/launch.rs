@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaFunction, LaunchConfig, Push
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{bail, DType, Error, Result};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::memory::Memory;
 use crate::ops::dropout::Mask;
@@ -153,14 +153,14 @@ pub(super) use args;
 #[derive(Clone)]
 struct Function {
     function: CudaFunction,
-    parameters: Vec<&'static str>,
+    parameters: Arc<[&'static str]>,
 }
 
 /// Functions that were looked up: asking the driver each time costs as much as the launch.
 static FUNCTIONS: Mutex<Option<HashMap<(DeviceId, Kernel), Function>>> = Mutex::new(None);
 
 /// PTX types of the parameters of a kernel, from the text it is loaded from.
-fn parameters(text: &'static str, name: &str) -> Vec<&'static str> {
+fn parameters(text: &'static str, name: &str) -> Arc<[&'static str]> {
     let declared = text.split_once(&format!(".entry {name}(")).and_then(|(_, rest)| rest.split_once(')'));
     let list = declared.map_or("", |(list, _)| list);
     list.split(',').filter_map(|parameter| parameter.split_whitespace().nth(1)).collect()

@@ -2,13 +2,15 @@
 //! tokens, as on the CPU.
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::{bail, CudaStorage, DType, Result, Tensor};
+use candle_core::{bail, CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use std::sync::{Mutex, PoisonError};
 
 use super::columns::{column_sums, device_of, put};
 use super::launch::{args, launch, Grid, Kernel, Module};
 use super::memory::{cast, Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
 use super::uploads::counts;
+use crate::ops::recurrent::take_saved;
 use crate::ops::{Cell, Direction, Recurrence};
 
 /// Sentences in the order in which they take part: longest first, equal ones in their own order.
@@ -108,7 +110,7 @@ fn weights(device: &CudaDevice, flat: Memory, width: usize, gates: usize, dtype:
 }
 
 /// States after each token, and what the cell saved of each.
-pub(in crate::ops) fn forward(
+fn forward(
     device: &CudaDevice,
     recurrence: &Recurrence,
     x: Memory,
@@ -170,7 +172,7 @@ pub(in crate::ops) fn forward(
 }
 
 /// Gradients of inputs, weights and initial states.
-pub(in crate::ops) fn backward(
+fn backward(
     recurrence: &Recurrence,
     flat: &Tensor,
     initial: Option<&Tensor>,
@@ -264,6 +266,105 @@ pub(super) fn state_gradients(
         }
     }
     Ok(())
+}
+
+/// The node on the tape, whatever the type of the activations.
+pub(in crate::ops) struct Operation {
+    recurrence: Recurrence,
+    saved: Mutex<Option<Tensor>>,
+}
+
+impl Operation {
+    pub(in crate::ops) fn new(recurrence: Recurrence) -> Self {
+        Operation { recurrence, saved: Mutex::new(None) }
+    }
+
+    fn forward(
+        &self,
+        x: (&CudaStorage, &Layout),
+        w: (&CudaStorage, &Layout),
+        initial: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (n, width) = x.1.shape().dims2()?;
+        let initial = initial.map(|(initial, layout)| Memory::of(initial, layout)).transpose()?;
+        let (inputs, weights) = (Memory::of(x.0, x.1)?, Memory::of(w.0, w.1)?);
+        let device = &x.0.device;
+        let (out, saved) = forward(device, &self.recurrence, inputs, [n, width], weights, initial)?;
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        Ok((out, (n, width / self.recurrence.cell.gates()).into()))
+    }
+
+    fn backward(
+        &self,
+        weights: &Tensor,
+        initial: Option<&Tensor>,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let saved = take_saved(&self.saved, "recurrent")?;
+        backward(&self.recurrence, weights, initial, res, grad, &saved)
+    }
+}
+
+impl CustomOp2 for Operation {
+    fn name(&self) -> &'static str {
+        "recurrent"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("recurrent: made for a GPU, called on the CPU")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.forward((x, xl), (w, wl), None)
+    }
+
+    fn bwd(&self, _: &Tensor, w: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, _) = self.backward(w, None, res, grad)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for Operation {
+    fn name(&self) -> &'static str {
+        "recurrent"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("recurrent: made for a GPU, called on the CPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        w: &CudaStorage,
+        wl: &Layout,
+        s: &CudaStorage,
+        sl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward((x, xl), (w, wl), Some((s, sl)))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        w: &Tensor,
+        s: &Tensor,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, ds) = self.backward(w, Some(s), res, grad)?;
+        Ok((Some(dx), Some(dw), Some(ds)))
+    }
 }
 
 #[cfg(test)]
