@@ -76,7 +76,9 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str) {
         ),
     };
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n{body}").unwrap();
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n{body}");
+    // At once: the client follows a redirect, and closes, as soon as it has read the location.
+    stream.write_all(answer.as_bytes()).unwrap();
 }
 
 const NEWS: &str = "hf://datasets/me/news/data/a.en";
