@@ -33,7 +33,7 @@ pub fn clip(gradients: &Gradients, norm: f64, max_norm: f64) -> CandleResult<f64
 }
 
 /// ‖g‖² of each tensor; on a GPU the host waits once for all.
-fn sums_of_squares(gradients: &[Tensor]) -> CandleResult<Vec<f64>> {
+pub(super) fn sums_of_squares(gradients: &[Tensor]) -> CandleResult<Vec<f64>> {
     #[cfg(feature = "cuda")]
     if gradients.first().is_some_and(|first| first.device().is_cuda()) {
         return crate::ops::cuda::squares(gradients);
@@ -42,7 +42,7 @@ fn sums_of_squares(gradients: &[Tensor]) -> CandleResult<Vec<f64>> {
 }
 
 /// ‖g‖² of one tensor.
-pub(super) fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
+fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
     match (gradient.device(), gradient.dtype()) {
         (Device::Cpu, DType::F32) => sum_of_squares_cpu::<f32>(gradient),
         (Device::Cpu, DType::F64) => sum_of_squares_cpu::<f64>(gradient),

@@ -36,7 +36,6 @@ use std::collections::BTreeMap;
 use crate::config::{Hessian2Variant, HvrForm, OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
-use on_host::OnHost;
 
 /// The optimizer that a config names, for parameters of this number type on this device.
 pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
@@ -51,15 +50,7 @@ pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
         OptimizerName::Hessian2 => hessian2::build(&config.hessian2, weight_decay, lr, dtype, device),
         OptimizerName::Muon => muon::build(&config.muon, weight_decay, lr, dtype, device),
-        OptimizerName::Hvr => {
-            let hvr = Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr));
-            // its plain form works anywhere
-            if config.hvr.form == HvrForm::Code {
-                hvr
-            } else {
-                OnHost::unless_cpu(hvr, device)
-            }
-        }
+        OptimizerName::Hvr => Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr)),
         OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
         OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype, device),

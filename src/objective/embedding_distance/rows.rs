@@ -4,10 +4,14 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
 
 use crate::ops::{values, Real};
 
-/// Rows `ids` of a contiguous `[V, d]` tensor, end to end; the host copies a table that is on a GPU.
+/// Rows `ids` of a contiguous `[V, d]` tensor, end to end, on the host; of a table on a GPU only these are copied.
 pub(super) fn gather<T: Real>(table: &Tensor, ids: &[u32]) -> Result<Vec<T>> {
-    let (width, table) = (table.dim(1)?, table.to_device(&Device::Cpu)?);
-    let all = values::<T>(&table)?;
+    if !table.device().is_cpu() {
+        let ids = Tensor::from_slice(ids, ids.len(), table.device())?;
+        return table.detach().index_select(&ids, 0)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1();
+    }
+    let width = table.dim(1)?;
+    let all = values::<T>(table)?;
     let mut rows = Vec::with_capacity(ids.len() * width);
     for &id in ids {
         rows.extend_from_slice(&all[id as usize * width..][..width]);
@@ -16,7 +20,7 @@ pub(super) fn gather<T: Real>(table: &Tensor, ids: &[u32]) -> Result<Vec<T>> {
 }
 
 /// Adds `factor` × `rows` to the rows `ids` of a gradient, in place and in order; ids may repeat. The frozen row is left
-/// alone. On the host, also for a gradient on a GPU.
+/// alone.
 pub(super) fn add_rows<T: Real>(
     gradient: &Tensor,
     ids: &[u32],
@@ -24,13 +28,18 @@ pub(super) fn add_rows<T: Real>(
     factor: f64,
     frozen_row: Option<usize>,
 ) -> Result<()> {
-    let op = AddRows { ids, rows, factor: T::from_f64(factor), frozen_row };
-    if gradient.device().is_cpu() {
-        return gradient.inplace_op1(&op);
+    #[cfg(feature = "cuda")]
+    if gradient.device().is_cuda() {
+        let width = gradient.dim(1)?;
+        let kept = ids.iter().zip(rows.chunks(width)).filter(|(&id, _)| Some(id as usize) != frozen_row);
+        let (ids, rows): (Vec<u32>, Vec<&[T]>) = kept.unzip();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<f32> = rows.concat().iter().map(|x| x.to_f64() as f32).collect();
+        return crate::ops::cuda::add_rows(gradient, &ids, rows, factor);
     }
-    let host = gradient.to_device(&Device::Cpu)?;
-    host.inplace_op1(&op)?;
-    gradient.slice_set(&host.to_device(gradient.device())?, 0, 0)
+    gradient.inplace_op1(&AddRows { ids, rows, factor: T::from_f64(factor), frozen_row })
 }
 
 struct AddRows<'a, T> {
@@ -56,6 +65,30 @@ impl<T: Real> InplaceOp1 for AddRows<'_, T> {
                 let place = &mut all[id as usize * width..][..width];
                 place.iter_mut().zip(row).for_each(|(sum, &x)| *sum += self.factor * x);
             }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{check, Precision};
+    use candle_core::DType;
+
+    #[test]
+    fn rows_are_taken_and_added_by_id_but_for_the_frozen_one_also_on_a_gpu() -> Result<()> {
+        let ids = [3u32, 1, 3, 4];
+        for device in [Some(Device::Cpu), check::gpu(Precision::Bf16)].into_iter().flatten() {
+            let table = Tensor::arange(0f32, 10.0, &device)?.reshape((5, 2))?;
+            let rows = gather::<f32>(&table, &ids)?;
+            assert_eq!(rows, [6.0, 7.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
+            let gradient = Tensor::ones((5, 2), DType::F32, &device)?;
+            add_rows(&gradient, &ids, &rows, 0.5, Some(4))?;
+            let expected = [[1.0, 1.0], [2.0, 2.5], [1.0, 1.0], [7.0, 8.0], [1.0, 1.0]];
+            assert_eq!(gradient.to_vec2::<f32>()?, expected);
+            add_rows(&gradient, &[4], &[1.0f32, 1.0], 0.5, Some(4))?;
+            assert_eq!(gradient.to_vec2::<f32>()?, expected);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{CudaStorage, DType, Result, Tensor};
 
-use super::columns::device_of;
+use super::columns::{add_in_place, device_of};
 use super::device::precision;
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{cast, Buffer, Memory, Upload};
@@ -77,6 +77,12 @@ pub(in crate::ops) fn backward(
         Some(rounded) => Ok(rounded.tensor((rows, width))),
         None => Ok(table.tensor((rows, width))),
     }
+}
+
+/// Adds `factor` × `rows` (end to end) to the rows `ids` of a gradient of a table, in place; ids may repeat.
+pub(crate) fn add_rows(gradient: &Tensor, ids: &[u32], rows: Vec<f32>, factor: f64) -> Result<()> {
+    let rows = Tensor::from_vec(rows, (ids.len(), gradient.dim(1)?), gradient.device())?;
+    add_in_place(gradient, &backward(gradient, &rows, ids, factor, None)?)
 }
 
 /// Where each id that occurs does so.

@@ -27,6 +27,7 @@ pub(super) enum Module {
     Norm,
     Optimizer,
     Recurrent,
+    Window,
 }
 
 impl Module {
@@ -41,6 +42,7 @@ impl Module {
             Module::Norm => ("nmt_norm", ptx::NORM),
             Module::Optimizer => ("nmt_optimizer", ptx::OPTIMIZER),
             Module::Recurrent => ("nmt_recurrent", ptx::RECURRENT),
+            Module::Window => ("nmt_window", ptx::WINDOW),
         }
     }
 }

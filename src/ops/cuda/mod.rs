@@ -26,9 +26,12 @@ mod product;
 pub(super) mod recurrent;
 pub(super) mod recurrent_step;
 mod uploads;
+mod window;
 
 pub(crate) use device::{describe, open, peak_memory_bytes, precision_name};
+pub(crate) use embed::add_rows;
 pub(crate) use optimizer::{scale, squares, Updates};
+pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows, Windowed};
 
 pub(super) use attention::Sides;
 pub(super) use columns::{add, add_in_place, concatenate, cut, device_of, join, multiply, part, uncut};

@@ -14,17 +14,6 @@ struct Item {
     int first_block;
 };
 
-// The item of this block: the last one that begins at it or before.
-__device__ __forceinline__ const Item& item_of_block(const Item* items, int count) {
-    int low = 0, high = count;
-    while (high - low > 1) {
-        int middle = (low + high) / 2;
-        if (items[middle].first_block <= (int)blockIdx.x) low = middle;
-        else high = middle;
-    }
-    return items[low];
-}
-
 #define ARGS (const Item* items, int count)
 
 // Runs what follows for each element i of the block's share of an item.
@@ -96,30 +85,20 @@ extern "C" __global__ void scale_f32 ARGS {
 
 // parts[block] = sum of squares of g over the block's share of an item, in double and in a fixed order.
 extern "C" __global__ void squares_f32(double* parts, const Item* items, int count) {
-    __shared__ double sums[256];
+    __shared__ double sums[32];
     double sum = 0.0;
     EACH_ELEMENT { sum += (double)item.g[i] * (double)item.g[i]; }
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    for (int step = 128; step > 0; step >>= 1) {
-        if (threadIdx.x < step) sums[threadIdx.x] += sums[threadIdx.x + step];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) parts[blockIdx.x] = sums[0];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
 // totals[item] = sum of its parts; a block of 256 threads an item.
 extern "C" __global__ void totals_f32(double* totals, const double* parts, const Item* items, int count, int blocks) {
-    __shared__ double sums[256];
+    __shared__ double sums[32];
     int first = items[blockIdx.x].first_block;
     int last = blockIdx.x + 1 < count ? items[blockIdx.x + 1].first_block : blocks;
     double sum = 0.0;
     for (int i = first + threadIdx.x; i < last; i += 256) sum += parts[i];
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    for (int step = 128; step > 0; step >>= 1) {
-        if (threadIdx.x < step) sums[threadIdx.x] += sums[threadIdx.x + step];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) totals[blockIdx.x] = sums[0];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) totals[blockIdx.x] = sum;
 }

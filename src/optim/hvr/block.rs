@@ -2,26 +2,27 @@
 
 use candle_core::{DType, Device, Result, Storage, Tensor, Var};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::super::inplace::{owned, with_slices, Real};
 use super::super::{decays, take_named};
 use super::choose::Choice;
 use super::forms;
 use super::history::History;
-use super::passes::{self, Diagonal, DiagonalLiteral, Moments, Move};
+use super::passes::{self, Diagonal, DiagonalLiteral, Moments, Move, Products};
 use crate::config::{HvrConfig, HvrForm, HvrTruncation};
 use crate::params::{Param, ParamKind};
 
 /// State of one tensor of n elements.
 pub(super) struct Block {
-    rule: Rule,
+    pub(super) rule: Rule,
     /// First moment; not for diag, which has that of its window.
-    m: Option<Var>,
+    pub(super) m: Option<Var>,
     /// Second moment; not for the forms on the diagonal.
-    v: Option<Var>,
+    pub(super) v: Option<Var>,
     /// Γ `[window, n]`; not for tensors under Adam.
-    gamma: Option<Var>,
-    history: History,
+    pub(super) gamma: Option<Var>,
+    pub(super) history: History,
     choice: Choice,
     pub(super) counts: Counts,
     /// Of the last step; not saved.
@@ -29,7 +30,7 @@ pub(super) struct Block {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Rule {
+pub(super) enum Rule {
     Adam,
     LowRank,
     Diagonal,
@@ -52,6 +53,34 @@ pub(super) struct Update<'a> {
     pub(super) lr: f64,
     /// Updates done, this one included.
     pub(super) t: u64,
+}
+
+impl Update<'_> {
+    pub(super) fn moments(&self) -> Moments {
+        let HvrConfig { beta1, beta2, eps, form, .. } = *self.config;
+        let t = self.t as f64;
+        Moments {
+            beta1,
+            beta2,
+            eps,
+            m_correction: 1.0 - beta1.powf(t),
+            root_correction: (1.0 - beta2.powf(t)).sqrt(),
+            normalized: form != HvrForm::Literal,
+        }
+    }
+
+    /// lr · weight decay, where it reaches.
+    pub(super) fn shrink(&self, param: &Param) -> f64 {
+        if decays(param.kind) {
+            self.lr * self.weight_decay
+        } else {
+            0.0
+        }
+    }
+
+    pub(super) fn truncates_entries(&self) -> bool {
+        self.config.truncation == HvrTruncation::Entries
+    }
 }
 
 impl Block {
@@ -91,7 +120,7 @@ impl Block {
             (Device::Cpu, DType::F32) => self.step_cpu::<f32>(param, gradient, update),
             (Device::Cpu, DType::F64) => self.step_cpu::<f64>(param, gradient, update),
             (device, dtype) => {
-                candle_core::bail!("hvr works on f32 and f64 on the CPU, not on {dtype:?} on {device:?}")
+                candle_core::bail!("hvr: a gradient of type {dtype:?} on {device:?}")
             }
         }
     }
@@ -105,14 +134,8 @@ impl Block {
         if g.len() != param.var.elem_count() {
             candle_core::bail!("a gradient of {} elements for {} values", g.len(), param.var.elem_count());
         }
-        let frozen = match param.frozen_row {
-            Some(row) => {
-                let width = g.len() / param.var.dim(0)?.max(1);
-                row * width..(row + 1) * width
-            }
-            None => 0..0,
-        };
-        let shrink = if decays(param.kind) { update.lr * update.weight_decay } else { 0.0 };
+        let frozen = frozen(param)?;
+        let shrink = update.shrink(param);
         let (m, v, gamma) = (self.m.clone(), self.v.clone(), self.gamma.clone());
         let tensors: Vec<&Tensor> = [Some(&param.var), m.as_ref(), v.as_ref(), gamma.as_ref()]
             .into_iter()
@@ -147,41 +170,47 @@ impl Block {
         (m, v, g): (&mut [T], &mut [T], &[T]),
         gamma: &mut [T],
     ) {
-        let Update { config, lr, t, .. } = *update;
-        let literal = config.form == HvrForm::Literal;
-        let moments = Moments {
-            beta1: config.beta1,
-            beta2: config.beta2,
-            eps: config.eps,
-            m_correction: 1.0 - config.beta1.powf(t as f64),
-            root_correction: (1.0 - config.beta2.powf(t as f64)).sqrt(),
-            normalized: !literal,
-        };
+        let moments = update.moments();
         let products = passes::observe(&moments, m, v, g, gamma);
+        let weights = self.turn(update.config, &products, g.len());
+        let step = Move { lr: update.lr, shrink, with_q: moments.normalized, weights: &weights };
+        passes::apply(&moments, &step, w, (m, v, g), gamma, self.history.next());
+        self.push(&products);
+    }
+
+    /// The weight of each slot of Γ in the direction. A window that can not be solved is forgotten.
+    pub(super) fn turn(&mut self, config: &HvrConfig, products: &Products, n: usize) -> Vec<f64> {
         let mut weights = vec![0.0; self.history.slots()];
+        if self.rule != Rule::LowRank {
+            return weights;
+        }
+        let literal = config.form == HvrForm::Literal;
         let mut failed = false;
-        if self.rule == Rule::LowRank && self.history.filled() > 0 {
+        if self.history.filled() > 0 {
             let slots = self.history.latest(self.choice.window());
             let gram = self.history.gram(&slots);
             let c: Vec<f64> = slots.iter().map(|&slot| products.direction[slot]).collect();
             let found = if literal {
                 Some(self.literal(config.literal_cap, &gram, &c, products.adam_square))
             } else {
-                self.sound(config, &gram, &c, g.len())
+                self.sound(config, &gram, &c, n)
             };
             failed = found.is_none();
             for (slot, weight) in slots.into_iter().zip(found.unwrap_or_default()) {
                 weights[slot] = weight;
             }
         }
-        if self.rule == Rule::LowRank && !literal {
-            self.choice.observe(&self.history, &products.gradient, products.square, g.len());
+        if !literal {
+            self.choice.observe(&self.history, &products.gradient, products.square, n);
         }
         if failed {
             self.history.clear();
         }
-        let step = Move { lr, shrink, with_q: !literal, weights: &weights };
-        passes::apply(&moments, &step, w, (m, v, g), gamma, self.history.next());
+        weights
+    }
+
+    /// After Γ has taken in the gradient.
+    pub(super) fn push(&mut self, products: &Products) {
         if self.rule == Rule::LowRank {
             self.history.push(&products.gradient, products.square);
         }
@@ -209,22 +238,28 @@ impl Block {
     }
 
     fn diagonal<T: Real>(&mut self, update: &Update<'_>, shrink: f64, w: &mut [T], g: &[T], gamma: &mut [T]) {
-        let Update { config, lr, .. } = *update;
-        let HvrConfig { beta1, eps, window, threshold, lambda_rel, truncation, .. } = *config;
         let next = self.history.next();
-        let earlier = self.history.latest(window - 1);
-        let held = earlier.len() + 1;
+        let held = self.held();
+        let extent = update.truncates_entries().then(|| passes::diagonal_extent(held, g, gamma, next));
+        passes::diagonal(&self.diagonal_rule(update, shrink, extent), w, g, gamma, next);
+        self.push_alone();
+    }
+
+    /// Gradients in the window of diag, the present one included.
+    pub(super) fn held(&self) -> usize {
+        self.history.latest(self.history.slots() - 1).len() + 1
+    }
+
+    /// `extent`: largest and mean entry of the diagonal, where small ones are replaced.
+    pub(super) fn diagonal_rule(&self, update: &Update<'_>, shrink: f64, extent: Option<(f64, f64)>) -> Diagonal {
+        let HvrConfig { beta1, eps, window, threshold, lambda_rel, .. } = *update.config;
+        let (next, held) = (self.history.next(), self.held());
         let mut weights = vec![0.0; window];
-        for (age, slot) in std::iter::once(next).chain(earlier).enumerate() {
+        for (age, slot) in std::iter::once(next).chain(self.history.latest(window - 1)).enumerate() {
             weights[slot] = (1.0 - beta1) * beta1.powf(age as f64) / (1.0 - beta1.powf(held as f64));
         }
-        let floor = (truncation == HvrTruncation::Entries).then(|| {
-            let (max, mean) = passes::diagonal_extent(held, g, gamma, next);
-            (threshold * max, lambda_rel * mean)
-        });
-        passes::diagonal(&Diagonal { eps, weights: &weights, held, floor, lr, shrink }, w, g, gamma, next);
-        // no Gram matrix is needed, only whose turn it is
-        self.history.push(&[], 0.0);
+        let floor = extent.map(|(max, mean)| (threshold * max, lambda_rel * mean));
+        Diagonal { eps, weights, held, floor, lr: update.lr, shrink }
     }
 
     fn diagonal_literal<T: Real>(
@@ -235,12 +270,27 @@ impl Block {
         (m, g): (&mut [T], &[T]),
         gamma: &mut [T],
     ) {
-        let Update { config: HvrConfig { beta1, .. }, lr, t, .. } = *update;
-        let (beta1, held) = (*beta1, self.history.filled());
-        let rule = DiagonalLiteral { beta1, m_correction: 1.0 - beta1.powf(t as f64), held, lr, shrink };
-        passes::diagonal_literal(&rule, w, m, g, gamma, self.history.next());
+        passes::diagonal_literal(&self.literal_rule(update, shrink), w, m, g, gamma, self.history.next());
+        self.push_alone();
+    }
+
+    pub(super) fn literal_rule(&self, update: &Update<'_>, shrink: f64) -> DiagonalLiteral {
+        let beta1 = update.config.beta1;
+        let m_correction = 1.0 - beta1.powf(update.t as f64);
+        DiagonalLiteral { beta1, m_correction, held: self.history.filled(), lr: update.lr, shrink }
+    }
+
+    /// The forms on the diagonal need no Gram matrix, only whose turn it is.
+    pub(super) fn push_alone(&mut self) {
         self.history.push(&[], 0.0);
     }
+}
+
+/// Elements that stay.
+pub(super) fn frozen(param: &Param) -> Result<Range<usize>> {
+    let Some(row) = param.frozen_row else { return Ok(0..0) };
+    let width = param.var.elem_count() / param.var.dim(0)?.max(1);
+    Ok(row * width..(row + 1) * width)
 }
 
 /// Order of the saved counters.

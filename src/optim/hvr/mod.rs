@@ -28,15 +28,17 @@ mod block;
 mod choose;
 mod forms;
 mod history;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod passes;
 mod truncate;
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-use super::clip::sum_of_squares;
-use super::inplace::update;
+use super::clip::sums_of_squares;
+use super::inplace::updates;
 use super::sgd::Plain;
 use super::{decays, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
@@ -63,14 +65,18 @@ impl Hvr {
 
     /// Plain SGD, and the log.
     fn code(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        self.logged.clear();
-        for (param, gradient) in params.iter().zip(&gradients.tensors) {
-            let mean = sum_of_squares(gradient)? / gradient.elem_count().max(1) as f64;
-            self.logged.push((format!("mean_square.{}", param.name), mean));
-            let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-            update(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
-        }
-        Ok(())
+        let squares = params.iter().zip(sums_of_squares(&gradients.tensors)?).zip(&gradients.tensors);
+        let mean = |((param, square), gradient): ((&Param, f64), &Tensor)| {
+            (format!("mean_square.{}", param.name), square / gradient.elem_count().max(1) as f64)
+        };
+        self.logged = squares.map(mean).collect();
+        updates(|updates| {
+            for (param, gradient) in params.iter().zip(&gradients.tensors) {
+                let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
+                updates.add(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -119,6 +125,11 @@ impl Optimizer for Hvr {
         }
         let Hvr { config, weight_decay, updates: t, blocks, .. } = self;
         let (config, weight_decay, t) = (&*config, *weight_decay, *t);
+        #[cfg(feature = "cuda")]
+        if params.device().is_cuda() {
+            let update = |param: &Param| Update { config, weight_decay, lr: context.rate(param.kind), t };
+            return on_gpu::step(blocks, params, gradients, update);
+        }
         let jobs = blocks.par_iter_mut().zip(params.iter().as_slice()).zip(&gradients.tensors);
         jobs.with_max_len(1).try_for_each(|(((_, block), param), gradient)| {
             block.step(param, gradient, &Update { config, weight_decay, lr: context.rate(param.kind), t })

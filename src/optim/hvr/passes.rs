@@ -219,10 +219,10 @@ impl<'a, T> Old<'a, T> {
 
 /// The form diag: u = m/(√h + ε), with m a weighted mean of the window's gradients, this one included, and h the mean of
 /// their squares.
-pub(super) struct Diagonal<'a> {
+pub(super) struct Diagonal {
     pub(super) eps: f64,
     /// Weight in m of each slot of Γ once this gradient is in; 0 where a slot is empty.
-    pub(super) weights: &'a [f64],
+    pub(super) weights: Vec<f64>,
     /// Gradients in the window, this one included.
     pub(super) held: usize,
     /// Smaller entries of h are replaced: (below, by).
@@ -252,7 +252,7 @@ pub(super) fn diagonal_extent<T: Real>(held: usize, g: &[T], gamma: &mut [T], ne
 }
 
 /// The whole step of diag: g into slot `next`, then the direction and the weights.
-pub(super) fn diagonal<T: Real>(rule: &Diagonal<'_>, w: &mut [T], g: &[T], gamma: &mut [T], next: usize) {
+pub(super) fn diagonal<T: Real>(rule: &Diagonal, w: &mut [T], g: &[T], gamma: &mut [T], next: usize) {
     let (eps, lr, shrink) = (T::from_f64(rule.eps), T::from_f64(rule.lr), T::from_f64(rule.shrink));
     let share = T::from_f64(1.0 / rule.held as f64);
     let (below, by) = rule.floor.map_or((T::zero(), T::zero()), |(x, y)| (T::from_f64(x), T::from_f64(y)));
@@ -379,7 +379,7 @@ mod tests {
                 let step = Move { lr: 0.1, shrink: 0.01, with_q: true, weights: &[0.5, -0.25, 0.125] };
                 apply(&moments, &step, &mut w, (&m, &v, &g), &mut gamma, t as usize);
                 let floor = Some(diagonal_extent(3, &g, &mut gamma, 0));
-                let rule = Diagonal { eps: 1e-9, weights: &[0.5, 0.3, 0.2], held: 3, floor, lr: 0.1, shrink: 0.0 };
+                let rule = Diagonal { eps: 1e-9, weights: vec![0.5, 0.3, 0.2], held: 3, floor, lr: 0.1, shrink: 0.0 };
                 diagonal(&rule, &mut w, &g, &mut gamma, 0);
                 let rule = DiagonalLiteral { beta1: 0.9, m_correction: 0.5, held: 3, lr: 0.1, shrink: 0.0 };
                 diagonal_literal(&rule, &mut w, &mut m, &g, &mut gamma, 1);

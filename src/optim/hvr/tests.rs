@@ -2,9 +2,10 @@
 
 use super::super::{Adam, AdamRule};
 use super::*;
+use crate::ops::{check, Precision};
 use crate::params::{Init, ParamKind};
 use crate::rng::{stream, Purpose};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 fn params() -> Result<ParamSet> {
     let mut params = ParamSet::new(1, DType::F64, &Device::Cpu);
@@ -15,14 +16,18 @@ fn params() -> Result<ParamSet> {
 }
 
 fn gradients(params: &ParamSet, step: u64) -> Result<Gradients> {
+    let gradients = normal(params, step)?;
+    gradients.clear_frozen_rows(params)?;
+    Ok(gradients)
+}
+
+fn normal(params: &ParamSet, step: u64) -> Result<Gradients> {
     let mut rng = stream(7, Purpose::Probe, step);
     let mut of = |p: &Param| {
         let values: Vec<f64> = (0..p.var.elem_count()).map(|_| rng.normal()).collect();
         Tensor::from_vec(values, p.var.shape(), &Device::Cpu)
     };
-    let gradients = Gradients { tensors: params.iter().map(&mut of).collect::<Result<_>>()? };
-    gradients.clear_frozen_rows(params)?;
-    Ok(gradients)
+    Ok(Gradients { tensors: params.iter().map(&mut of).collect::<Result<_>>()? })
 }
 
 fn values(params: &ParamSet, name: &str) -> Vec<f64> {
@@ -163,6 +168,74 @@ fn a_direction_of_the_diagonal_stays_bounded_when_gradients_come_and_go() -> Res
         hvr.step(&params, &Gradients { tensors: vec![gradient] }, &StepContext::new(1.0, step, 1))?;
         let most = read().iter().zip(&before).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
         assert!(most < 1.5, "{step}: {most}");
+    }
+    Ok(())
+}
+
+/// All forms, over tensors of several chunks, with a frozen row, decay and a window that goes round: the GPU beside the CPU,
+/// from a state of the CPU on.
+#[test]
+fn a_gpu_does_what_the_cpu_does() -> Result<()> {
+    let Some(gpu) = check::gpu(Precision::F32) else { return Ok(()) };
+    let params = |device: &Device| -> Result<ParamSet> {
+        let mut params = ParamSet::new(1, DType::F32, device);
+        params.add("a", ParamKind::Matrix, &[75, 140], Init::Normal(1.0))?;
+        params.add("b", ParamKind::Vector, &[70], Init::Normal(1.0))?;
+        params.add_with_frozen_row("e", ParamKind::Table { tied: true }, &[50, 33], Init::Normal(1.0), Some(49))?;
+        Ok(params)
+    };
+    let step = |hvr: &mut Hvr, params: &ParamSet, step: u64| {
+        let mut gradients = normal(params, step)?;
+        for gradient in &mut gradients.tensors {
+            *gradient = gradient.to_dtype(DType::F32)?.to_device(params.device())?;
+        }
+        gradients.clear_frozen_rows(params)?;
+        hvr.step(params, &gradients, &StepContext::new(0.01, step, 1))
+    };
+    let read = |params: &ParamSet| -> Result<Vec<f32>> {
+        let all = params.iter().map(|p| p.var.to_device(&Device::Cpu)?.flatten_all()?.to_vec1());
+        Ok(all.collect::<Result<Vec<Vec<f32>>>>()?.concat())
+    };
+    for form in [HvrForm::Inv, HvrForm::Isqrt, HvrForm::Literal, HvrForm::Diag, HvrForm::DiagLiteral, HvrForm::Code] {
+        for truncation in [HvrTruncation::None, HvrTruncation::Entries] {
+            if truncation == HvrTruncation::Entries && form != HvrForm::Diag {
+                continue;
+            }
+            let config = HvrConfig { form, truncation, window: 6, threshold: 0.1, ..HvrConfig::default() };
+            let new = || Hvr::new(config.clone(), 0.1, 0.01);
+            let (on_cpu, on_gpu) = (params(&Device::Cpu)?, params(&gpu)?);
+            let (mut cpu, mut other) = (new(), new());
+            for at in 0..4 {
+                step(&mut cpu, &on_cpu, at)?;
+            }
+            let mut state = cpu.state()?;
+            for (_, tensor) in &mut state.tensors {
+                *tensor = tensor.copy()?;
+            }
+            other.load_state(&on_gpu, state)?;
+            for (to, from) in on_gpu.iter().zip(&on_cpu) {
+                to.var.set(&from.var.to_device(&gpu)?)?;
+            }
+            for at in 4..20 {
+                step(&mut cpu, &on_cpu, at)?;
+                step(&mut other, &on_gpu, at)?;
+            }
+            let (got, expected) = (read(&on_gpu)?, read(&on_cpu)?);
+            // the literal form's weights grow
+            let size = expected.iter().fold(1.0, |size: f32, x| size.max(x.abs()));
+            let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size;
+            assert!(worst < 2e-5, "{form:?} {truncation:?}: {worst:e} of {size}");
+            let (a, b) = (other.health(), cpu.health());
+            assert!(a.iter().zip(&b).all(|(a, b)| (a.1 - b.1).abs() <= 1e-4 * b.1.abs()), "{form:?}: {a:?} {b:?}");
+            let (a, b) = (other.state()?, cpu.state()?);
+            for ((name, a), (_, b)) in a.tensors.iter().zip(&b.tensors) {
+                let size = b.to_dtype(DType::F64)?.abs()?.max_all()?.to_scalar::<f64>()?.max(1e-3);
+                let difference = (a.to_device(&Device::Cpu)? - b)?.to_dtype(DType::F64)?.abs()?.max_all()?;
+                // scores begin with −∞
+                let difference = difference.to_scalar::<f64>()?;
+                assert!(name.ends_with(".scores") || difference < 1e-4 * size, "{form:?} {name}: {difference:e}");
+            }
+        }
     }
     Ok(())
 }
