@@ -87,8 +87,8 @@ impl Blocks for Factors {
             if !failed {
                 *kept = residual;
             }
-            // NaN too; of nothing but zeros H stays as it is
-            let lost = !(residual <= 0.5) && numbers[2] > 0.0;
+            // of nothing but zeros H stays as it is
+            let lost = (residual > 0.5 || residual.is_nan()) && numbers[2] > 0.0;
             resets.push(f64::from(u8::from(failed || lost)));
             if lost {
                 let one = |x: &Tensor| x.narrow(0, at, 1);

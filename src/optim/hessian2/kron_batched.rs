@@ -113,14 +113,19 @@ impl KronBatched {
         let (mut before, mut after, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for ((lookup, white), update) in lookups.iter().zip(white).zip(updates.iter_mut()) {
             let sizes = squares(update)?;
-            let Some(lookup) = lookup else {
-                (after.push(sizes.clone()), before.push(sizes), known.push(None));
-                continue;
-            };
-            let (h, there) = outputs.of(lookup)?;
-            let turned = h.matmul(white)?;
-            *update = select(&there, &turned, update, update)?;
-            (before.push(sizes), after.push(squares(update)?), known.push(Some(there)));
+            match lookup {
+                Some(lookup) => {
+                    let (h, there) = outputs.of(lookup)?;
+                    *update = select(&there, &h.matmul(white)?, update, update)?;
+                    after.push(squares(update)?);
+                    known.push(Some(there));
+                }
+                None => {
+                    after.push(sizes.clone());
+                    known.push(None);
+                }
+            }
+            before.push(sizes);
         }
         let after = plan.per_param(&after)?;
         let ratio = (plan.per_param(&before)? / after.maximum(&full(least(&after), &after)?)?)?.sqrt()?;

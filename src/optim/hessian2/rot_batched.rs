@@ -265,7 +265,9 @@ impl BatchRule for RotBatched {
             let update = (m.broadcast_mul(&each(&rates[b])?)? / root)?;
             let Some((basis, gains)) = own else {
                 let ones = Tensor::ones(g.dim(0)?, plan.dtype, &plan.device)?;
-                (before.push(ones.clone()), after.push(ones), updates.push(update));
+                before.push(ones.clone());
+                after.push(ones);
+                updates.push(update);
                 continue;
             };
             let scaled = update.broadcast_mul(&gains)?;
