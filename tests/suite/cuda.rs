@@ -77,7 +77,10 @@ fn losses_of_all_optimizers_are_those_of_the_cpu() {
         "soap",
         "hvr",
         "hessian2",
+        "hessian2 --set optimizer.hessian2.variant=kron",
+        "hessian2 --set optimizer.hessian2.variant=rot",
         "hessian2 --set optimizer.hessian2.variant=kbfgs",
+        "hessian2 --set optimizer.hessian2.variant=lm",
     ];
     for (i, optimizer) in optimizers.iter().enumerate() {
         for device in ["cpu", "cuda"] {

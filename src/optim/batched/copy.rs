@@ -4,7 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{bail, CpuStorage, CudaStorage, InplaceOp2, Layout, Result, Tensor};
 
 /// Copies `from`, a view of any strides, over `to`, a contiguous view with as many elements, in one launch.
-pub(super) fn copy_into(to: &Tensor, from: &Tensor) -> Result<()> {
+pub(in crate::optim) fn copy_into(to: &Tensor, from: &Tensor) -> Result<()> {
     to.inplace_op2(from, &Copy)
 }
 

@@ -21,16 +21,18 @@ mod copy;
 mod health;
 mod muon;
 mod plan;
+mod saved;
 
-use candle_core::{bail, DType, Result, Tensor};
-use std::collections::BTreeMap;
+use candle_core::{DType, Result, Tensor};
 
 use super::per_matrix::describe;
 use super::{decays, Adam, AdamRule, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Param, ParamKind, ParamSet};
+pub(super) use copy::copy_into;
 use health::{Health, Outcome, FIELDS};
 pub(super) use muon::Muon;
-pub(super) use plan::{each, full, select, squares, Batch, Plan, Taken};
+pub(super) use plan::{each, full, least, power, select, squares, Batch, Plan, Taken};
+pub(super) use saved::Saved;
 
 /// How the gradients of all its matrices become their updates.
 pub(super) trait BatchRule: Send {
@@ -43,9 +45,10 @@ pub(super) trait BatchRule: Send {
     /// Whether it is meant for this parameter, whose shape is `[rows, columns]`.
     fn takes(&self, param: &Param) -> bool;
 
-    /// Longest side of a block of a weight.
-    fn longest(&self) -> usize {
-        usize::MAX
+    /// Most rows and most columns of a block of a weight or of a table.
+    fn longest(&self, table: bool) -> [usize; 2] {
+        let _ = table;
+        [usize::MAX; 2]
     }
 
     /// τ of the trust clip.
@@ -53,7 +56,20 @@ pub(super) trait BatchRule: Send {
         None
     }
 
-    /// State before the first update.
+    /// See [`Optimizer::needs_inputs`].
+    fn needs_inputs(&self, step: u64) -> bool {
+        let _ = step;
+        false
+    }
+
+    /// Called at the beginning of an update: statistics that several matrices share. Where [`BatchRule::takes`] answers
+    /// otherwise after it, there is a new plan, and the state is carried over by `save`, `start` and `load`.
+    fn observe(&mut self, params: &ParamSet, context: &StepContext<'_>) -> Result<()> {
+        let _ = (params, context);
+        Ok(())
+    }
+
+    /// State of parameters before the first update.
     fn start(&mut self, plan: &Plan) -> Result<()>;
 
     /// The directions to go against, without learning rate and decay.
@@ -62,14 +78,37 @@ pub(super) trait BatchRule: Send {
     /// The end of an update: state is put back to its start where `kept` (a number for each parameter) is 0.
     fn settle(&mut self, plan: &Plan, kept: &Tensor) -> Result<()>;
 
+    /// Called after the weights have moved.
+    fn observe_after(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
+        let _ = (params, gradients, context);
+        Ok(())
+    }
+
     /// Forgets all state.
     fn clear(&mut self);
 
-    /// State by the names of the host form.
+    /// State of parameters by the names of the host form.
     fn save(&self, plan: &Plan, state: &mut OptimizerState) -> Result<()>;
 
     /// The inverse of [`BatchRule::save`].
     fn load(&mut self, plan: &Plan, saved: &mut Saved) -> Result<()>;
+
+    /// State that several matrices share, by the names of the host form.
+    fn save_shared(&self, state: &mut OptimizerState) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// Its inverse, called before there is a plan.
+    fn load_shared(&mut self, params: &ParamSet, saved: &mut Saved) -> Result<()> {
+        let _ = (params, saved);
+        Ok(())
+    }
+
+    /// More numbers for the metrics.
+    fn health(&self) -> Result<Vec<(String, f64)>> {
+        Ok(Vec::new())
+    }
 }
 
 /// What a rule answers.
@@ -84,38 +123,6 @@ pub(super) struct Directions {
     pub(super) idle: Option<Tensor>,
     /// How far the tracked curvature is from the truth, and 1 where that counts, when it was asked.
     pub(super) residual: Option<(Tensor, Tensor)>,
-}
-
-/// A checkpoint on its way into a rule.
-pub(super) struct Saved {
-    tensors: BTreeMap<String, Tensor>,
-    scalars: Vec<(String, f64)>,
-}
-
-impl Saved {
-    /// Takes out a tensor `OWNER.NAME`, checked and moved to the plan's device.
-    pub(super) fn take(&mut self, plan: &Plan, owner: &str, name: &str, dims: [usize; 2]) -> Result<Tensor> {
-        let name = format!("{owner}.{name}");
-        let Some(tensor) = self.tensors.remove(&name) else {
-            bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?");
-        };
-        if tensor.dims() != dims || tensor.dtype() != plan.dtype {
-            bail!("the saved optimizer state {name} is {:?} {:?}, not {dims:?}", tensor.dtype(), tensor.dims());
-        }
-        tensor.to_device(&plan.device)?.contiguous()
-    }
-
-    /// A scalar `OWNER.NAME` of each parameter.
-    pub(super) fn scalars(&self, plan: &Plan, name: &str) -> Result<Vec<f64>> {
-        let of = |taken: &Taken| {
-            let name = format!("{}.{name}", taken.name);
-            match self.scalars.iter().find(|(n, _)| *n == name) {
-                Some((_, value)) => Ok(*value),
-                None => bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?"),
-            }
-        };
-        plan.taken.iter().map(of).collect()
-    }
 }
 
 /// An optimizer made of a batch rule.
@@ -142,7 +149,29 @@ impl<R: BatchRule> Batched<R> {
     }
 
     fn plan(&self, params: &ParamSet) -> Result<Plan> {
-        Plan::new(params, |param| self.takes(param), self.rule.longest())
+        Plan::new(params, |param| self.takes(param), |table| self.rule.longest(table))
+    }
+
+    /// The plan of this update, with the state carried over from another one if it had to change.
+    fn present_plan(&mut self, params: &ParamSet) -> Result<Plan> {
+        let old = self.plan.take();
+        let taken = params.iter().enumerate().filter(|(_, param)| self.takes(param)).map(|(index, _)| index);
+        let holds = |old: &Plan| old.taken.iter().map(|taken| taken.index).eq(taken);
+        match old {
+            Some(old) if holds(&old) => Ok(old),
+            old => {
+                let mut state = OptimizerState::default();
+                if let Some(old) = &old {
+                    self.rule.save(old, &mut state)?;
+                }
+                let plan = self.plan(params)?;
+                self.rule.start(&plan)?;
+                if old.is_some() {
+                    self.rule.load(&plan, &mut Saved::partial(state))?;
+                }
+                Ok(plan)
+            }
+        }
     }
 
     /// Writes the weights; returns what became of them, and 0 for the parameters to be reset.
@@ -225,17 +254,15 @@ impl<R: BatchRule> Optimizer for Batched<R> {
         describe(self.rule.name(), self.lr, &self.rule.describe(), self.weight_decay)
     }
 
+    fn needs_inputs(&self, step: u64) -> bool {
+        self.rule.needs_inputs(step)
+    }
+
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
+        self.rule.observe(params, context)?;
         let rest: Vec<_> = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param)).collect();
         self.adam.step_some(rest.into_iter(), context)?;
-        let plan = match self.plan.take() {
-            Some(plan) => plan,
-            None => {
-                let plan = self.plan(params)?;
-                self.rule.start(&plan)?;
-                plan
-            }
-        };
+        let plan = self.present_plan(params)?;
         if !plan.taken.is_empty() {
             let batches = plan.gather(|taken| gradients.tensors[taken.index].clone())?;
             let directions = self.rule.directions(&plan, &batches, context)?;
@@ -244,7 +271,7 @@ impl<R: BatchRule> Optimizer for Batched<R> {
             self.health.note(&outcome)?;
         }
         self.plan = Some(plan);
-        Ok(())
+        self.rule.observe_after(params, gradients, context)
     }
 
     fn reset(&mut self) {
@@ -258,7 +285,8 @@ impl<R: BatchRule> Optimizer for Batched<R> {
         let values = self.health.read().unwrap_or([f64::NAN; FIELDS.len()]);
         let named = FIELDS.iter().zip(values).map(|(name, value)| ((*name).to_string(), value));
         // rules that are never asked for a residual have none
-        named.filter(|(name, value)| name != "residual" || *value != 0.0).collect()
+        let own = named.filter(|(name, value)| name != "residual" || *value != 0.0);
+        own.chain(self.rule.health().unwrap_or_default()).collect()
     }
 
     fn state(&self) -> Result<OptimizerState> {
@@ -268,6 +296,7 @@ impl<R: BatchRule> Optimizer for Batched<R> {
         if let Some(plan) = &self.plan {
             self.rule.save(plan, &mut state)?;
         }
+        self.rule.save_shared(&mut state)?;
         Ok(state)
     }
 
@@ -278,7 +307,8 @@ impl<R: BatchRule> Optimizer for Batched<R> {
             *value = state.scalar(name)?;
         }
         let updates = state.scalar("t")? as u64;
-        let mut saved = Saved { tensors: state.tensors.into_iter().collect(), scalars: state.scalars };
+        let mut saved = Saved::whole(state);
+        self.rule.load_shared(params, &mut saved)?;
         let rest: Vec<&Param> = params.iter().filter(|param| !self.takes(param)).collect();
         self.adam.load_some(rest.into_iter(), &mut saved.tensors, updates)?;
         if updates > 0 {

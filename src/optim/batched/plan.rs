@@ -1,5 +1,5 @@
 //! Which blocks of which weights make up which batch: all blocks with the same number of rows and columns are one tensor
-//! `[blocks, rows, columns]`, so that one launch serves them all. A table is a block of its own.
+//! `[blocks, rows, columns]`, so that one launch serves them all. Tables and weights are never in one batch.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub(in crate::optim) struct Taken {
     /// Batch and place in it of each block, row by row of blocks.
     pub(in crate::optim) blocks: Vec<(usize, usize)>,
     /// Blocks in a column of blocks and in a row.
-    grid: (usize, usize),
+    pub(in crate::optim) grid: (usize, usize),
     /// All blocks have one shape: they lie side by side in one batch.
     even: bool,
 }
@@ -55,15 +55,19 @@ pub(in crate::optim) struct Batch {
 }
 
 impl Plan {
-    /// `longest` is the longest side of a block of a weight; tables are not split.
-    pub(in crate::optim) fn new(params: &ParamSet, takes: impl Fn(&Param) -> bool, longest: usize) -> Result<Self> {
+    /// `longest`: most rows and columns of a block of a weight (`false`) or of a table (`true`).
+    pub(in crate::optim) fn new(
+        params: &ParamSet,
+        takes: impl Fn(&Param) -> bool,
+        longest: impl Fn(bool) -> [usize; 2],
+    ) -> Result<Self> {
         let mut shapes: BTreeMap<(bool, usize, usize), Vec<(usize, usize)>> = BTreeMap::new();
         let mut taken: Vec<Taken> = Vec::new();
         for (index, param) in params.iter().enumerate().filter(|(_, param)| takes(param)) {
             let (rows, columns) = param.var.dims2()?;
             let table = matches!(param.kind, ParamKind::Table { .. });
-            let longest = if table { usize::MAX } else { longest };
-            let (down, across) = (blocks(rows, longest), blocks(columns, longest));
+            let [tallest, widest] = longest(table);
+            let (down, across) = (blocks(rows, tallest), blocks(columns, widest));
             let even = |ranges: &[Range<usize>]| ranges.iter().all(|range| range.len() == ranges[0].len());
             let number = |i: usize, j: usize| i * across.len() + j;
             for (i, down) in down.iter().enumerate() {
@@ -271,6 +275,22 @@ pub(in crate::optim) fn full(value: f64, like: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// The least normal number of the type of `like`.
+pub(in crate::optim) fn least(like: &Tensor) -> f64 {
+    match like.dtype() {
+        DType::F64 => f64::MIN_POSITIVE,
+        _ => f64::from(f32::MIN_POSITIVE),
+    }
+}
+
+/// `base` (0 or more) to the power of each of `exponents`, which are above 0.
+pub(in crate::optim) fn power(base: f64, exponents: &Tensor) -> Result<Tensor> {
+    if base == 0.0 {
+        return exponents.zeros_like();
+    }
+    (exponents * base.ln())?.exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +304,7 @@ mod tests {
         params.add_with_frozen_row("odd", ParamKind::Matrix, &[7, 9], Init::Normal(1.0), Some(5))?;
         params.add("table", ParamKind::Table { tied: false }, &[9, 4], Init::Normal(1.0))?;
         params.add("small", ParamKind::Recurrent, &[4, 4], Init::Normal(1.0))?;
-        let plan = Plan::new(&params, |param| param.kind != ParamKind::Vector, 4)?;
+        let plan = Plan::new(&params, |param| param.kind != ParamKind::Vector, |table| [if table { 9 } else { 4 }, 4])?;
         let shapes: Vec<_> = plan.batches.iter().map(|b| (b.table, b.rows, b.columns, b.blocks.len())).collect();
         assert_eq!(shapes, [(false, 3, 3, 3), (false, 4, 3, 3), (false, 4, 4, 3), (true, 9, 4, 1)]);
         let vars: Vec<Tensor> = params.iter().map(|param| param.var.as_detached_tensor()).collect();
@@ -320,7 +340,7 @@ mod tests {
         let mut params = ParamSet::new(3, DType::F32, &Device::Cpu);
         params.add("a", ParamKind::Matrix, &[4, 4], Init::Normal(1.0))?;
         params.add("b", ParamKind::Matrix, &[4, 8], Init::Normal(1.0))?;
-        let plan = Plan::new(&params, |_| true, 4)?;
+        let plan = Plan::new(&params, |_| true, |_| [4, 4])?;
         let sums = plan.per_param(&[Tensor::new(&[1f32, f32::NAN, 2.0], &Device::Cpu)?])?;
         assert_eq!(plan.is_finite(&sums)?.to_vec1::<u8>()?, [1, 0]);
         let ends = Tensor::new(&[f32::NEG_INFINITY, f32::MAX], &Device::Cpu)?;

@@ -19,7 +19,7 @@ use crate::optim::small::Cholesky;
 use crate::rng::Stream;
 
 /// Updates of a factor between two probes.
-const PROBE: f64 = 20.0;
+pub(super) const PROBE: f64 = 20.0;
 
 state! {
     /// One block on the diagonal of an input factor: A and its tracked inverse; `n`: updates.
@@ -52,8 +52,7 @@ impl<T: Real> Block<T> for Factor<T> {
             let values: Vec<f64> = (0..k * n).map(|_| random.normal()).collect();
             Matrix::<T>::from_f64(k, n, &values)
         };
-        let k = if config.rank > 0 { config.rank / 2 } else { (n / config.sketch_divisor).max(8) };
-        let s = normal(k.min(n));
+        let s = normal(directions(config, n));
         let mut whole = block_bfgs(&mut self.inverse, &s, &times(&s));
         if whole && self.n % PROBE == 0.0 {
             let s = normal(1);
@@ -67,6 +66,12 @@ impl<T: Real> Block<T> for Factor<T> {
         }
         Ok(!whole)
     }
+}
+
+/// Columns of S for a side of `n`.
+pub(super) fn directions(config: &Hessian2Config, n: usize) -> usize {
+    let k = if config.rank > 0 { config.rank / 2 } else { (n / config.sketch_divisor).max(8) };
+    k.min(n)
 }
 
 /// (A + λ·a₀·I)⁻¹; of nothing but zeros, the identity.

@@ -142,9 +142,9 @@ impl<B> Groups<B> {
 }
 
 /// Of a parameter, in checkpoints: the place of its group in the order of their names.
-const GROUP: &str = ".input_group";
+pub(super) const GROUP: &str = ".input_group";
 /// Between the name of a group and the number of a block, in checkpoints.
-const MARK: &str = ".input";
+pub(super) const MARK: &str = ".input";
 
 /// One update of a group's blocks; the number of resets.
 fn update<T: Real, B: Block<T>>(

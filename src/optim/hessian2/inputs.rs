@@ -5,7 +5,7 @@
 //! A ← A + b·(X_sᵀX_s/N_s − A)      N_s random rows of the input, b = max(β_A, 1/(n + 1))
 //! ```
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 use crate::config::Hessian2Config;
 use crate::ops::{values, LinearInput, Real};
@@ -63,10 +63,7 @@ impl Group<'_> {
     ) -> Result<Vec<Matrix<T>>> {
         let (rows, width) = self.input.input.dims2()?;
         let input = values::<T>(&self.input.input)?;
-        let mut random = probe_stream(context.seed, context.step, &self.name);
-        let wanted = config.statistics_rows.min(rows);
-        // all rows when there are few: a sample with replacement would repeat some
-        let chosen: Vec<usize> = (0..wanted).map(|i| if wanted == rows { i } else { random.below(rows) }).collect();
+        let chosen = self.sample(config, context)?.unwrap_or_else(|| (0..rows).collect());
         let of_block = |block: &std::ops::Range<usize>| {
             let mut x = Matrix::buffer(chosen.len(), block.len());
             for (x, &row) in x.rows_mut().zip(&chosen) {
@@ -77,6 +74,21 @@ impl Group<'_> {
             gram
         };
         Ok(blocks.iter().map(of_block).collect())
+    }
+
+    /// Rows of the input that are looked at. `None`: all, as there are few; a sample with replacement would repeat some.
+    pub(super) fn sample(&self, config: &Hessian2Config, context: &StepContext<'_>) -> Result<Option<Vec<usize>>> {
+        let rows = self.input.input.dim(0)?;
+        if rows <= config.statistics_rows {
+            return Ok(None);
+        }
+        let mut random = probe_stream(context.seed, context.step, &self.name);
+        Ok(Some((0..config.statistics_rows).map(|_| random.below(rows)).collect()))
+    }
+
+    /// The input, off the tape.
+    pub(super) fn input(&self) -> Tensor {
+        self.input.input.detach()
     }
 
     /// Width of the input.

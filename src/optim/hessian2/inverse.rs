@@ -1,5 +1,5 @@
-//! Inverses of I + P, P positive semi-definite, for a batch of small matrices and by products alone: a Newton–Schulz
-//! iteration whose steps are scaled for eigenvalues between 1 and a bound, so that none is read back.
+//! Inverses of I + P, P positive semi-definite, or of S with a known condition, for a batch of matrices and by products
+//! alone: a Newton–Schulz iteration whose steps are scaled for eigenvalues between 1 and a bound, so that none is read back.
 //!
 //! ```text
 //! S = I + P,  b = ‖S‖_F ≥ λmax(S):  the eigenvalues of S/b lie in (1/b, 1]
@@ -24,11 +24,16 @@ const ENOUGH: f64 = 1e-12;
 
 /// (I + P)⁻¹ of `p` `[n, c, c]`, in f64; `eye` is I `[1, c, c]` in f64. What holds NaN or infinity comes out so.
 pub(super) fn shifted_inverse(p: &Tensor, eye: &Tensor) -> Result<Tensor> {
-    let s = p.to_dtype(DType::F64)?.broadcast_add(eye)?;
+    inverse(&p.to_dtype(DType::F64)?.broadcast_add(eye)?, eye, BOUND)
+}
+
+/// S⁻¹ of `s` `[n, c, c]`, symmetric and positive definite, in f64, with eigenvalues of ‖S‖_F/`condition` at least: the
+/// same, with that for K. Of 0 it is NaN.
+pub(super) fn inverse(s: &Tensor, eye: &Tensor, condition: f64) -> Result<Tensor> {
     let bound = s.sqr()?.sum_keepdim(2)?.sum_keepdim(1)?.sqrt()?;
-    let mut x = eye.broadcast_div(&(bound * (0.5 * (1.0 + 1.0 / BOUND)))?)?;
+    let mut x = eye.broadcast_div(&(bound * (0.5 * (1.0 + 1.0 / condition)))?)?;
     let twice = (eye * 2.0)?;
-    let mut e = (BOUND - 1.0) / (BOUND + 1.0);
+    let mut e = (condition - 1.0) / (condition + 1.0);
     while e > ENOUGH {
         let scale = 2.0 / (2.0 - e * e);
         let rest = twice.broadcast_sub(&s.matmul(&x)?)?;
@@ -83,6 +88,25 @@ mod tests {
                 // the largest eigenvalue of the inverse is 1
                 assert!(worst < 1e-6 && worst < 1e-9 * condition.max(1e-3), "{c} {condition}: {worst}");
             }
+        }
+        Ok(())
+    }
+
+    /// Without a shift, and with the bound that is known.
+    #[test]
+    fn it_is_exact_for_the_condition_that_it_is_given() -> Result<()> {
+        for (c, condition) in [(1, 2.0), (9, 1e3), (16, 1e9)] {
+            let mut s = matrix(c, condition, 3);
+            // the eigenvalue that is 0 becomes that of the next
+            let shift = condition.powf(1.0 / (c as f64 - 1.0).max(1.0));
+            s.iter_mut().step_by(c + 1).for_each(|x| *x += shift);
+            let exact = Cholesky::new(c, &s).map(|s| s.inverse()).unwrap_or_default();
+            let s = Tensor::from_vec(s, (1, c, c), &Device::Cpu)?;
+            let eye = Tensor::eye(c, DType::F64, &Device::Cpu)?.unsqueeze(0)?;
+            let got = inverse(&s, &eye, condition * c as f64)?.flatten_all()?.to_vec1::<f64>()?;
+            let size = exact.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+            let worst = got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-14 * condition.max(1e3) * size, "{c} {condition}: {worst} of {size}");
         }
         Ok(())
     }

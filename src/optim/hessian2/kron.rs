@@ -23,6 +23,7 @@ use super::groups::Groups;
 use super::in_scope;
 use super::inputs::is_due;
 use super::outputs::Outputs;
+use super::rot::words;
 use crate::config::{Hessian2Config, Hessian2Variant};
 use crate::ops::Real;
 use crate::optim::matrix::{product, squares, Matrix};
@@ -31,7 +32,7 @@ use crate::optim::{Gradients, StepContext};
 use crate::params::{Param, ParamKind, ParamSet};
 
 /// Updates between two measurements of r.
-const SCALES_FREQ: f64 = 4.0;
+pub(super) const SCALES_FREQ: f64 = 4.0;
 
 /// The rule; see the formulas above.
 pub(super) struct Kron<T> {
@@ -61,9 +62,7 @@ impl<T: Real> Rule<T> for Kron<T> {
     }
 
     fn describe(&self) -> String {
-        let Hessian2Config { beta1, beta2, input_beta, input_damping, .. } = self.config;
-        let title = self.config.title();
-        format!("{title}, betas ({beta1}, {beta2}), input beta {input_beta}, damping {input_damping}")
+        words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {

@@ -10,13 +10,20 @@
 
 mod bfgs;
 mod factors;
+mod factors_batched;
 mod groups;
+mod groups_batched;
 mod inputs;
+mod inputs_batched;
 mod inverse;
 mod kron;
+mod kron_batched;
 mod lm;
 mod outputs;
+mod outputs_batched;
 mod rot;
+mod rot_batched;
+mod rows_batched;
 mod table_rows;
 mod track;
 mod track_batched;
@@ -26,7 +33,7 @@ mod white_draws;
 
 use candle_core::{DType, Device};
 
-use super::batched::Batched;
+use super::batched::{BatchRule, Batched};
 use super::on_host::OnHost;
 use super::per_matrix::{PerMatrix, Rule};
 use super::Optimizer;
@@ -34,7 +41,7 @@ use crate::config::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 use crate::ops::Real;
 use crate::params::ParamKind;
 
-/// The variant that the config names. Only `white` computes on an accelerator; the others do on the host.
+/// The variant that the config names. `lm` computes on the host whatever the device.
 pub(super) fn build(
     config: &Hessian2Config,
     weight_decay: f64,
@@ -42,16 +49,31 @@ pub(super) fn build(
     dtype: DType,
     device: &Device,
 ) -> Box<dyn Optimizer> {
-    match (device, config.variant) {
-        (Device::Cuda(_) | Device::Metal(_), Hessian2Variant::White) => batched(config, weight_decay, lr),
-        _ => OnHost::unless_cpu(on_cpu(config, weight_decay, lr, dtype), device),
+    let here = || on_cpu(config, weight_decay, lr, dtype);
+    match device {
+        Device::Cpu => here(),
+        _ => batched(config, weight_decay, lr).unwrap_or_else(|| Box::new(OnHost::new(here()))),
     }
 }
 
-/// `white` in tensor operations, which work on any device.
-pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dyn Optimizer> {
-    let adam = (config.beta1, config.beta2, config.eps);
-    Box::new(Batched::new(white_batched::WhiteBatched::new(config), adam, weight_decay, lr))
+/// In tensor operations, which work on any device; of those variants that have such a form.
+pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Option<Box<dyn Optimizer>> {
+    fn of<R: BatchRule + 'static>(
+        rule: R,
+        c: &Hessian2Config,
+        weight_decay: f64,
+        lr: f64,
+    ) -> Option<Box<dyn Optimizer>> {
+        Some(Box::new(Batched::new(rule, (c.beta1, c.beta2, c.eps), weight_decay, lr)))
+    }
+    match config.variant {
+        Hessian2Variant::White => of(white_batched::WhiteBatched::new(config), config, weight_decay, lr),
+        Hessian2Variant::Kron | Hessian2Variant::Kbfgs => {
+            of(kron_batched::KronBatched::new(config), config, weight_decay, lr)
+        }
+        Hessian2Variant::Rot => of(rot_batched::RotBatched::new(config), config, weight_decay, lr),
+        Hessian2Variant::Lm => None,
+    }
 }
 
 /// For parameters on the CPU.

@@ -25,9 +25,9 @@ use crate::optim::{Gradients, StepContext};
 use crate::params::ParamSet;
 
 /// Weight of a pair against what is known: nearly all.
-const STRENGTH: f64 = 10.0;
+pub(super) const STRENGTH: f64 = 10.0;
 /// Decay of the averaged pairs.
-const DECAY: f64 = 0.9;
+pub(super) const DECAY: f64 = 0.9;
 
 state! {
     /// The tracked inverse (o × o) and the averaged pair (1 × o each).

@@ -31,6 +31,18 @@ use crate::rng::Stream;
 const TURN_FREQ: f64 = 5.0;
 const EARLY: f64 = 50.0;
 
+/// Whether A's update of this number turns the basis.
+pub(super) fn turns(updates: f64) -> bool {
+    updates <= EARLY || updates % TURN_FREQ == 0.0
+}
+
+/// Its numbers, for the pre-flight table.
+pub(super) fn words(config: &Hessian2Config) -> String {
+    let Hessian2Config { beta1, beta2, input_beta, input_damping, .. } = config;
+    let title = config.title();
+    format!("{title}, betas ({beta1}, {beta2}), input beta {input_beta}, damping {input_damping}")
+}
+
 state! {
     /// A block of an input factor: A, its eigenbasis, the last turn, the eigenvalues (1 × n). `turned`: whether `turn`
     /// is of this update.
@@ -65,7 +77,7 @@ impl<T: Real> Block<T> for Basis<T> {
         self.a.toward(&now.data, config.input_beta.max(1.0 / (self.n + 1.0)));
         self.n += 1.0;
         self.turned = 0.0;
-        if self.n > EARLY && self.n % TURN_FREQ != 0.0 {
+        if !turns(self.n) {
             return Ok(false);
         }
         self.turn_basis();
@@ -143,9 +155,7 @@ impl<T: Real> Rule<T> for Rot<T> {
     }
 
     fn describe(&self) -> String {
-        let Hessian2Config { beta1, beta2, input_beta, input_damping, .. } = self.config;
-        let title = self.config.title();
-        format!("{title}, betas ({beta1}, {beta2}), input beta {input_beta}, damping {input_damping}")
+        words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {

@@ -35,7 +35,7 @@ use super::track_batched::{correct, Corrected};
 use super::white::{words, DAMPING, PROBE};
 use super::white_draws::{self, corrections, draw, Draws, OfSide, Place, Sample, Segments};
 use crate::config::Hessian2Config;
-use crate::optim::batched::{each, select, squares, Batch, BatchRule, Directions, Plan, Saved, Taken};
+use crate::optim::batched::{each, least, power, select, squares, Batch, BatchRule, Directions, Plan, Saved, Taken};
 use crate::optim::{OptimizerState, StepContext};
 use crate::params::Param;
 
@@ -125,8 +125,7 @@ impl WhiteBatched {
         let one = plan.full(1.0)?;
         let sigma = begins.to_dtype(DType::U8)?.where_cond(&size.sqrt()?.recip()?, &one)?;
         let beta = (&t + 2.0)?.recip()?.maximum(&plan.full(curvature_beta)?)?;
-        let power = if beta1 > 0.0 { (t.maximum(&one)? * beta1.ln())?.exp()? } else { plan.zeros.clone() };
-        let correction = power.affine(-1.0, 1.0)?.recip()?;
+        let correction = power(beta1, &t.maximum(&one)?)?.affine(-1.0, 1.0)?.recip()?;
         Ok(Begin { begins, idle, t, size, sigma, beta, correction })
     }
 
@@ -175,7 +174,7 @@ impl WhiteBatched {
         let Sample::Rows(uniform) = &draws.sample else {
             candle_core::bail!("hessian2: columns of a weight for a table");
         };
-        let least = if g.dtype() == DType::F64 { f64::MIN_POSITIVE } else { f64::from(f32::MIN_POSITIVE) };
+        let least = least(g);
         // Σr/V, and (r + λ·Σr/V)^(−1/2)
         let gain = |r: &Tensor| -> Result<(Tensor, Tensor)> {
             let mean = r.sum(1)?.affine(1.0 / rows as f64, 0.0)?;
@@ -256,8 +255,8 @@ impl BatchRule for WhiteBatched {
         in_scope(&self.config, param.kind)
     }
 
-    fn longest(&self) -> usize {
-        self.config.block_size
+    fn longest(&self, table: bool) -> [usize; 2] {
+        [if table { usize::MAX } else { self.config.block_size }; 2]
     }
 
     fn trust(&self) -> Option<f64> {

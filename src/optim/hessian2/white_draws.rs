@@ -217,6 +217,17 @@ impl Cursor {
     }
 }
 
+/// Real numbers of this type on the device, in one copy.
+pub(super) fn upload(values: Vec<f64>, dtype: DType, device: &Device) -> Result<Tensor> {
+    match dtype {
+        DType::F64 => Tensor::from_vec(values, ((),), device),
+        _ => {
+            let narrow: Vec<f32> = values.par_iter().map(|&x| x as f32).collect();
+            Tensor::from_vec(narrow, ((),), device)
+        }
+    }
+}
+
 /// Real numbers on their way to the device.
 #[derive(Default)]
 struct Pool {
@@ -227,14 +238,7 @@ struct Pool {
 impl Pool {
     fn upload(&mut self, dtype: DType, device: &Device) -> Result<()> {
         let values = std::mem::take(&mut self.values);
-        let all = match dtype {
-            DType::F64 => Tensor::from_vec(values, ((),), device)?,
-            _ => {
-                let narrow: Vec<f32> = values.par_iter().map(|&x| x as f32).collect();
-                Tensor::from_vec(narrow, ((),), device)?
-            }
-        };
-        self.there = Some(Cursor::new(all));
+        self.there = Some(Cursor::new(upload(values, dtype, device)?));
         Ok(())
     }
 
