@@ -254,8 +254,7 @@ fn crossing(make: impl Fn() -> [Box<dyn Optimizer>; 2], runs: [Run; 2], toleranc
 }
 
 fn hessian2(config: Hessian2Config, decay: f64, dtype: DType) -> impl Fn() -> [Box<dyn Optimizer>; 2] {
-    let form = move |config: &Hessian2Config| hessian2::batched(config, decay, 0.02);
-    move || [hessian2::on_cpu(&config, decay, 0.02, dtype), form(&config).expect("a form for accelerators")]
+    move || [hessian2::on_cpu(&config, decay, 0.02, dtype), hessian2::batched(&config, decay, 0.02)]
 }
 
 fn white(config: Hessian2Config, decay: f64) -> impl Fn() -> [Box<dyn Optimizer>; 2] {

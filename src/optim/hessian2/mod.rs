@@ -34,14 +34,13 @@ mod white_draws;
 use candle_core::{DType, Device};
 
 use super::batched::{BatchRule, Batched};
-use super::on_host::OnHost;
 use super::per_matrix::{PerMatrix, Rule};
 use super::Optimizer;
 use crate::config::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 use crate::ops::Real;
 use crate::params::ParamKind;
 
-/// The variant that the config names. `lm` computes on the host whatever the device.
+/// The variant that the config names.
 pub(super) fn build(
     config: &Hessian2Config,
     weight_decay: f64,
@@ -49,22 +48,16 @@ pub(super) fn build(
     dtype: DType,
     device: &Device,
 ) -> Box<dyn Optimizer> {
-    let here = || on_cpu(config, weight_decay, lr, dtype);
     match device {
-        Device::Cpu => here(),
-        _ => batched(config, weight_decay, lr).unwrap_or_else(|| Box::new(OnHost::new(here()))),
+        Device::Cpu => on_cpu(config, weight_decay, lr, dtype),
+        _ => batched(config, weight_decay, lr),
     }
 }
 
-/// In tensor operations, which work on any device; of those variants that have such a form.
-pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Option<Box<dyn Optimizer>> {
-    fn of<R: BatchRule + 'static>(
-        rule: R,
-        c: &Hessian2Config,
-        weight_decay: f64,
-        lr: f64,
-    ) -> Option<Box<dyn Optimizer>> {
-        Some(Box::new(Batched::new(rule, (c.beta1, c.beta2, c.eps), weight_decay, lr)))
+/// In tensor operations, which work on any device.
+pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dyn Optimizer> {
+    fn of<R: BatchRule + 'static>(rule: R, c: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dyn Optimizer> {
+        Box::new(Batched::new(rule, (c.beta1, c.beta2, c.eps), weight_decay, lr))
     }
     match config.variant {
         Hessian2Variant::White => of(white_batched::WhiteBatched::new(config), config, weight_decay, lr),
@@ -72,7 +65,7 @@ pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Op
             of(kron_batched::KronBatched::new(config), config, weight_decay, lr)
         }
         Hessian2Variant::Rot => of(rot_batched::RotBatched::new(config), config, weight_decay, lr),
-        Hessian2Variant::Lm => None,
+        Hessian2Variant::Lm => Box::new(lm::Lm::new(config.clone(), weight_decay, lr)),
     }
 }
 
@@ -91,7 +84,7 @@ fn typed<T: Real>(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dy
             per_matrix::<_, T>(kron::Kron::<T>::new(config.clone()), config, weight_decay, lr)
         }
         Hessian2Variant::Rot => per_matrix::<_, T>(rot::Rot::<T>::new(config.clone()), config, weight_decay, lr),
-        Hessian2Variant::Lm => Box::new(lm::Lm::<T>::new(config.clone(), weight_decay, lr)),
+        Hessian2Variant::Lm => Box::new(lm::Lm::new(config.clone(), weight_decay, lr)),
     }
 }
 
