@@ -210,8 +210,8 @@ mod tests {
     fn configs() -> Vec<OptimizerConfig> {
         use Hessian2Variant::{Kbfgs, Kron, Lm, Rot};
         let of = |name| OptimizerConfig { name, weight_decay: 0.1, ..OptimizerConfig::default() };
-        let mut all = vec![of(OptimizerName::Soap), of(OptimizerName::Hvr), of(OptimizerName::Hvr)];
-        all[2].hvr = HvrConfig { form: HvrForm::Diag, ..HvrConfig::default() };
+        let mut all = vec![of(OptimizerName::Hvr), of(OptimizerName::Hvr)];
+        all[1].hvr = HvrConfig { form: HvrForm::Diag, ..HvrConfig::default() };
         for variant in [Kron, Rot, Kbfgs, Lm] {
             let hessian2 = Hessian2Config { variant, secant_freq: 2, ..Hessian2Config::default() };
             all.push(OptimizerConfig { hessian2, ..of(OptimizerName::Hessian2) });

@@ -45,7 +45,7 @@ __device__ __forceinline__ float mask_factor(MASK_ARGS, unsigned index) {
     return mask_bits(lo, hi, index) >= threshold ? scale : 0.0f;
 }
 
-__device__ __forceinline__ float warp_sum(float x) {
+template <class T> __device__ __forceinline__ T warp_sum(T x) {
     for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
     return x;
 }
@@ -55,13 +55,13 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Over all threads of a block of whole warps, at most 1024; `shared` holds 32 floats and may be used again after.
-__device__ __forceinline__ float block_sum(float x, float* shared) {
+// Over all threads of a block of whole warps, at most 1024; `shared` holds 32 numbers and may be used again after.
+template <class T> __device__ __forceinline__ T block_sum(T x, T* shared) {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     x = warp_sum(x);
     if (lane == 0) shared[warp] = x;
     __syncthreads();
-    x = lane < warps ? shared[lane] : 0.0f;
+    x = lane < warps ? shared[lane] : T(0);
     x = warp_sum(x);
     __syncthreads();
     return x;

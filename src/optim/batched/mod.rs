@@ -15,14 +15,16 @@
 //! a copy each, 3·P (a table that is alone of its shape is put back only), 42 + 17·B for sizes, clip, decay, write and
 //! health, and 2 for each frozen row. Transformer-base (6 + 6 layers, one shared table; P = 97, B = 2 with `hessian2`):
 //! 289 + 76 + 2, and 5 more for decay and buffers: about 370. Counted in the code, kernels and copies on the device, from
-//! what candle launches for each operation; not measured. The rules' own: `muon`, `hessian2::white_batched`.
+//! what candle launches for each operation; not measured. The rules' own: `muon`, `soap`,
+//! `hessian2::white_batched`.
 
 mod copy;
 mod health;
 mod muon;
 mod plan;
+mod soap;
 
-use candle_core::{bail, DType, Result, Tensor};
+use candle_core::{bail, DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 
 use super::per_matrix::describe;
@@ -31,6 +33,7 @@ use crate::params::{Param, ParamKind, ParamSet};
 use health::{Health, Outcome, FIELDS};
 pub(super) use muon::Muon;
 pub(super) use plan::{each, full, select, squares, Batch, Plan, Taken};
+pub(super) use soap::Soap;
 
 /// How the gradients of all its matrices become their updates.
 pub(super) trait BatchRule: Send {
@@ -102,7 +105,9 @@ impl Saved {
         if tensor.dims() != dims || tensor.dtype() != plan.dtype {
             bail!("the saved optimizer state {name} is {:?} {:?}, not {dims:?}", tensor.dtype(), tensor.dims());
         }
-        tensor.to_device(&plan.device)?.contiguous()
+        // tensors of nothing are an error on some devices
+        let device = if tensor.elem_count() == 0 { &Device::Cpu } else { &plan.device };
+        tensor.to_device(device)?.contiguous()
     }
 
     /// A scalar `OWNER.NAME` of each parameter.

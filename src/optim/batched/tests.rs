@@ -8,6 +8,8 @@ use crate::config::{Hessian2Config, Hessian2Scope, MuonConfig, MuonScale, Optimi
 use crate::params::{Init, ParamKind, ParamSet};
 use crate::rng::{stream, Purpose};
 
+mod soap;
+
 const TABLE: ParamKind = ParamKind::Table { tied: false };
 
 /// Weights of several shapes: one that is split evenly by blocks of 8, one unevenly, some alike, with and without a frozen
