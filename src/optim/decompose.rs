@@ -1,13 +1,11 @@
-//! Orthogonal decompositions of small dense matrices by `faer`, always on the calling thread, so that results do not
-//! depend on threads and callers may run many at once.
+//! Eigenvectors of small dense matrices by `faer`, always on the calling thread, so that results do not depend on threads
+//! and callers may run many at once.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{self, ComputeEigenvectors};
-use faer::linalg::householder;
-use faer::linalg::qr::no_pivoting::factor;
 use faer::traits::ext::ComplexFieldExt;
-use faer::{Conj, Mat, MatRef, Par};
+use faer::{Mat, MatRef, Par};
 
 /// f32 or f64.
 pub(super) trait Field: faer::traits::RealField + Copy {}
@@ -31,31 +29,6 @@ pub(super) fn eigh<T: Field>(n: usize, a: &[T]) -> Option<(Vec<T>, Vec<T>)> {
     let values = values.column_vector();
     let descending = (0..n).rev().map(|j| values[j]).collect();
     Some((descending, row_major(n, |i, j| vectors[(i, n - 1 - j)])))
-}
-
-/// Q of A = Q·R with a non-negative diagonal of R, so that Q follows small changes of A; `a` and Q are row-major
-/// `[n, n]`.
-pub(super) fn qr_q<T: Field>(n: usize, a: &[T]) -> Vec<T> {
-    let mut qr = MatRef::from_row_major_slice(a, n, n).to_owned();
-    let block = factor::recommended_block_size::<T>(n, n);
-    let mut coefficients = Mat::zeros(block, n);
-    let scratch = factor::qr_in_place_scratch::<T>(n, n, block, Par::Seq, Default::default());
-    let mut memory = MemBuffer::new(scratch);
-    let stack = MemStack::new(&mut memory);
-    factor::qr_in_place(qr.as_mut(), coefficients.as_mut(), Par::Seq, stack, Default::default());
-    // the reflections' vectors lie below the diagonal and are read there only
-    let mut q = Mat::<T>::identity(n, n);
-    let scratch = householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<T>(n, block, n);
-    let mut memory = MemBuffer::new(scratch);
-    householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
-        qr.as_ref(),
-        coefficients.as_ref(),
-        Conj::No,
-        q.as_mut(),
-        Par::Seq,
-        MemStack::new(&mut memory),
-    );
-    row_major(n, |i, j| if qr[(j, j)] < T::zero_impl() { -q[(i, j)] } else { q[(i, j)] })
 }
 
 fn row_major<T>(n: usize, element: impl Fn(usize, usize) -> T) -> Vec<T> {
@@ -101,22 +74,5 @@ mod tests {
         let (values, _) = eigh(2, &[1.0f32, f32::NAN, 2.0, 1.0]).unwrap();
         assert!((values[0] - 3.0).abs() < 1e-6 && (values[1] + 1.0).abs() < 1e-6, "only the lower triangle is read");
         assert!(eigh(2, &[1.0, 0.0, f64::NAN, 1.0]).is_none());
-    }
-
-    #[test]
-    fn q_is_orthogonal_and_r_triangular_with_a_positive_diagonal() {
-        for n in [1, 2, 5, 33, 130] {
-            let a = random(n);
-            let q = qr_q(n, &a);
-            close(n, &product(n, &q, |k, j| q[j * n + k]), identity);
-            let qt = row_major(n, |i, j| q[j * n + i]);
-            let r = product(n, &qt, |k, j| a[k * n + j]);
-            for i in 0..n {
-                assert!(r[i * n + i] > 0.0);
-                assert!((0..i).all(|j| r[i * n + j].abs() < 1e-10));
-            }
-            let single: Vec<f32> = a.iter().map(|&x| x as f32).collect();
-            assert!(qr_q(n, &single).iter().zip(&q).all(|(x, y)| (f64::from(*x) - y).abs() < 1e-2));
-        }
     }
 }

@@ -12,7 +12,6 @@ mod hvr;
 mod inplace;
 mod matrix;
 mod muon;
-mod on_host;
 mod per_matrix;
 mod schedule;
 mod schedule_free;

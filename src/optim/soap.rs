@@ -15,16 +15,15 @@
 
 use candle_core::{DType, Device, Result};
 
-use super::decompose::{eigh, qr_q};
+use super::batched::{self, Batched};
+use super::decompose::eigh;
 use super::matrix::{product, Matrix};
-use super::on_host::OnHost;
 use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
 use super::Optimizer;
 use crate::config::SoapConfig;
-use crate::ops::Real;
+use crate::ops::{qr_q_of, Real};
 use crate::params::{Param, ParamKind};
 
-/// On the host for parameters that are elsewhere.
 pub(super) fn build(
     config: &SoapConfig,
     weight_decay: f64,
@@ -33,11 +32,25 @@ pub(super) fn build(
     device: &Device,
 ) -> Box<dyn Optimizer> {
     let adam = (config.beta1, config.beta2, config.eps);
-    OnHost::unless_cpu(boxed(Soap { config: config.clone() }, adam, weight_decay, lr, dtype), device)
+    match device {
+        Device::Cpu => boxed(Soap::new(config), adam, weight_decay, lr, dtype),
+        _ => Box::new(Batched::new(batched::Soap::new(config), adam, weight_decay, lr)),
+    }
+}
+
+/// For the pre-flight table.
+pub(super) fn words(config: &SoapConfig) -> String {
+    let SoapConfig { beta1, beta2, eps, precondition_frequency, .. } = config;
+    format!("betas ({beta1}, {beta2}), eps {eps:e}, bases refreshed every {precondition_frequency} updates")
+}
+
+/// Weights and tables.
+pub(super) fn takes(param: &Param) -> bool {
+    param.kind != ParamKind::Vector
 }
 
 /// The rule for weights and tables.
-struct Soap {
+pub(super) struct Soap {
     config: SoapConfig,
 }
 
@@ -54,38 +67,21 @@ impl<T: Real> Rule<T> for Soap {
     }
 
     fn describe(&self) -> String {
-        let SoapConfig { beta1, beta2, eps, precondition_frequency, .. } = self.config;
-        format!("betas ({beta1}, {beta2}), eps {eps:e}, bases refreshed every {precondition_frequency} updates")
+        words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {
-        param.kind != ParamKind::Vector
+        takes(param)
     }
 
     fn start(&self, _param: &Param, rows: usize, columns: usize) -> SoapState<T> {
-        let factor = |n: usize| match n <= self.config.max_precondition_dim {
-            true => Matrix::zeros(n, n),
-            false => Matrix::zeros(0, 0),
-        };
-        SoapState {
-            m: Matrix::zeros(rows, columns),
-            v: Matrix::zeros(rows, columns),
-            left: factor(rows),
-            left_basis: factor(rows),
-            right: factor(columns),
-            right_basis: factor(columns),
-            k: 0.0,
-            begun: 0.0,
-        }
+        self.fresh(rows, columns)
     }
 
     fn direction(&self, state: &mut SoapState<T>, g: &Gradient<'_, T>, _at: &At<'_>) -> Result<Direction<T>> {
         let SoapConfig { beta1, beta2, eps, precondition_frequency, .. } = self.config;
         if state.begun == 0.0 {
-            state.begun = 1.0;
-            self.take_in(state, g);
-            state.left_basis = eigenvectors(&state.left)?;
-            state.right_basis = eigenvectors(&state.right)?;
+            self.begin(state, g)?;
             return Ok(Direction::plain(Matrix::zeros(g.rows, g.columns)));
         }
         state.k += 1.0;
@@ -113,6 +109,37 @@ impl<T: Real> Rule<T> for Soap {
 }
 
 impl Soap {
+    pub(super) fn new(config: &SoapConfig) -> Self {
+        Soap { config: config.clone() }
+    }
+
+    /// State before the first update.
+    pub(super) fn fresh<T: Real>(&self, rows: usize, columns: usize) -> SoapState<T> {
+        let factor = |n: usize| match n <= self.config.max_precondition_dim {
+            true => Matrix::zeros(n, n),
+            false => Matrix::zeros(0, 0),
+        };
+        SoapState {
+            m: Matrix::zeros(rows, columns),
+            v: Matrix::zeros(rows, columns),
+            left: factor(rows),
+            left_basis: factor(rows),
+            right: factor(columns),
+            right_basis: factor(columns),
+            k: 0.0,
+            begun: 0.0,
+        }
+    }
+
+    /// The first update: factors of this gradient and their eigenvectors.
+    pub(super) fn begin<T: Real>(&self, state: &mut SoapState<T>, g: &Gradient<'_, T>) -> Result<()> {
+        state.begun = 1.0;
+        self.take_in(state, g);
+        state.left_basis = eigenvectors(&state.left)?;
+        state.right_basis = eigenvectors(&state.right)?;
+        Ok(())
+    }
+
     /// Moves the factors towards G·Gᵀ and Gᵀ·G.
     fn take_in<T: Real>(&self, state: &mut SoapState<T>, g: &Gradient<'_, T>) {
         let beta = self.config.beta2;
@@ -129,7 +156,7 @@ impl Soap {
 
 /// Into the eigenbasis, or back out of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     In,
     Out,
 }
@@ -163,7 +190,7 @@ fn refresh_basis<T: Real>(factor: &Matrix<T>, basis: &mut Matrix<T>, permute: im
     order.sort_by(|&a, &b| energy[b].total_cmp(&energy[a]));
     permute(&order);
     permute_columns(&mut image, &order);
-    *basis = Matrix::from_f64(image.rows, image.rows, &qr_q(image.rows, &image.to_f64()));
+    *basis = Matrix::from_f64(image.rows, image.rows, &qr_q_of(image.rows, &image.to_f64()));
 }
 
 fn permute_columns<T: Real>(x: &mut Matrix<T>, order: &[usize]) {

@@ -26,6 +26,7 @@ pub(super) enum Module {
     Linear,
     Norm,
     Optimizer,
+    Qr,
     Recurrent,
     Window,
 }
@@ -41,6 +42,7 @@ impl Module {
             Module::Linear => ("nmt_linear", ptx::LINEAR),
             Module::Norm => ("nmt_norm", ptx::NORM),
             Module::Optimizer => ("nmt_optimizer", ptx::OPTIMIZER),
+            Module::Qr => ("nmt_qr", ptx::QR),
             Module::Recurrent => ("nmt_recurrent", ptx::RECURRENT),
             Module::Window => ("nmt_window", ptx::WINDOW),
         }

@@ -15,13 +15,15 @@
 //! a copy each, 3·P (a table that is alone of its shape is put back only), 42 + 17·B for sizes, clip, decay, write and
 //! health, and 2 for each frozen row. Transformer-base (6 + 6 layers, one shared table; P = 97, B = 2 with `hessian2`):
 //! 289 + 76 + 2, and 5 more for decay and buffers: about 370. Counted in the code, kernels and copies on the device, from
-//! what candle launches for each operation; not measured. The rules' own: `muon`, `hessian2::white_batched`.
+//! what candle launches for each operation; not measured. The rules' own: `muon`, `soap`,
+//! `hessian2::white_batched`.
 
 mod copy;
 mod health;
 mod muon;
 mod plan;
 mod saved;
+mod soap;
 
 use candle_core::{DType, Result, Tensor};
 
@@ -33,6 +35,7 @@ use health::{Health, Outcome, FIELDS};
 pub(super) use muon::Muon;
 pub(super) use plan::{each, full, least, power, select, squares, Batch, Plan, Taken};
 pub(super) use saved::Saved;
+pub(super) use soap::Soap;
 
 /// How the gradients of all its matrices become their updates.
 pub(super) trait BatchRule: Send {

@@ -47,6 +47,8 @@ impl Saved {
         if tensor.dims() != dims || tensor.dtype() != dtype {
             bail!("the saved optimizer state {name} is {:?} {:?}, not {dims:?}", tensor.dtype(), tensor.dims());
         }
+        // tensors of nothing are an error on some devices
+        let device = if tensor.elem_count() == 0 { &Device::Cpu } else { device };
         tensor.to_device(device)?.contiguous()
     }
 

@@ -11,6 +11,8 @@ use crate::ops::LinearInput;
 use crate::params::{Init, ParamKind, ParamSet};
 use crate::rng::{stream, Purpose};
 
+mod soap;
+
 const TABLE: ParamKind = ParamKind::Table { tied: false };
 
 /// Weights of several shapes: one that is split evenly by blocks of 8, one unevenly, some alike, with and without a frozen
