@@ -12,7 +12,9 @@
 //! until a direction of some parameter is not finite. Its state is then put back to the start by masks, as there; but
 //! where the next gradient gives the host form eigenvectors, the basis here is I until the next refresh (`soap` is Adam in
 //! it), which is then a QR step from I as any other. Other parameters do not notice. A checkpoint holds k of each
-//! parameter; the largest counts for the refreshes, which is that of a parameter that was never reset.
+//! parameter; the largest counts for the refreshes, which is that of a parameter that was never reset. (Had all of them been,
+//! a resumed run would refresh at other updates than the uninterrupted one.) At the first update of all, a gradient that is
+//! not finite is an error, as on the host.
 //!
 //! Launches of an update for B shapes with S sides that have a basis, 23 + 14·B + 8·S, where a product is one; of a refresh
 //! 19·S more, and one for each length of a side. Transformer-base (6 + 6 layers, one shared table; 512 × 512 with both
