@@ -76,6 +76,8 @@ fn losses_of_all_optimizers_are_those_of_the_cpu() {
         "muon",
         "soap",
         "hvr",
+        "hvr --set optimizer.hvr.form=diag",
+        "adam --set embedding_distance.form=bridge --set embedding_distance.warmup_updates=0",
         "hessian2",
         "hessian2 --set optimizer.hessian2.variant=kron",
         "hessian2 --set optimizer.hessian2.variant=rot",
@@ -91,11 +93,21 @@ fn losses_of_all_optimizers_are_those_of_the_cpu() {
     }
 }
 
+/// Settings of an optimizer, or of a variant of hessian2 by its name alone.
+fn named(optimizer: &str) -> String {
+    match optimizer {
+        "kron" | "rot" | "kbfgs" | "lm" => {
+            format!("--set optimizer.name=hessian2 --set optimizer.hessian2.variant={optimizer}")
+        }
+        name => format!("--set optimizer.name={name}"),
+    }
+}
+
 #[test]
 fn a_resumed_run_has_the_same_bits() {
     let Some(toy) = on_gpu() else { return };
-    for optimizer in ["adamw", "hessian2", "soap"] {
-        let settings = format!("{SHORT} --set device=cuda --set optimizer.name={optimizer}");
+    for optimizer in ["adamw", "soap", "hvr", "hessian2", "kron", "rot", "kbfgs", "lm"] {
+        let settings = format!("{SHORT} --set device=cuda {}", named(optimizer));
         toy.run(&format!("-q --config toy.toml {settings} --set run_dir={optimizer}-whole")).exits(0);
         let half = format!("{settings} --set train.max_updates=10 --set run_dir={optimizer}-halves");
         toy.run(&format!("-q --config toy.toml {half}")).exits(0);
@@ -113,8 +125,8 @@ fn a_resumed_run_has_the_same_bits() {
 #[test]
 fn checkpoints_move_both_ways_and_translate_alike() {
     let Some(toy) = on_gpu() else { return };
-    for optimizer in ["adamw", "muon", "hessian2"] {
-        let settings = format!("{SHORT} --set optimizer.name={optimizer} --set checkpoint.keep_last=9");
+    for optimizer in ["adamw", "muon", "soap", "hvr", "hessian2", "kron"] {
+        let settings = format!("{SHORT} {} --set checkpoint.keep_last=9", named(optimizer));
         let moved = [("cpu", "cuda"), ("cuda", "cpu")];
         for (first, then) in moved {
             let run = format!("{optimizer}-{first}-{then}");
