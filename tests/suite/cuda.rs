@@ -135,7 +135,8 @@ fn checkpoints_move_both_ways_and_translate_alike() {
             toy.run(&format!("-q --resume {run} --set train.max_updates=20 --set device={then}")).exits(0);
         }
         let [a, b] = moved.map(|(first, then)| format!("{optimizer}-{first}-{then}"));
-        close(&toy, [&a, &b], 1e-3);
+        // where a factor lacks rank, soap's bases are made of rounding
+        close(&toy, [&a, &b], if optimizer == "soap" { 5e-3 } else { 1e-3 });
         let translations = ["cpu", "cuda"].map(|device| {
             let command = format!("translate {a} -q --beam 3 --n-best 2 --device {device}");
             toy.pipe(&command, toy.read("valid.en")).exits(0).out
