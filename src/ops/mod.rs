@@ -1,6 +1,7 @@
 //! The differentiable operations that models are made of, over packed `[tokens, d]` activations.
 //! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
+//! Besides them, what optimizers need as fast: products (`gemm`) and orthogonal factors (`qr`).
 
 mod additive;
 mod attention;

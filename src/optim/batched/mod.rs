@@ -16,7 +16,7 @@
 //! health, and 2 for each frozen row. Transformer-base (6 + 6 layers, one shared table; P = 97, B = 2 with `hessian2`):
 //! 289 + 76 + 2, and 5 more for decay and buffers: about 370. Counted in the code, kernels and copies on the device, from
 //! what candle launches for each operation; not measured. The rules' own: `muon`, `soap`,
-//! `hessian2::white_batched`.
+//! and `white_batched`, `kron_batched`, `rot_batched` in `hessian2`.
 
 mod copy;
 mod health;

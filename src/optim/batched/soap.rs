@@ -26,7 +26,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-use super::{each, select, Batch, BatchRule, Directions, Plan, Saved};
+use super::{each, power, select, Batch, BatchRule, Directions, Plan, Saved};
 use crate::config::SoapConfig;
 use crate::ops::{qr_q, values, Real};
 use crate::optim::matrix::Matrix;
@@ -105,7 +105,7 @@ impl Soap {
         // 1 where a parameter begins again: its gradient goes into the factors alone
         let idle = state.begun.affine(-1.0, 1.0)?.to_dtype(plan.dtype)?;
         let k = (&state.k + &idle.to_dtype(DType::F64)?)?;
-        let left_of_1 = |beta: f64| (&k * beta.ln())?.exp()?.affine(-1.0, 1.0);
+        let left_of_1 = |beta: f64| power(beta, &k)?.affine(-1.0, 1.0);
         let size = (left_of_1(beta2)?.sqrt()? / left_of_1(beta1)?)?.to_dtype(plan.dtype)?;
         let gains = plan.per_block(&size)?;
         let shares = plan.per_block(&idle.affine(-1.0, 1.0)?)?;

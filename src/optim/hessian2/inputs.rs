@@ -23,6 +23,13 @@ pub(super) fn is_due(step: u64, config: &Hessian2Config) -> bool {
     step < EARLY || step.is_multiple_of(config.statistics_freq)
 }
 
+/// Numbers of the variants that look at inputs, for the pre-flight table.
+pub(super) fn words(config: &Hessian2Config) -> String {
+    let Hessian2Config { beta1, beta2, input_beta, input_damping, .. } = config;
+    let title = config.title();
+    format!("{title}, betas ({beta1}, {beta2}), input beta {input_beta}, damping {input_damping}")
+}
+
 /// One tensor that enters linear maps at this update.
 pub(super) struct Group<'a> {
     /// Name of the first parameter it meets, in the order of the parameters' names.

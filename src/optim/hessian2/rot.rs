@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use super::groups::{times_blocks, Block, Groups};
 use super::in_scope;
-use super::inputs::is_due;
+use super::inputs::{self, is_due};
 use crate::config::Hessian2Config;
 use crate::ops::Real;
 use crate::optim::matrix::{product, squares, Matrix};
@@ -34,13 +34,6 @@ const EARLY: f64 = 50.0;
 /// Whether A's update of this number turns the basis.
 pub(super) fn turns(updates: f64) -> bool {
     updates <= EARLY || updates % TURN_FREQ == 0.0
-}
-
-/// Its numbers, for the pre-flight table.
-pub(super) fn words(config: &Hessian2Config) -> String {
-    let Hessian2Config { beta1, beta2, input_beta, input_damping, .. } = config;
-    let title = config.title();
-    format!("{title}, betas ({beta1}, {beta2}), input beta {input_beta}, damping {input_damping}")
 }
 
 state! {
@@ -155,7 +148,7 @@ impl<T: Real> Rule<T> for Rot<T> {
     }
 
     fn describe(&self) -> String {
-        words(&self.config)
+        inputs::words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {

@@ -18,7 +18,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::groups_batched::{Blocks, GroupsBatched, Identity, Lookup};
-use super::inputs::is_due;
+use super::inputs::{is_due, words};
 use super::{in_scope, rot};
 use crate::config::Hessian2Config;
 use crate::optim::batched::{
@@ -199,7 +199,7 @@ impl BatchRule for RotBatched {
     }
 
     fn describe(&self) -> String {
-        rot::words(&self.config)
+        words(&self.config)
     }
 
     fn takes(&self, param: &Param) -> bool {

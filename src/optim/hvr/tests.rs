@@ -196,45 +196,42 @@ fn a_gpu_does_what_the_cpu_does() -> Result<()> {
         let all = params.iter().map(|p| p.var.to_device(&Device::Cpu)?.flatten_all()?.to_vec1());
         Ok(all.collect::<Result<Vec<Vec<f32>>>>()?.concat())
     };
-    for form in [HvrForm::Inv, HvrForm::Isqrt, HvrForm::Literal, HvrForm::Diag, HvrForm::DiagLiteral, HvrForm::Code] {
-        for truncation in [HvrTruncation::None, HvrTruncation::Entries] {
-            if truncation == HvrTruncation::Entries && form != HvrForm::Diag {
-                continue;
-            }
-            let config = HvrConfig { form, truncation, window: 6, threshold: 0.1, ..HvrConfig::default() };
-            let new = || Hvr::new(config.clone(), 0.1, 0.01);
-            let (on_cpu, on_gpu) = (params(&Device::Cpu)?, params(&gpu)?);
-            let (mut cpu, mut other) = (new(), new());
-            for at in 0..4 {
-                step(&mut cpu, &on_cpu, at)?;
-            }
-            let mut state = cpu.state()?;
-            for (_, tensor) in &mut state.tensors {
-                *tensor = tensor.copy()?;
-            }
-            other.load_state(&on_gpu, state)?;
-            for (to, from) in on_gpu.iter().zip(&on_cpu) {
-                to.var.set(&from.var.to_device(&gpu)?)?;
-            }
-            for at in 4..20 {
-                step(&mut cpu, &on_cpu, at)?;
-                step(&mut other, &on_gpu, at)?;
-            }
-            let (got, expected) = (read(&on_gpu)?, read(&on_cpu)?);
-            // the literal form's weights grow
-            let size = expected.iter().fold(1.0, |size: f32, x| size.max(x.abs()));
-            let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size;
-            assert!(worst < 2e-5, "{form:?} {truncation:?}: {worst:e} of {size}");
-            let (a, b) = (other.health(), cpu.health());
-            assert!(a.iter().zip(&b).all(|(a, b)| (a.1 - b.1).abs() <= 1e-4 * b.1.abs()), "{form:?}: {a:?} {b:?}");
-            let (a, b) = (other.state()?, cpu.state()?);
-            for ((name, a), (_, b)) in a.tensors.iter().zip(&b.tensors) {
-                let size = b.to_dtype(DType::F64)?.abs()?.max_all()?.to_scalar::<f64>()?.max(1e-3);
-                let difference = (a.to_device(&Device::Cpu)? - b)?.to_dtype(DType::F64)?.abs()?.max_all()?;
-                // scores begin with −∞
-                let difference = difference.to_scalar::<f64>()?;
-                assert!(name.ends_with(".scores") || difference < 1e-4 * size, "{form:?} {name}: {difference:e}");
-            }
+    let forms = [HvrForm::Inv, HvrForm::Isqrt, HvrForm::Literal, HvrForm::Diag, HvrForm::DiagLiteral, HvrForm::Code];
+    let all = forms.map(|form| (form, HvrTruncation::None));
+    for (form, truncation) in all.into_iter().chain([(HvrForm::Diag, HvrTruncation::Entries)]) {
+        let config = HvrConfig { form, truncation, window: 6, threshold: 0.1, ..HvrConfig::default() };
+        let new = || Hvr::new(config.clone(), 0.1, 0.01);
+        let (on_cpu, on_gpu) = (params(&Device::Cpu)?, params(&gpu)?);
+        let (mut cpu, mut other) = (new(), new());
+        for at in 0..4 {
+            step(&mut cpu, &on_cpu, at)?;
+        }
+        let mut state = cpu.state()?;
+        for (_, tensor) in &mut state.tensors {
+            *tensor = tensor.copy()?;
+        }
+        other.load_state(&on_gpu, state)?;
+        for (to, from) in on_gpu.iter().zip(&on_cpu) {
+            to.var.set(&from.var.to_device(&gpu)?)?;
+        }
+        for at in 4..20 {
+            step(&mut cpu, &on_cpu, at)?;
+            step(&mut other, &on_gpu, at)?;
+        }
+        let (got, expected) = (read(&on_gpu)?, read(&on_cpu)?);
+        // the literal form's weights grow
+        let size = expected.iter().fold(1.0, |size: f32, x| size.max(x.abs()));
+        let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size;
+        assert!(worst < 2e-5, "{form:?} {truncation:?}: {worst:e} of {size}");
+        let (a, b) = (other.health(), cpu.health());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a.1 - b.1).abs() <= 1e-4 * b.1.abs()), "{form:?}: {a:?} {b:?}");
+        let (a, b) = (other.state()?, cpu.state()?);
+        for ((name, a), (_, b)) in a.tensors.iter().zip(&b.tensors) {
+            let size = b.to_dtype(DType::F64)?.abs()?.max_all()?.to_scalar::<f64>()?.max(1e-3);
+            let difference = (a.to_device(&Device::Cpu)? - b)?.to_dtype(DType::F64)?.abs()?.max_all()?;
+            // scores begin with −∞
+            let difference = difference.to_scalar::<f64>()?;
+            assert!(name.ends_with(".scores") || difference < 1e-4 * size, "{form:?} {name}: {difference:e}");
         }
     }
     Ok(())
