@@ -3,7 +3,7 @@
 //! Everything the program writes goes through here. A file or folder appears under its name only when all its bytes are
 //! on the disk; what a crash leaves behind is named `.tmp-…` and can be deleted by anyone ([`clean_leftovers`]).
 
-mod fault;
+pub mod fault;
 mod folder;
 mod lock;
 mod log;

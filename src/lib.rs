@@ -4,12 +4,13 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 5 | `cli` (and `main`; in a CUDA build `launcher` and `main_cuda`) |
-//! | 4 | `train` `report`, the sinks of `events` |
+//! | 6 | `cli` (and `main`; in a CUDA build `launcher` and `main_cuda`) |
+//! | 5 | `train` `report` |
+//! | 4 | `run` |
 //! | 3 | `objective` `decode` `checkpoint` |
-//! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other) |
+//! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` |
-//! | 0 | `rng` `fsio` `units` `exit` |
+//! | 0 | `rng` `fsio` `units` `exit` `exact` `shell` |
 
 pub mod batch;
 pub mod checkpoint;
@@ -18,6 +19,7 @@ pub mod config;
 pub mod data;
 pub mod decode;
 pub mod events;
+pub mod exact;
 pub mod exit;
 pub mod fsio;
 pub mod metrics;
@@ -28,6 +30,8 @@ pub mod optim;
 pub mod params;
 pub mod report;
 pub mod rng;
+pub mod run;
+pub mod shell;
 pub mod tokenizer;
 pub mod train;
 pub mod units;

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! RUN/checkpoints/
-//!   latest                       name of the newest folder, for people and scripts
-//!   best                         JSON: the best validated steps with their scores, best first
+//!   latest                       name of the newest folder
+//!   best                         name of the folder with the best validation; absent while none was validated
 //!   step-00001000/
 //!     model.safetensors          weights to use: the moving average when train.ema_decay > 0, else the raw weights
 //!     raw.safetensors            weights that training goes on from; only with a moving average
@@ -23,8 +23,8 @@ mod weights;
 
 pub use average::average;
 pub use format::FORMAT_VERSION;
-pub use retain::{plan, Existing, Plan, Scored};
-pub use store::{Best, Loaded, Store, Which};
+pub use retain::{plan, Existing, Plan};
+pub use store::{Found, Store, Which, FOLDER};
 pub use weights::{fill, load_weights, read_weights, save_weights};
 
 use candle_core::Tensor;

@@ -1,15 +1,20 @@
 //! The folder of checkpoints: saving, finding, verifying, deleting.
 
 use candle_core::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::format::{read_tensors, size_fault, write_tensors, FileEntry, Hashing, Manifest, FORMAT_VERSION, MANIFEST};
-use super::{plan, Error, Existing, Plan, Result, Scored, Snapshot};
+use super::{plan, Error, Existing, Plan, Result, Snapshot};
 use crate::fsio::{self, NewFolder};
 use crate::optim::OptimizerState;
 
+/// Name of the folder in that of a run.
+pub const FOLDER: &str = "checkpoints";
+
+const LATEST: &str = "latest";
+const BEST: &str = "best";
 const MODEL: &str = "model.safetensors";
 const RAW: &str = "raw.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -27,33 +32,25 @@ pub struct Store {
 /// Which checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The best validated one, or the newest when none was validated.
+    /// The best validated one; the newest, with a word, when none was validated.
     Best,
     Latest,
     Step(u64),
 }
 
-/// The file `best`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Best {
-    /// Metric of the scores: "nll", "bleu", "chrf".
-    pub metric: String,
-    /// Best first.
-    pub checkpoints: Vec<Scored>,
-}
-
-/// A checkpoint to go on from.
-#[derive(Debug)]
-pub struct Loaded {
-    pub snapshot: Snapshot,
-    /// What was wrong with newer ones, for a warning each.
-    pub problems: Vec<String>,
+/// A checkpoint that was looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub step: u64,
+    pub path: PathBuf,
+    /// Why it is another than the obvious one, if it is.
+    pub instead: Option<String>,
 }
 
 impl Store {
     /// For reading; touches nothing.
     pub fn at(run_dir: &Path) -> Self {
-        Store { dir: run_dir.join("checkpoints") }
+        Store { dir: run_dir.join(FOLDER) }
     }
 
     /// For training, by the holder of the run's lock: creates the folder and deletes leftovers of a crash.
@@ -102,7 +99,7 @@ impl Store {
         let manifest = Manifest { format_version: FORMAT_VERSION, program, step: snapshot.step, files };
         folder.file(MANIFEST, |out| Ok(serde_json::to_writer_pretty(out, &manifest)?))?;
         folder.commit()?;
-        self.point_latest_at(Some(snapshot.step))?;
+        self.point(LATEST, Some(snapshot.step))?;
         Ok(path)
     }
 
@@ -111,10 +108,7 @@ impl Store {
     /// # Errors
     /// When the folder can not be read.
     pub fn steps(&self) -> Result<Vec<u64>> {
-        let step_of = |path: &PathBuf| -> Option<u64> {
-            let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
-            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-        };
+        let step_of = |path: &PathBuf| step_of(path.file_name()?.to_str()?);
         let mut steps: Vec<u64> = fsio::list(&self.dir)?.iter().filter_map(step_of).collect();
         steps.sort_unstable();
         Ok(steps)
@@ -132,20 +126,30 @@ impl Store {
         let has_raw = manifest.files.iter().any(|f| f.name == RAW);
         let raw_weights = if has_raw { Some(tensors(RAW)?) } else { None };
         let optimizer = unpack(tensors(OPTIMIZER)?)?;
-        let state = serde_json::from_slice(&verified(&dir, &manifest, STATE)?)
-            .map_err(|e| Error::Damaged { path: dir.join(STATE), what: format!("not readable: {e}") })?;
+        let state = state(&dir, &manifest)?;
         Ok(Snapshot { step: manifest.step, weights, raw_weights, optimizer, state })
     }
 
-    /// The newest checkpoint that is whole; `None` when there are none at all.
+    /// The newest checkpoint that is whole and that `read` can make something of; `None` when there are none at all.
+    /// What was wrong with newer ones goes to `problems`.
     ///
     /// # Errors
-    /// [`Error::NoneUsable`] when all are damaged; [`Error::TooNew`] at once, since going back would lose training.
-    pub fn load_newest(&self, device: &Device) -> Result<Option<Loaded>> {
-        let mut problems = Vec::new();
+    /// [`Error::NoneUsable`] when none can be used; [`Error::TooNew`] at once, since going back would lose training.
+    pub fn load_newest<T>(
+        &self,
+        device: &Device,
+        read: &dyn Fn(&Snapshot) -> std::result::Result<T, String>,
+        problems: &mut Vec<String>,
+    ) -> Result<Option<(Snapshot, T)>> {
         for step in self.steps()?.into_iter().rev() {
-            match self.load(step, device) {
-                Ok(snapshot) => return Ok(Some(Loaded { snapshot, problems })),
+            let readable = |snapshot: Snapshot| match read(&snapshot) {
+                Ok(found) => Ok((snapshot, found)),
+                Err(what) => {
+                    Err(Error::Damaged { path: self.path(step).join(STATE), what: format!("not readable: {what}") })
+                }
+            };
+            match self.load(step, device).and_then(readable) {
+                Ok(found) => return Ok(Some(found)),
                 Err(error @ Error::TooNew { .. }) => return Err(error),
                 Err(error) => problems.push(error.to_string()),
             }
@@ -156,22 +160,37 @@ impl Store {
         }
     }
 
-    /// Folder of a checkpoint that exists and looks whole.
+    /// A checkpoint that exists and looks whole.
     ///
     /// # Errors
     /// [`Error::NoneUsable`] naming what is there instead.
-    pub fn find(&self, which: Which) -> Result<PathBuf> {
+    pub fn find(&self, which: Which) -> Result<Found> {
         let existing = self.existing()?;
         let good: Vec<u64> = existing.iter().filter(|c| c.good).map(|c| c.step).collect();
-        let best = || -> Result<Option<u64>> {
-            Ok(self.best()?.checkpoints.iter().map(|s| s.step).find(|step| good.contains(step)))
+        let newest = good.last().copied();
+        let found = |step| Found { step, path: self.path(step), instead: None };
+        let latest = |why: String| {
+            newest.map(|step| Found {
+                instead: Some(format!("{why}; the latest, update {step}, is used")),
+                ..found(step)
+            })
         };
-        let step = match which {
-            Which::Best => best()?.or(good.last().copied()),
-            Which::Latest => good.last().copied(),
-            Which::Step(step) => good.contains(&step).then_some(step),
+        let there = match which {
+            Which::Best => match self.best()? {
+                Some(step) if good.contains(&step) => Some(found(step)),
+                Some(step) => latest(format!("the best checkpoint, update {step}, is gone or damaged")),
+                None => latest("no checkpoint has a validation score, so none is known to be the best".to_string()),
+            },
+            Which::Latest => newest.map(|step| match existing.last().filter(|last| last.step > step) {
+                Some(last) => Found {
+                    instead: Some(format!("the checkpoint of update {} is damaged; update {step} is used", last.step)),
+                    ..found(step)
+                },
+                None => found(step),
+            }),
+            Which::Step(step) => good.contains(&step).then(|| found(step)),
         };
-        step.map(|step| self.path(step)).ok_or_else(|| {
+        there.ok_or_else(|| {
             let problems = match which {
                 Which::Step(step) => format!("no whole checkpoint of step {step}; there are {good:?}"),
                 _ if existing.is_empty() => "none was saved yet".to_string(),
@@ -181,41 +200,54 @@ impl Store {
         })
     }
 
-    /// The file `best`; empty when there is none.
+    /// `state.json` of a checkpoint, checked against its manifest.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn state(&self, step: u64) -> Result<serde_json::Value> {
+        let dir = self.path(step);
+        state(&dir, &Manifest::read(&dir)?)
+    }
+
+    /// The step that `best` points to; `None` when no checkpoint has a score.
     ///
     /// # Errors
     /// When it can not be read.
-    pub fn best(&self) -> Result<Best> {
-        let path = self.dir.join("best");
+    pub fn best(&self) -> Result<Option<u64>> {
+        let path = self.dir.join(BEST);
         if !path.exists() {
-            return Ok(Best::default());
+            return Ok(None);
         }
-        serde_json::from_str(&fsio::read_to_string(&path)?)
-            .map_err(|e| Error::Damaged { path, what: format!("not readable: {e}; delete it") })
+        let text = fsio::read_to_string(&path)?;
+        let pointed = step_of(text.trim()).map(Some).or_else(|| listed(&text));
+        let what = || format!("not the name of a checkpoint: \"{}\"; delete it", text.trim());
+        pointed.ok_or_else(|| Error::Damaged { path, what: what() })
     }
 
-    /// After a validation or a save: writes `best` and deletes what [`plan`] says. `scored`: all validations so far by
-    /// `metric`. Returns what was done.
+    /// After a save: deletes what [`plan`] says and points `best` at the best that stays. `ranked`: validated steps, best
+    /// first. Returns what was done.
     ///
     /// # Errors
     /// When files can not be read, written or deleted.
-    pub fn retain(
-        &self,
-        metric: &str,
-        lower_is_better: bool,
-        scored: &[Scored],
-        keep_last: usize,
-        keep_best: usize,
-    ) -> Result<Plan> {
-        let plan = plan(&self.existing()?, scored, lower_is_better, keep_last, keep_best);
-        let best = Best { metric: metric.to_string(), checkpoints: plan.best.clone() };
-        let text = serde_json::to_string_pretty(&best).map_err(io::Error::from);
-        let path = self.dir.join("best");
-        fsio::write_atomic(&path, text.map_err(|e| fsio::Error::io("write", &path, e))?.as_bytes())?;
+    pub fn retain(&self, ranked: &[u64], keep_last: usize, keep_best: usize) -> Result<Plan> {
+        let plan = plan(&self.existing()?, ranked, keep_last, keep_best);
+        // First, so that no moment has a pointer to what is gone.
+        self.point(BEST, plan.best)?;
         for &step in &plan.delete {
             fsio::remove_folder(&self.path(step))?;
         }
         Ok(plan)
+    }
+
+    /// After a return to the checkpoint of `step`: points `latest` at it and `best` at the best of what is there, and
+    /// deletes nothing.
+    ///
+    /// # Errors
+    /// When files can not be read or written.
+    pub fn return_to(&self, step: u64, ranked: &[u64]) -> Result<()> {
+        self.point(LATEST, Some(step))?;
+        let plan = plan(&self.existing()?, ranked, usize::MAX, usize::MAX);
+        self.point(BEST, plan.best)
     }
 
     /// Deletes checkpoints newer than `step`: after a roll-back, what diverged is not to be resumed from.
@@ -223,16 +255,20 @@ impl Store {
     /// # Errors
     /// When they can not be deleted.
     pub fn forget_after(&self, step: u64) -> Result<()> {
-        let steps = self.steps()?;
-        for &newer in steps.iter().filter(|&&s| s > step) {
-            fsio::remove_folder(&self.path(newer))?;
-        }
-        self.point_latest_at(steps.into_iter().rfind(|&s| s <= step))
+        self.steps()?
+            .into_iter()
+            .filter(|&newer| newer > step)
+            .try_for_each(|newer| Ok(fsio::remove_folder(&self.path(newer))?))
     }
 
-    fn point_latest_at(&self, step: Option<u64>) -> Result<()> {
-        let name = step.map(folder_name).unwrap_or_default();
-        Ok(fsio::write_atomic(&self.dir.join("latest"), format!("{name}\n").as_bytes())?)
+    /// A pointer is a file with the name of a folder; there is none where there is nothing to point at.
+    fn point(&self, pointer: &str, step: Option<u64>) -> Result<()> {
+        let path = self.dir.join(pointer);
+        match step {
+            Some(step) => Ok(fsio::write_atomic(&path, format!("{}\n", folder_name(step)).as_bytes())?),
+            None if !path.exists() => Ok(()),
+            None => std::fs::remove_file(&path).map_err(|e| fsio::Error::io("delete", &path, e).into()),
+        }
     }
 
     /// All checkpoints with a quick look at each: manifest readable, sizes right.
@@ -249,6 +285,30 @@ impl Store {
 
 fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
+}
+
+fn step_of(folder_name: &str) -> Option<u64> {
+    let digits = folder_name.strip_prefix("step-")?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// The first step of the list that `best` was before 0.2; `Some(None)` of an empty one.
+fn listed(text: &str) -> Option<Option<u64>> {
+    #[derive(Deserialize)]
+    struct Listed {
+        checkpoints: Vec<Step>,
+    }
+    #[derive(Deserialize)]
+    struct Step {
+        step: u64,
+    }
+    let listed: Listed = serde_json::from_str(text).ok()?;
+    Some(listed.checkpoints.first().map(|first| first.step))
+}
+
+fn state(dir: &Path, manifest: &Manifest) -> Result<serde_json::Value> {
+    serde_json::from_slice(&verified(dir, manifest, STATE)?)
+        .map_err(|e| Error::Damaged { path: dir.join(STATE), what: format!("not readable: {e}") })
 }
 
 /// Reads a file of a checkpoint and checks it against the manifest.

@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use crate::checkpoint::{self, Store};
 use crate::exit::{ExitCode, InputError};
+use crate::run::Paths;
 
 use super::args::AverageArgs;
-use super::trained::AVERAGE;
 
 pub(super) fn average(args: &AverageArgs) -> Result<ExitCode> {
     let store = Store::at(&args.run);
@@ -21,7 +21,7 @@ pub(super) fn average(args: &AverageArgs) -> Result<ExitCode> {
         .into());
     }
     let paths: Vec<_> = steps[steps.len() - wanted..].iter().map(|&step| store.path(step)).collect();
-    let out = args.out.clone().unwrap_or_else(|| args.run.join(AVERAGE));
+    let out = args.out.clone().unwrap_or_else(|| Paths::of(&args.run).average());
     checkpoint::save_weights(&out, &checkpoint::average(&paths)?)?;
     Ok(ExitCode::Success)
 }

@@ -13,7 +13,7 @@ use crate::train::Signals;
 
 use super::args::{CommonArgs, EvaluateArgs, Score, Tokenize};
 use super::say;
-use super::trained::Trained;
+use super::trained;
 use super::translate::{search_options, translate_lines};
 
 pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
@@ -26,7 +26,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
                 return Err(InputError::new("evaluating a run needs --source FILE").into());
             };
             let lines = same_length(lines(path)?, path, &references, &args.reference)?;
-            let runs = Trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
+            let runs = trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
             let options = search_options(&runs[0], &args.decode)?;
             let signals = Signals::install()?;
             let found = translate_lines(&runs, &lines, &options, &|| signals.raised())?;

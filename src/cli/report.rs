@@ -8,12 +8,10 @@ use anyhow::Result;
 use crate::exit::{ExitCode, InputError};
 use crate::fsio;
 use crate::report::{self, Options, Report, Score};
+use crate::run::Paths;
 
 use super::args::{CommonArgs, ReportArgs, ReportScore};
 use super::say;
-
-/// Page in the folder that was given.
-const PAGE: &str = "report.html";
 
 pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode> {
     let to_stdout = [&args.csv, &args.json, &args.html].into_iter().flatten().filter(|path| path.as_os_str() == "-");
@@ -56,7 +54,7 @@ pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode>
 /// Where the page goes: where the user says, or into the one folder that was given.
 fn page_path(args: &ReportArgs) -> Option<PathBuf> {
     let own = match args.runs.as_slice() {
-        [folder] => Some(folder.join(PAGE)),
+        [folder] => Some(Paths::of(folder).report()),
         _ => None,
     };
     args.html.clone().or(own)

@@ -11,7 +11,7 @@ use crate::train::Signals;
 
 use super::args::{CommonArgs, ScoreArgs};
 use super::evaluate::lines;
-use super::trained::Trained;
+use super::trained;
 
 pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
     let (sources, targets) = (lines(&args.source)?, lines(&args.target)?);
@@ -25,7 +25,7 @@ pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
         ))
         .into());
     }
-    let run = Trained::load(&args.run, &args.checkpoint, common)?;
+    let run = trained::load(&args.run, &args.checkpoint, common)?;
     let ids = |lines: &[String], tokenizer: &Tokenizer| {
         tokenizer.encode_batch(&lines.iter().map(String::as_str).collect::<Vec<_>>())
     };

@@ -5,15 +5,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::config::{differences, Config, Difference, Effect};
-use crate::events::debug_log::DebugLog;
-use crate::events::jsonl::{final_json, Jsonl};
+use crate::config::{differences, BatchSize, Config, Difference, Effect};
+use crate::events::jsonl::final_json;
 use crate::events::sinks::Sinks;
-use crate::events::tensorboard::TensorBoard;
-use crate::events::{End, Event, Sink};
+use crate::events::{End, Event};
 use crate::exit::{ExitCode, InputError};
 use crate::fsio;
-use crate::train::{self, FileSinks, Job, Opened, RunFolder, Session, Signals, StopReason};
+use crate::run::{Paths, RunFolder, StopReason};
+use crate::shell;
+use crate::train::{self, Job, Opened, Session, Signals};
 
 use super::args::{CommonArgs, TrainArgs};
 use super::{load_config, say, terminal};
@@ -21,7 +21,7 @@ use super::{load_config, say, terminal};
 pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
     let signals = Signals::install()?;
     let mut sinks = terminal(common);
-    let (config, folder) = match (&args.resume, &args.config) {
+    let (config, previous, folder) = match (&args.resume, &args.config) {
         (Some(run), _) => resumed(run, args, common, &mut sinks)?,
         (None, Some(path)) => {
             let loaded = load_config(path, &args.set, common)?;
@@ -29,15 +29,13 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
             train::device(&loaded.config.device, loaded.config.train.precision)?;
             let folder = RunFolder::create(&loaded.run_dir(), args.force)?;
             // So that the config in the folder names the folder, whatever that config's own name.
-            (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, folder)
+            (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, None, folder)
         }
         (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
     };
     let threads = train::set_threads(config.threads);
-    let command = std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ");
-    let resume = args.resume.is_some();
-    let open_files = Box::new(open_files);
-    let job = Job { config, folder, sinks, open_files, signals, threads, command, resume };
+    let command = shell::command(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()));
+    let job = Job { config, previous, folder, sinks, signals, threads, command };
     let session = match Session::open(job)? {
         Opened::Ready(session) => session,
         Opened::Finished(finished) => {
@@ -57,30 +55,23 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
     })
 }
 
-/// The files that follow a run: metrics.jsonl (cut to `keep_bytes` on resume), debug.log, TensorBoard events.
-fn open_files(run: &Path, keep_bytes: Option<u64>) -> Result<FileSinks> {
-    let metrics = Jsonl::open(&run.join("metrics.jsonl"), keep_bytes)?;
-    let metrics_bytes = metrics.byte_counter();
-    let sinks: Vec<(&str, Box<dyn Sink>)> = vec![
-        ("metrics.jsonl", Box::new(metrics)),
-        ("debug.log", Box::new(DebugLog::open(&run.join("debug.log"))?)),
-        ("the TensorBoard file", Box::new(TensorBoard::create(&run.join("tensorboard"))?)),
-    ];
-    Ok(FileSinks { sinks, metrics_bytes })
-}
-
-/// Config and folder of a run that goes on. What changed against the run's own config is told, or refused.
-fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks) -> Result<(Config, RunFolder)> {
-    let own = train::config_path(run);
-    if run.is_dir() && !own.exists() {
-        let run = run.display();
-        return Err(InputError::new(format!("{run} is not a run folder: it has no config.toml")).into());
-    }
+/// Config, config until now and folder of a run that goes on. What changed against the run's own config is told, or refused.
+fn resumed(
+    run: &Path,
+    args: &TrainArgs,
+    common: &CommonArgs,
+    sinks: &mut Sinks,
+) -> Result<(Config, Option<Config>, RunFolder)> {
+    let own = Paths::existing(run)?.config();
     let folder = RunFolder::open(run)?;
     let old = load_config(&own, &[], &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
     let mut new = load_config(args.config.as_deref().unwrap_or(&own), &args.set, common)?.config;
     // The folder may have been moved or named by the config file; it is the one that was given.
     new.run_dir = run.display().to_string();
+    // The number that was found when the run began.
+    if new.train.batch_size == BatchSize::Auto {
+        new.train.batch_size = old.train.batch_size;
+    }
     let changes: Vec<Difference> = differences(&old, &new).into_iter().filter(|d| d.path != "run_dir").collect();
     let (refused, allowed): (Vec<_>, Vec<_>) = changes.iter().partition(|d| d.effect == Effect::Refused);
     if !refused.is_empty() {
@@ -95,7 +86,7 @@ fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks)
     for change in allowed {
         sinks.emit(&Event::Note(format!("changed: {change}")));
     }
-    Ok((new, folder))
+    Ok((new, Some(old), folder))
 }
 
 fn write_final_json(args: &TrainArgs, end: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
@@ -108,24 +99,4 @@ fn write_final_json(args: &TrainArgs, end: &serde_json::Map<String, serde_json::
         fsio::write_atomic(path, line.as_bytes())?;
     }
     Ok(())
-}
-
-/// An argument as a shell would take it.
-fn quoted(arg: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+%".contains(c);
-    if !arg.is_empty() && arg.chars().all(plain) {
-        arg.to_string()
-    } else {
-        format!("'{}'", arg.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_recorded_command_can_be_pasted_into_a_shell() {
-        assert_eq!(super::quoted("train.max_updates=5"), "train.max_updates=5");
-        assert_eq!(super::quoted("it's [a]"), "'it'\\''s [a]'");
-        assert_eq!(super::quoted(""), "''");
-    }
 }

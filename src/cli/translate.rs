@@ -11,13 +11,14 @@ use crate::train::Signals;
 
 use super::args::{CommonArgs, DecodeArgs, TranslateArgs};
 use super::say;
-use super::trained::Trained;
+use super::trained;
+use crate::run::Usable;
 
 /// Lines read before any of them is translated; more sort better into batches, fewer come out sooner.
 const BLOCK_LINES: usize = 4096;
 
 pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<ExitCode> {
-    let runs = Trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
+    let runs = trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
     let mut options = search_options(&runs[0], &args.decode)?;
     if let Some(n) = args.n_best {
         options.n_best = n.max(1);
@@ -46,7 +47,7 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
 
 /// One line at a time, with a prompt.
 fn interactive(
-    runs: &[Trained],
+    runs: &[Usable],
     options: &Options,
     args: &TranslateArgs,
     signals: &Signals,
@@ -68,7 +69,7 @@ fn interactive(
 }
 
 /// The configured search with what the command line changes.
-pub(super) fn search_options(run: &Trained, args: &DecodeArgs) -> Result<Options> {
+pub(super) fn search_options(run: &Usable, args: &DecodeArgs) -> Result<Options> {
     let mut options = Options::new(&run.config.decode, run.tokenizers.target.eos_id(), run.model.output().masked);
     options.beam_size = args.beam.unwrap_or(options.beam_size);
     options.batch_size = args.batch_size.unwrap_or(options.batch_size);
@@ -84,7 +85,7 @@ pub(super) fn search_options(run: &Trained, args: &DecodeArgs) -> Result<Options
 
 /// Translations of lines, best first each. A line without text gives one empty translation.
 pub(super) fn translate_lines(
-    runs: &[Trained],
+    runs: &[Usable],
     lines: &[String],
     options: &Options,
     stop: &dyn Fn() -> bool,
@@ -125,7 +126,7 @@ fn read_block(input: &mut impl BufRead, first_line: usize) -> Result<(Vec<String
     Ok((lines, None))
 }
 
-fn print(run: &Trained, found: &[Vec<Hypothesis>], first_line: usize, args: &TranslateArgs) -> Result<()> {
+fn print(run: &Usable, found: &[Vec<Hypothesis>], first_line: usize, args: &TranslateArgs) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for (hypotheses, number) in found.iter().zip(first_line..) {
         for hypothesis in hypotheses {

@@ -97,7 +97,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("embedding_distance.", Effect::Training, ""),
     ("phase", Effect::Training, "the phases so far must have trained the same with the same optimizer"),
     ("validation.metrics", Effect::Training, ""),
-    ("validation.early_stopping_metric", Effect::Training, "the best so far was chosen by another metric"),
+    ("validation.early_stopping_metric", Effect::Training, "the best so far is chosen anew, by this metric"),
     ("validation.", Effect::Free, ""),
     ("decode.", Effect::Free, ""),
     ("checkpoint.", Effect::Free, ""),

@@ -198,8 +198,10 @@ pub struct ScheduleConfig {
     pub kind: ScheduleKind,
     /// Updates of linear growth from 0 to the full rate. 0 or more.
     pub warmup_updates: u64,
-    /// Updates after which linear and cosine end at min_lr; 0 = train.max_updates.
+    /// Last update of linear and cosine; they reach min_lr after it. 0 = train.max_updates.
     pub total_updates: u64,
+    /// Updates done when the schedule begins, warm-up included: above 0 for a new curve in a run that goes on. 0 or more.
+    pub start_update: u64,
     /// Rate that is never gone below after warm-up. 0 or more.
     pub min_lr: f64,
     /// plateau: factor on the rate after `plateau_patience` validations without improvement. In (0, 1).
@@ -214,6 +216,7 @@ impl Default for ScheduleConfig {
             kind: ScheduleKind::InverseSqrt,
             warmup_updates: 4000,
             total_updates: 0,
+            start_update: 0,
             min_lr: 0.0,
             plateau_factor: 0.5,
             plateau_patience: 2,

@@ -307,16 +307,22 @@ fn schedule_free(check: &mut Checks, config: &Config) {
     check.above_zero("optimizer.schedule_free.eps", own.eps);
     check.not_negative("optimizer.schedule_free.r", own.r);
     check.not_negative("optimizer.schedule_free.weight_lr_power", own.weight_lr_power);
-    let other = config.optimizer.name != OptimizerName::ScheduleFree;
+    let from_the_start = config.optimizer.name == OptimizerName::ScheduleFree;
+    let in_a_phase = config.phase.iter().position(|phase| phase.optimizer == Some(OptimizerName::ScheduleFree));
+    let (keys, user) = match (from_the_start, in_a_phase) {
+        (true, _) => ("optimizer.name", r#"optimizer.name = "schedule-free""#.to_string()),
+        (false, Some(i)) => ("phase", format!(r#"optimizer = "schedule-free" in phase {}"#, i + 1)),
+        (false, None) => return,
+    };
     check.rule(
-        other || config.schedule.kind == ScheduleKind::Constant,
-        &["schedule.kind", "optimizer.name"],
-        r#"must be "constant" with optimizer.name = "schedule-free", whose mean of the weights takes the place of a decaying rate"#,
+        config.schedule.kind == ScheduleKind::Constant,
+        &["schedule.kind", keys],
+        format!(r#"must be "constant" with {user}, whose mean of the weights takes the place of a decaying rate"#),
     );
     check.rule(
-        other || config.train.ema_decay == 0.0,
-        &["train.ema_decay", "optimizer.name"],
-        r#"must be 0 with optimizer.name = "schedule-free", which keeps a mean of the weights of its own"#,
+        config.train.ema_decay == 0.0,
+        &["train.ema_decay", keys],
+        format!("must be 0 with {user}, which keeps a mean of the weights of its own"),
     );
 }
 
@@ -339,9 +345,15 @@ fn schedule(check: &mut Checks, config: &Config) {
                 "must know where it ends: set schedule.total_updates or train.max_updates",
             );
             check.rule(
-                total == 0 || schedule.warmup_updates < total,
+                total == 0 || schedule.start_update < total,
+                &["schedule.start_update", "schedule.total_updates", "train.max_updates"],
+                format!("must be below {total}, the last update of the schedule"),
+            );
+            let length = total.saturating_sub(schedule.start_update);
+            check.rule(
+                length == 0 || schedule.warmup_updates < length,
                 &["schedule.warmup_updates", "schedule.total_updates", "train.max_updates"],
-                format!("must be below the {total} updates of the schedule"),
+                format!("must be below the {length} updates of the schedule"),
             );
         }
         ScheduleKind::Noam => {
@@ -559,6 +571,10 @@ mod tests {
             ("embedding_distance.form=literal-math", "must come with embedding_distance.acknowledge_collapse = true"),
             ("phase=[{from_update=0}]", "phase 1 must have from_update above 0"),
             ("phase=[{from_update=9},{from_update=9}]", "phase 2 must begin after phase 1: from_update = 9"),
+            (
+                "phase=[{from_update=9, optimizer='schedule-free'}]",
+                "schedule.kind = \"inverse-sqrt\" must be \"constant\" with optimizer = \"schedule-free\" in phase 1",
+            ),
             ("phase=[{from_update=9, lr=-1.0}]", "phase 1 must have lr above 0, not -1.0"),
             ("phase=[{from_update=9, objective='joint'}]", "phase 1 must come with embedding_distance.form"),
             ("phase=[{from_update=9, objective='distance'}]", "phase 1 must have trainable = \"embeddings\""),

@@ -182,6 +182,10 @@ impl Sink for Console {
                 }
                 self.print(&lines::end(end, style))
             }
+            Event::Returned { .. } => {
+                self.best = Best::default();
+                Ok(())
+            }
             Event::Warning { .. } => Ok(()),
         }
     }

@@ -1,22 +1,18 @@
 //! `metrics.jsonl`: one JSON object a line, `event` = `start | train | valid | checkpoint | end`.
 //!
 //! Numbers are written so that reading gives the same bits; what does not apply is left out; NaN and infinities, which
-//! JSON does not have, are `null`. A resumed run first cuts the file to the length stored in its checkpoint, so no
-//! update appears twice.
+//! JSON does not have, are `null`. A run that goes on from a checkpoint, resumed or rolled back, first cuts the
+//! file to the length stored there, so no update appears twice.
 
 use serde_json::{Map, Value};
-use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 
-use super::{End, Event, Sink, TrainPoint, ValidPoint};
+use super::{End, Event, TrainPoint, ValidPoint};
 use crate::fsio::{self, AppendLog};
 
-/// Writes `metrics.jsonl`; every line has reached the system when `emit` returns.
+/// Writes `metrics.jsonl`; every line has reached the system when [`Jsonl::write`] returns.
 pub struct Jsonl {
     log: AppendLog,
-    bytes: Arc<AtomicU64>,
 }
 
 impl Jsonl {
@@ -25,29 +21,37 @@ impl Jsonl {
     /// # Errors
     /// When the file can not be opened or cut.
     pub fn open(path: &Path, keep_bytes: Option<u64>) -> fsio::Result<Self> {
-        let log = AppendLog::open(path, keep_bytes.unwrap_or(0))?;
-        let bytes = Arc::new(AtomicU64::new(log.len()));
-        Ok(Jsonl { log, bytes })
+        Ok(Jsonl { log: AppendLog::open(path, keep_bytes.unwrap_or(0))? })
+    }
+
+    /// Adds the row of an event that has one.
+    ///
+    /// # Errors
+    /// When it can not be written.
+    pub fn write(&mut self, event: &Event) -> fsio::Result<()> {
+        let Some(row) = row(event) else { return Ok(()) };
+        self.log.append(&Value::Object(row).to_string())
+    }
+
+    /// Forgets what came after the first `bytes`: the run returned to where it was then.
+    ///
+    /// # Errors
+    /// When the file can not be cut.
+    pub fn cut(&mut self, bytes: u64) -> fsio::Result<()> {
+        self.log.cut(bytes)
+    }
+
+    /// Waits until all rows are on the disk.
+    ///
+    /// # Errors
+    /// When the disk reports one.
+    pub fn sync(&self) -> fsio::Result<()> {
+        self.log.sync()
     }
 
     /// Length of the file so far, for the checkpoint.
     pub fn bytes_written(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// [`Jsonl::bytes_written`] as a handle that stays readable when the sink was given away.
-    pub fn byte_counter(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.bytes)
-    }
-}
-
-impl Sink for Jsonl {
-    fn emit(&mut self, event: &Event) -> io::Result<()> {
-        let Some(row) = row(event) else { return Ok(()) };
-        let line = serde_json::to_string(&row).map_err(io::Error::other)?;
-        self.log.append(&line).map_err(io::Error::other)?;
-        self.bytes.store(self.log.len(), Ordering::Relaxed);
-        Ok(())
+        self.log.len()
     }
 }
 
@@ -103,7 +107,9 @@ fn row(event: &Event) -> Option<Map<String, Value>> {
                 key != "next_commands" && !(value.is_null() && optional.iter().any(|prefix| key.starts_with(prefix)))
             }));
         }
-        Event::Progress(_) | Event::Phase { .. } | Event::Warning { .. } | Event::Note(_) => return None,
+        Event::Progress(_) | Event::Phase { .. } | Event::Returned { .. } | Event::Warning { .. } | Event::Note(_) => {
+            return None
+        }
     }
     Some(row)
 }
@@ -165,7 +171,7 @@ mod tests {
         Event::Train(TrainPoint { step, loss: 0.1 + 0.2, lr: 5e-324, optimizer, embedding, ..TrainPoint::default() })
     }
 
-    fn rows(path: &Path) -> io::Result<Vec<Value>> {
+    fn rows(path: &Path) -> std::io::Result<Vec<Value>> {
         std::fs::read_to_string(path)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
@@ -173,7 +179,7 @@ mod tests {
     fn numbers_come_back_with_the_same_bits() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("metrics.jsonl");
-        Jsonl::open(&path, None)?.emit(&train(3))?;
+        Jsonl::open(&path, None)?.write(&train(3))?;
         let row = &rows(&path)?[0];
         assert_eq!(row["event"], "train");
         assert_eq!(row["loss"].as_f64(), Some(0.1 + 0.2));
@@ -187,13 +193,13 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("metrics.jsonl");
         let mut sink = Jsonl::open(&path, None)?;
-        sink.emit(&train(1))?;
+        sink.write(&train(1))?;
         let at_checkpoint = sink.bytes_written();
-        sink.emit(&train(2))?;
-        assert_eq!(sink.byte_counter().load(Ordering::Relaxed), std::fs::metadata(&path)?.len());
+        sink.write(&train(2))?;
+        assert_eq!(sink.bytes_written(), std::fs::metadata(&path)?.len());
         drop(sink);
         let mut sink = Jsonl::open(&path, Some(at_checkpoint))?;
-        sink.emit(&train(9))?;
+        sink.write(&train(9))?;
         assert_eq!(sink.bytes_written(), std::fs::metadata(&path)?.len());
         let steps: Vec<_> = rows(&path)?.iter().map(|row| row["step"].as_u64()).collect();
         assert_eq!(steps, [Some(1), Some(9)]);
@@ -210,12 +216,12 @@ mod tests {
         let mut sink = Jsonl::open(&path, None)?;
         let mut facts = Map::new();
         put(&mut facts, "parameters", 10);
-        sink.emit(&Event::Start(Start { facts, step: 4, ..Start::default() }))?;
-        sink.emit(&Event::Note("for people".into()))?;
-        sink.emit(&Event::Valid(ValidPoint { bleu: Some(1.5), early_stopping_metric: "bleu", ..Default::default() }))?;
-        sink.emit(&Event::Checkpoint { step: 5, path: PathBuf::from("runs/a"), seconds_save: 0.5 })?;
+        sink.write(&Event::Start(Start { facts, step: 4, ..Start::default() }))?;
+        sink.write(&Event::Note("for people".into()))?;
+        sink.write(&Event::Valid(ValidPoint { bleu: Some(1.5), early_stopping_metric: "bleu", ..Default::default() }))?;
+        sink.write(&Event::Checkpoint { step: 5, path: PathBuf::from("runs/a"), seconds_save: 0.5 })?;
         let end = End { best_nll: Some(2.0), tokens_per_second: f64::NAN, ..End::default() };
-        sink.emit(&Event::End(end.clone()))?;
+        sink.write(&Event::End(end.clone()))?;
         let rows = rows(&path)?;
         let events: Vec<_> = rows.iter().map(|row| row["event"].as_str().unwrap()).collect();
         assert_eq!(events, ["start", "valid", "checkpoint", "end"]);

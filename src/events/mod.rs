@@ -33,6 +33,8 @@ pub enum Event {
     Valid(ValidPoint),
     /// A checkpoint is on disk.
     Checkpoint { step: u64, path: PathBuf, seconds_save: f64 },
+    /// The run went back to the checkpoint of this update; what was told of later ones does not hold.
+    Returned { step: u64 },
     /// Something the user should know, once, with advice.
     Warning { step: u64, message: String },
     /// A lasting line without alarm.

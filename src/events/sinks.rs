@@ -30,6 +30,11 @@ impl Sinks {
         }
     }
 
+    /// The update of the last event that had one.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
     fn offer(&mut self, event: &Event) -> Vec<String> {
         let mut failures = Vec::new();
         self.sinks.retain_mut(|(name, sink)| match sink.emit(event) {
@@ -51,7 +56,7 @@ impl Event {
             Event::Progress(e) => Some(e.step),
             Event::Train(e) => Some(e.step),
             Event::Valid(e) => Some(e.step),
-            Event::Checkpoint { step, .. } | Event::Warning { step, .. } => Some(*step),
+            Event::Checkpoint { step, .. } | Event::Returned { step } | Event::Warning { step, .. } => Some(*step),
             Event::End(e) => Some(e.step),
             Event::Phase { .. } | Event::Note(_) => None,
         }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Event, Sink};
+use super::{Event, Sink, Start};
 
 /// Writes scalars; one new file for each process of a run, as TensorBoard expects.
 pub struct TensorBoard {
@@ -73,12 +73,14 @@ impl TensorBoard {
 impl Sink for TensorBoard {
     fn emit(&mut self, event: &Event) -> io::Result<()> {
         match event {
-            // A session that starts at a step tells TensorBoard to forget what an earlier process wrote from there on.
-            Event::Start(start) if start.step > 0 => self.write_event(start.step + 1, |event| {
-                let mut session_log = Vec::new();
-                varint_field(&mut session_log, 1, 1);
-                bytes_field(event, 7, &session_log);
-            }),
+            // A session that starts at a step tells TensorBoard to forget what was written from there on before.
+            Event::Start(Start { step: step @ 1.., .. }) | Event::Returned { step } => {
+                self.write_event(step + 1, |event| {
+                    let mut session_log = Vec::new();
+                    varint_field(&mut session_log, 1, 1);
+                    bytes_field(event, 7, &session_log);
+                })
+            }
             Event::Train(point) => {
                 let mut scalars = vec![
                     ("train/loss".to_string(), point.loss),

@@ -2,6 +2,10 @@
 //!
 //! - `save:bytes=N`: the disk is full after N bytes of folders (checkpoints) written by this process.
 //! - `save:kill` or `save:kill=K`: the process kills itself (SIGKILL) in the middle of its first or K-th folder.
+//! - `gradient:nan=A-B`: gradients are not finite in updates that begin with micro-batch A to B of the run.
+//! - `score:nan=STEP`, `score:inf=STEP`: the validation of this update finds such a loss.
+//!
+//! Several are separated by commas.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,6 +16,8 @@ use std::sync::OnceLock;
 enum Fault {
     Full { after_bytes: u64 },
     Kill { in_folder: u64 },
+    Gradient { first: u64, last: u64 },
+    Score { step: u64, infinite: bool },
 }
 
 /// Folders begun so far; faults strike inside folders only.
@@ -29,17 +35,19 @@ pub(super) struct Guarded(pub(super) File);
 impl Write for Guarded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let folders = FOLDERS.load(Ordering::Relaxed);
-        match active().filter(|_| folders > 0) {
-            Some(Fault::Full { after_bytes })
-                if BYTES.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64 > after_bytes =>
-            {
-                return Err(io::ErrorKind::StorageFull.into());
+        for fault in active().iter().filter(|_| folders > 0) {
+            match *fault {
+                Fault::Full { after_bytes }
+                    if BYTES.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64 > after_bytes =>
+                {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Fault::Kill { in_folder } if folders == in_folder => {
+                    self.0.write_all(&bytes[..bytes.len() / 2])?;
+                    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                }
+                _ => {}
             }
-            Some(Fault::Kill { in_folder }) if folders == in_folder => {
-                self.0.write_all(&bytes[..bytes.len() / 2])?;
-                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            }
-            _ => {}
         }
         self.0.write(bytes)
     }
@@ -49,16 +57,39 @@ impl Write for Guarded {
     }
 }
 
-fn active() -> Option<Fault> {
-    static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
-    *FAULT.get_or_init(|| std::env::var("NMT_TRAIN_FAULT").ok().and_then(|text| parse(&text)))
+/// Whether the gradients of the update that begins with this micro-batch are to be taken for not finite.
+pub fn gradient(micro_batch: u64) -> bool {
+    let strikes =
+        |fault: &Fault| matches!(fault, Fault::Gradient { first, last } if (*first..=*last).contains(&micro_batch));
+    active().iter().any(strikes)
+}
+
+/// What the validation of this update is to find as its loss, if a fault says so.
+pub fn score(at: u64) -> Option<f64> {
+    active().iter().find_map(|fault| match fault {
+        Fault::Score { step, infinite } if *step == at => Some(if *infinite { f64::INFINITY } else { f64::NAN }),
+        _ => None,
+    })
+}
+
+fn active() -> &'static [Fault] {
+    static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
+    FAULTS.get_or_init(|| {
+        std::env::var("NMT_TRAIN_FAULT").map_or(Vec::new(), |text| text.split(',').filter_map(parse).collect())
+    })
 }
 
 fn parse(text: &str) -> Option<Fault> {
-    match text.strip_prefix("save:")?.split_once('=') {
-        Some(("bytes", n)) => Some(Fault::Full { after_bytes: n.parse().ok()? }),
-        Some(("kill", k)) => Some(Fault::Kill { in_folder: k.parse().ok()? }),
-        None if text == "save:kill" => Some(Fault::Kill { in_folder: 1 }),
+    let (what, number) = text.split_once('=').unwrap_or((text, "1"));
+    match what {
+        "save:bytes" => Some(Fault::Full { after_bytes: number.parse().ok()? }),
+        "save:kill" => Some(Fault::Kill { in_folder: number.parse().ok()? }),
+        "gradient:nan" => {
+            let (first, last) = number.split_once('-')?;
+            Some(Fault::Gradient { first: first.parse().ok()?, last: last.parse().ok()? })
+        }
+        "score:nan" => Some(Fault::Score { step: number.parse().ok()?, infinite: false }),
+        "score:inf" => Some(Fault::Score { step: number.parse().ok()?, infinite: true }),
         _ => None,
     }
 }
@@ -72,6 +103,8 @@ mod tests {
         assert_eq!(parse("save:bytes=10"), Some(Fault::Full { after_bytes: 10 }));
         assert_eq!(parse("save:kill"), Some(Fault::Kill { in_folder: 1 }));
         assert_eq!(parse("save:kill=3"), Some(Fault::Kill { in_folder: 3 }));
+        assert_eq!(parse("gradient:nan=7-9"), Some(Fault::Gradient { first: 7, last: 9 }));
+        assert_eq!(parse("score:inf=20"), Some(Fault::Score { step: 20, infinite: true }));
         assert_eq!(parse("save:fire"), None);
     }
 }

@@ -22,19 +22,13 @@ impl AppendLog {
     /// When the file can not be opened, read or cut.
     pub fn open(path: &Path, keep: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
-        let cut = |mut file: File| -> io::Result<(File, u64)> {
-            let end = last_line_end(&mut file, keep)?;
-            file.set_len(end)?;
-            file.seek(SeekFrom::Start(end))?;
-            Ok((file, end))
-        };
-        let (file, len) = options
+        let (len, file) = options
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
-            .and_then(cut)
+            .and_then(|mut file| Ok((cut(&mut file, keep)?, file)))
             .map_err(|e| Error::io("open", path, e))?;
         Ok(AppendLog { file, path: path.to_path_buf(), len })
     }
@@ -50,6 +44,15 @@ impl AppendLog {
             return Err(Error::io("write", &self.path, e));
         }
         self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts the file as [`Self::open`] does.
+    ///
+    /// # Errors
+    /// When it can not be cut.
+    pub fn cut(&mut self, keep: u64) -> Result<()> {
+        self.len = cut(&mut self.file, keep).map_err(|e| Error::io("cut", &self.path, e))?;
         Ok(())
     }
 
@@ -69,6 +72,13 @@ impl AppendLog {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// Cuts the file behind its last whole line within the first `keep` bytes and goes there; returns that place.
+fn cut(file: &mut File, keep: u64) -> io::Result<u64> {
+    let end = last_line_end(file, keep)?;
+    file.set_len(end)?;
+    file.seek(SeekFrom::Start(end))
 }
 
 /// The end of the last whole line within the first `keep` bytes.
@@ -105,6 +115,9 @@ mod tests {
         log.append("three").unwrap();
         log.sync().unwrap();
         assert_eq!(read_to_string(&path).unwrap(), "one\nthree\n");
+        log.cut(kept).unwrap();
+        log.append("four").unwrap();
+        assert_eq!(read_to_string(&path).unwrap(), "one\nfour\n");
         write_atomic(&path, format!("one\n{}", "x".repeat(9000)).as_bytes()).unwrap();
         assert_eq!(AppendLog::open(&path, u64::MAX).unwrap().len(), 4);
         assert!(AppendLog::open(&path, 0).unwrap().is_empty());

@@ -25,7 +25,7 @@ pub use clip::{clip, global_norm};
 pub use gradients::Accumulator;
 pub use hvr::Hvr;
 pub use per_matrix::probe_stream;
-pub use schedule::{NoEnd, Schedule, ScheduleState};
+pub use schedule::{NoEnd, Schedule};
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::exit::InputError;
+use crate::run::Paths;
 
 /// Run folders among `paths`: a folder with a config.toml is a run; of any other folder, the runs in it, to the depth of
 /// a sweep of sweeps. In the order given, those of one folder by name.
@@ -30,7 +31,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, InputError> {
 
 fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     // A line of a sweep that failed before it began has no config; it is told as left out.
-    if ["config.toml", "sweep.line"].iter().any(|file| folder.join(file).exists()) {
+    if Paths::of(folder).config().exists() || folder.join("sweep.line").exists() {
         found.push(folder.to_path_buf());
         return Ok(());
     }

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use crate::config::{self, Config, ScheduleKind, Source};
 
 use super::score::Score;
+use crate::run::rows::{self, Row};
+use crate::run::Paths;
 
 /// A run as its config.toml and metrics.jsonl tell it.
 #[derive(Clone, Debug)]
@@ -93,52 +95,44 @@ impl Run {
     /// # Errors
     /// What is wrong with config.toml or metrics.jsonl, naming the line.
     pub fn read(folder: &Path) -> Result<Self, String> {
-        if !folder.join("config.toml").exists() {
+        let paths = Paths::of(folder);
+        if !paths.config().exists() {
             return Err("no config.toml: it failed before it began; see its sweep.log".to_string());
         }
-        let loaded = config::load(&Source::Path(folder.join("config.toml")), &[]).map_err(|e| e.to_string())?;
-        let path = folder.join("metrics.jsonl");
-        let text = match path.exists() {
-            true => crate::fsio::read_to_string(&path).map_err(|e| e.to_string())?,
-            false => return Err("no metrics.jsonl: it never started".to_string()),
-        };
-        Self::from_text(folder, loaded.config, &text)
+        let loaded = config::load(&Source::Path(paths.config()), &[]).map_err(|e| e.to_string())?;
+        if !paths.metrics().exists() {
+            return Err("no metrics.jsonl: it never started".to_string());
+        }
+        Self::from_rows(folder, loaded.config, rows::read(&paths.metrics())?)
     }
 
-    fn from_text(folder: &Path, config: Config, text: &str) -> Result<Self, String> {
+    fn from_rows(folder: &Path, config: Config, all: Vec<Row>) -> Result<Self, String> {
         let (mut start, mut end) = (None, None);
         let (mut train, mut valid) = (Vec::<TrainRow>::new(), Vec::<ValidRow>::new());
-        let lines: Vec<&str> = text.lines().collect();
-        for (index, line) in lines.iter().enumerate() {
-            let row: Value = match serde_json::from_str(line) {
-                Ok(row) => row,
-                // the last line of a run that is writing, or was killed
-                Err(_) if index + 1 == lines.len() => break,
-                Err(e) => return Err(format!("metrics.jsonl:{}: {e}", index + 1)),
-            };
-            let damaged = |e: serde_json::Error| format!("metrics.jsonl:{}: {e}", index + 1);
-            match row["event"].as_str().unwrap_or_default() {
+        for row in rows::that_hold(all) {
+            let (kind, step) = (rows::event(&row).to_string(), rows::step(&row).unwrap_or(0));
+            let damaged = |e: serde_json::Error| format!("metrics.jsonl: the row {kind} of update {step}: {e}");
+            match kind.as_str() {
                 "start" => start = Some(row),
-                "train" => train.push(serde_json::from_value(row).map_err(damaged)?),
-                "valid" => valid.push(serde_json::from_value(row).map_err(damaged)?),
-                // a resumed run goes on after an end
+                "train" => train.push(serde_json::from_value(row.into()).map_err(damaged)?),
+                "valid" => valid.push(serde_json::from_value(row.into()).map_err(damaged)?),
                 "end" => end = Some(row),
                 _ => {}
             }
         }
         let start = start.ok_or("metrics.jsonl has no row \"start\": it never started")?;
         let step = train.iter().map(|row| row.step).chain(valid.iter().map(|row| row.step)).max().unwrap_or(0);
-        let end = end.filter(|end| end["step"].as_u64().is_some_and(|ended| ended >= step));
-        let total = start["total_updates"].as_u64().unwrap_or(0);
+        let number = |row: &Row, key: &str| row.get(key).and_then(Value::as_u64);
+        let total = number(&start, "total_updates").unwrap_or(0);
         let horizon = Horizon::of(&config, total, step);
         let last = train.last();
-        let ended = |key: &str| end.as_ref().and_then(|end| end[key].as_f64());
+        let ended = |key: &str| end.as_ref().and_then(|end| end.get(key)?.as_f64());
         Ok(Run {
             folder: folder.to_path_buf(),
-            state: State::of(end.as_ref().and_then(|end| end["stop_reason"].as_str()), horizon, step),
+            state: State::of(end.as_ref().and_then(|end| end.get("stop_reason")?.as_str()), horizon, step),
             horizon,
-            parameters: start["parameters"].as_u64().unwrap_or(0),
-            threads: start["threads"].as_u64().unwrap_or(0),
+            parameters: number(&start, "parameters").unwrap_or(0),
+            threads: number(&start, "threads").unwrap_or(0),
             skipped_updates: last.map_or(0, |row| row.skipped_updates),
             peak_memory_bytes: last.map_or(0, |row| row.peak_memory_bytes),
             test_bleu: ended("test_bleu"),
@@ -235,7 +229,9 @@ pub(super) mod tests {
             true => std::iter::once(start).chain(rows).chain([end]).collect(),
             false => vec![start, end],
         };
-        Run::from_text(Path::new(name), config, &text.join("\n")).unwrap_or_else(|e| panic!("{e}"))
+        rows::parse(&text.join("\n"))
+            .and_then(|rows| Run::from_rows(Path::new(name), config, rows))
+            .unwrap_or_else(|e| panic!("{e}"))
     }
 
     #[test]
@@ -264,13 +260,22 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cut_last_line_is_forgiven_and_a_damaged_one_is_named() {
-        let read = |text: &str| Run::from_text(Path::new("a"), Config::default(), text);
-        let start = r#"{"event":"start","step":0,"total_updates":9}"#;
-        let run = read(&format!("{start}\n{{\"event\":\"tra")).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(run.state, State::Unfinished);
-        let error = read(&format!("{start}\n{{\"event\":\"tra\n{start}")).err().unwrap_or_default();
-        assert!(error.starts_with("metrics.jsonl:2: "), "{error}");
-        assert!(read("").is_err_and(|e| e.contains("never started")));
+    fn a_run_that_diverged_after_roll_backs_counts_as_infinite_and_no_step_is_told_twice() {
+        let lines = [
+            r#"{"event":"start","step":0,"total_updates":90}"#,
+            r#"{"event":"train","step":10,"tokens":1,"seconds":1.0}"#,
+            r#"{"event":"train","step":20,"tokens":2,"seconds":2.0}"#,
+            r#"{"event":"train","step":10,"tokens":1,"seconds":3.0}"#,
+            r#"{"event":"end","step":15,"stop_reason":"diverged"}"#,
+        ];
+        let read = |lines: &[&str]| {
+            let rows = rows::parse(&lines.join("\n")).unwrap();
+            Run::from_rows(Path::new("a"), Config::default(), rows)
+        };
+        let run = read(&lines).unwrap();
+        assert_eq!((run.state, run.train.len(), run.cost(Score::Nll)), (State::Diverged, 1, Some(f64::INFINITY)));
+        assert!(run.step_seconds().is_nan());
+        assert_eq!(read(&lines[..3]).unwrap().state, State::Unfinished);
+        assert!(read(&[]).is_err_and(|e| e.contains("never started")));
     }
 }

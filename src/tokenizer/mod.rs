@@ -209,8 +209,10 @@ pub struct Tokenizers {
     pub target: Arc<Tokenizer>,
 }
 
-const JOINT_FILE: &str = "tokenizer.json";
-const TARGET_FILE: &str = "tokenizer.target.json";
+/// The source's or the joint tokenizer in the folder of a run.
+pub const FILE: &str = "tokenizer.json";
+/// The target's, where it is another.
+pub const TARGET_FILE: &str = "tokenizer.target.json";
 
 impl Tokenizers {
     /// One for both sides.
@@ -242,7 +244,7 @@ impl Tokenizers {
     /// Those of [`Tokenizer::load`].
     pub fn load_saved(folder: &Path) -> Result<Self> {
         let target = folder.join(TARGET_FILE);
-        Self::load(&folder.join(JOINT_FILE), target.exists().then_some(target.as_path()))
+        Self::load(&folder.join(FILE), target.exists().then_some(target.as_path()))
     }
 
     /// Writes `tokenizer.json`, and `tokenizer.target.json` when the sides differ.
@@ -250,7 +252,7 @@ impl Tokenizers {
     /// # Errors
     /// When a file can not be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        fsio::write_atomic(&folder.join(JOINT_FILE), self.source.to_json()?.as_bytes())?;
+        fsio::write_atomic(&folder.join(FILE), self.source.to_json()?.as_bytes())?;
         if !self.is_joint() {
             fsio::write_atomic(&folder.join(TARGET_FILE), self.target.to_json()?.as_bytes())?;
         }

@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::events::Start;
 use crate::model::{self, Forward};
 use crate::optim::{self, Gradients};
+use crate::run::Rules;
 use crate::{objective, ops, units};
 
 use super::batch_size;
 use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
-use super::stop::{Limits, Signals};
 
 /// What a dry run found.
 pub struct Report {
@@ -47,7 +47,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         optimizer: optim::build(&config.optimizer, model.params().dtype(), model.params().device()).describe(),
         pretrained: &pretrained,
         updates_per_epoch,
-        total_updates: Limits::new(config, Signals::default()).total_updates(updates_per_epoch),
+        total_updates: Rules::of(config).total_updates(updates_per_epoch),
         threads,
         run,
         step: 0,

@@ -7,11 +7,10 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
-use crate::fsio;
+use crate::run::{rows, Ledger, Paths, Rules, StopReason};
+use crate::shell;
 
-use super::run_folder::RunFolder;
-use super::state::TrainState;
-use super::stop::{Limits, StopReason};
+use super::rates;
 
 /// Nothing is left to do: the limits were reached, and what follows training was done.
 #[derive(Clone, Debug)]
@@ -25,68 +24,60 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// `None` when there is something to do: updates, the last validation, or the test set.
+    /// `None` when there is something to do: updates, the last validation, a best chosen anew, or the test set.
     ///
     /// # Errors
     /// When metrics.jsonl can not be read.
-    pub(super) fn look(
-        config: &Config,
-        folder: &RunFolder,
-        limits: &Limits,
-        state: &TrainState,
-    ) -> Result<Option<Self>> {
-        let Some(stop) = limits.finished(state) else { return Ok(None) };
-        let is_validated = config.data.valid.0.is_empty() || state.validated_at == Some(state.step);
-        let Some(row) = last_row(folder)?.filter(|row| is_validated && concludes(row, state, config)) else {
-            return Ok(None);
-        };
-        let run = folder.root().to_path_buf();
+    pub(super) fn look(config: &Config, paths: &Paths, ledger: &Ledger) -> Result<Option<Self>> {
+        let rules = Rules::of(config);
+        let Some(stop) = ledger.finished(&rules) else { return Ok(None) };
+        let is_validated = !rules.validates || ledger.validated_at == Some(ledger.step);
+        let last = rows::read(&paths.metrics()).unwrap_or_default().pop();
+        let is_done = is_validated && !ledger.is_unsaved();
+        let Some(row) = last.filter(|row| is_done && concludes(row, ledger, config)) else { return Ok(None) };
+        let run = paths.root().to_path_buf();
         let mut end: Map<String, Value> = row.into_iter().filter(|(key, _)| key != "event").collect();
         end.insert("run".to_string(), run.to_string_lossy().into());
-        end.insert("next_commands".to_string(), next_commands(folder, stop, config, state).into());
-        Ok(Some(Finished { stop, step: state.step, run, end, extension: extension(stop, config, state) }))
+        end.insert("next_commands".to_string(), next_commands(paths, stop, config, ledger).into());
+        Ok(Some(Finished { stop, step: ledger.step, run, end, extension: extension(stop, config, ledger) }))
     }
 }
 
 impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Finished { stop, step, run, extension, .. } = self;
-        let (stop, run) = (stop.name(), run.display());
-        write!(f, "already finished: {stop} at step {step}; go on with `nmt-train --resume {run} --set {extension}`")
+        let (stop, run) = (stop.name(), shell::path(run));
+        write!(f, "already finished: {stop} at step {step}; go on with `nmt-train --resume {run} {extension}`")
     }
 }
 
 /// What to type after a run that ended for this reason.
-pub(super) fn next_commands(folder: &RunFolder, stop: StopReason, config: &Config, state: &TrainState) -> Vec<String> {
-    let run = folder.root().display();
-    let more = format!("nmt-train --resume {run} --set {}", extension(stop, config, state));
+pub(super) fn next_commands(paths: &Paths, stop: StopReason, config: &Config, ledger: &Ledger) -> Vec<String> {
+    let run = shell::path(paths.root());
+    let more = format!("nmt-train --resume {run} {}", extension(stop, config, ledger));
     vec![format!("nmt-train translate {run}"), more]
 }
 
-/// The change that lets training go on, as `--set` takes it.
-fn extension(stop: StopReason, config: &Config, state: &TrainState) -> String {
+/// The changes that let training go on at a rate above zero, as they are typed.
+fn extension(stop: StopReason, config: &Config, ledger: &Ledger) -> String {
+    let mut longer = config.clone();
     match stop {
-        StopReason::MaxEpochs => format!("train.max_epochs={}", 2 * state.epoch.max(config.train.max_epochs)),
+        StopReason::MaxEpochs => longer.train.max_epochs = 2 * ledger.epoch.max(config.train.max_epochs),
         StopReason::EarlyStopping => {
-            let patience = state.validations_without_improvement.max(config.validation.early_stopping);
-            format!("validation.early_stopping={}", 2 * patience)
+            let patience = ledger.validations_without_improvement().max(config.validation.early_stopping);
+            longer.validation.early_stopping = 2 * patience;
         }
-        _ => format!("train.max_updates={}", 2 * state.step.max(config.train.max_updates)),
+        _ => longer.train.max_updates = 2 * ledger.step.max(config.train.max_updates),
     }
+    rates::changes(config, &rates::with_rates(config, longer, ledger.step))
 }
 
 /// Whether the row is the last screen of this very end of training.
-fn concludes(row: &Map<String, Value>, state: &TrainState, config: &Config) -> bool {
+fn concludes(row: &rows::Row, ledger: &Ledger, config: &Config) -> bool {
     let finished = [StopReason::MaxUpdates, StopReason::MaxEpochs, StopReason::EarlyStopping];
     let reason = row.get("stop_reason").and_then(Value::as_str);
-    row.get("event").and_then(Value::as_str) == Some("end")
-        && row.get("step").and_then(Value::as_u64) == Some(state.step)
+    rows::event(row) == "end"
+        && rows::step(row) == Some(ledger.step)
         && finished.iter().any(|stop| Some(stop.name()) == reason)
         && (config.data.test.0.is_empty() || row.contains_key("test_bleu"))
-}
-
-fn last_row(folder: &RunFolder) -> Result<Option<Map<String, Value>>> {
-    let path = folder.metrics();
-    let text = if path.exists() { fsio::read_to_string(&path)? } else { String::new() };
-    Ok(text.lines().last().and_then(|line| serde_json::from_str(line).ok()))
 }

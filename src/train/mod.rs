@@ -1,35 +1,33 @@
 //! A training run: set up, update, validate, save, stop. Emits [`crate::events::Event`]s and never prints.
 //!
-//! `run.rs` tells the story; `session.rs` holds what lives while it goes on; the other files are its chapters.
+//! `session.rs` brings a run up, `run.rs` tells its story, `trainer.rs` holds what computes and writes while it goes on;
+//! the other files are its chapters. What is true of a run and what is due stands in [`crate::run`].
 
 mod batch_size;
 mod check;
 mod distance;
 mod evaluate;
 mod finished;
-mod guard;
 mod machine;
 mod phases;
 mod preflight;
 mod progress;
+mod rates;
 mod resources;
 mod run;
-mod run_folder;
 mod saving;
 mod session;
-mod state;
 mod step;
 mod stop;
+mod trainer;
 mod validation;
 
 pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};
 pub use finished::Finished;
 pub use machine::{device, device_for_use, peak_memory_bytes, set_threads};
-pub use resources::{obtain_tokenizers, vocabulary, Resources};
+pub use resources::{obtain_tokenizers, Resources};
 pub use run::{run, Outcome};
-pub use run_folder::{config_path, RunFolder};
-pub use session::{FileSinks, Job, OpenFiles, Opened, Session};
-pub use state::TrainState;
-pub use step::{DistanceUpdate, Stepper, Update, UpdateStats};
-pub use stop::{Signals, StopReason};
+pub use session::{Job, Opened, Session};
+pub use step::{DistanceUpdate, Stepper, Update};
+pub use stop::Signals;

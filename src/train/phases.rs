@@ -1,31 +1,16 @@
 //! `[[phase]]`: puts into force what the number of the update says.
 
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, InForce, OptimizerName, PhaseObjective, ScheduleKind, Trainable};
-use crate::events::Event;
+use crate::config::{Config, InForce, PhaseObjective, ScheduleKind, Trainable};
 use crate::exit::InputError;
 use crate::optim;
 use crate::params::ParamSet;
+use crate::run::{Ledger, Trained};
 use crate::units;
 
 use super::preflight::name;
-use super::session::Session;
-use super::state::TrainState;
-
-/// What the saved state of an optimizer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trained {
-    pub optimizer: OptimizerName,
-    pub trainable: Trainable,
-}
-
-impl Trained {
-    pub(super) fn of(now: &InForce) -> Self {
-        Trained { optimizer: now.optimizer.name, trainable: now.trainable }
-    }
-}
+use super::trainer::Trainer;
 
 /// The parameters that are trained, sharing their values with the model's.
 pub(super) fn trained_params(params: &ParamSet, trainable: Trainable) -> ParamSet {
@@ -34,52 +19,48 @@ pub(super) fn trained_params(params: &ParamSet, trainable: Trainable) -> ParamSe
 }
 
 /// Refuses a checkpoint whose optimizer is another than the phases say for its update.
-pub(super) fn check_same_phase(state: &TrainState, now: &InForce) -> Result<()> {
-    let Some(saved) = state.trained.filter(|saved| *saved != Trained::of(now) && !begins_fresh(state.step, now)) else {
-        return Ok(());
-    };
+pub(super) fn check_same_phase(ledger: &Ledger, now: &InForce) -> Result<(), InputError> {
+    let other = |saved: &Trained| *saved != Trained::of(now) && !ledger.begins_fresh(now);
+    let Some(saved) = ledger.trained.filter(other) else { return Ok(()) };
     let words = |trained: Trained| format!("{} training {}", name(trained.optimizer), name(trained.trainable));
-    let (was, is, step) = (words(saved), words(Trained::of(now)), state.step);
+    let (was, is, step) = (words(saved), words(Trained::of(now)), ledger.step);
     Err(InputError::new(format!(
         "the checkpoint of update {step} was made by {was}, the phases now say {is} at this update; let the change begin \
          at update {step} or later, or start a new run with another run_dir"
-    ))
-    .into())
+    )))
 }
 
-/// Whether the optimizer's state is fresh by definition, so that what a checkpoint holds does not matter.
-pub(super) fn begins_fresh(step: u64, now: &InForce) -> bool {
-    step == now.optimizer_since
-}
-
-impl Session {
-    /// At the top of each update: begins the phase that is due.
-    pub(super) fn enter_phase(&mut self) {
-        let next = self.config.in_force(self.state.step);
+impl Trainer {
+    /// Right before an update: begins the phase that is due. Validation and saving of the weights before it are done,
+    /// with the optimizer they were trained by.
+    pub(super) fn enter_phase(&mut self, step: u64) -> Result<()> {
+        let next = self.config.in_force(step);
         if next.phase == self.in_force.phase {
-            return;
+            return Ok(());
         }
         let text = format!("phase {} begins: {}", next.phase, describe(&self.config, next.phase));
-        let is_fresh = next.optimizer_since != self.in_force.optimizer_since;
-        self.put_in_force(next, is_fresh);
-        self.sinks.emit(&Event::Note(text));
+        if next.optimizer_since != self.in_force.optimizer_since {
+            // An optimizer that averages hands over the weights it was for, not the ones it trained at.
+            self.optimizer.swap_averages(self.model.params())?;
+            self.use_optimizer_of(&next);
+        }
+        self.in_force = next;
+        self.record.note(text);
+        Ok(())
     }
 
-    /// Before a checkpoint of `step` is restored, whose phase may be an earlier one.
-    pub(super) fn return_to_phase_of(&mut self, step: u64) {
-        let then = self.config.in_force(step);
+    /// Before a checkpoint is restored, whose phase may be an earlier one.
+    pub(super) fn return_to_phase_of(&mut self, ledger: &Ledger) {
+        let then = ledger.in_force(&self.config);
         if then.phase != self.in_force.phase {
-            self.put_in_force(then, true);
+            self.use_optimizer_of(&then);
+            self.in_force = then;
         }
     }
 
-    fn put_in_force(&mut self, now: InForce, fresh_optimizer: bool) {
-        if fresh_optimizer {
-            self.params = trained_params(self.model.params(), now.trainable);
-            self.optimizer = optim::build(&now.optimizer, self.params.dtype(), self.params.device());
-        }
-        self.schedule.set_peak(now.optimizer.lr);
-        self.in_force = now;
+    fn use_optimizer_of(&mut self, now: &InForce) {
+        self.params = trained_params(self.model.params(), now.trainable);
+        self.optimizer = optim::build(&now.optimizer, self.params.dtype(), self.params.device());
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
+use crate::run::vocabulary;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
@@ -61,16 +62,6 @@ impl Resources {
     /// The batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         Epoch::new(&self.train, self.seed, epoch, self.batching)
-    }
-}
-
-/// Sizes and special ids for the model.
-pub fn vocabulary(tokenizers: &Tokenizers) -> Vocabulary {
-    Vocabulary {
-        source_size: tokenizers.source.vocab_size(),
-        target_size: tokenizers.target.vocab_size(),
-        source_pad: tokenizers.source.pad_id(),
-        target_pad: tokenizers.target.pad_id(),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::objective::{self, DistanceContext, DistanceStats, EmbeddingDistance};
 use crate::ops::{self, LinearInput, Losses};
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 use crate::params::ParamSet;
+use crate::run::UpdateStats;
 
 /// What one update did.
 pub enum Update {
@@ -16,19 +17,6 @@ pub enum Update {
     NonFinite {
         parameter: String,
     },
-}
-
-/// Sums over the micro-batches of one update.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UpdateStats {
-    pub loss: f64,
-    pub nll: f64,
-    pub tokens: u64,
-    pub source_tokens: u64,
-    pub grad_norm: f64,
-    pub clipped: bool,
-    /// What the embedding distance found, if it is in force.
-    pub distance: Option<DistanceStats>,
 }
 
 /// The embedding distance in one update.
@@ -77,7 +65,7 @@ impl Stepper<'_> {
         let seed = context.seed;
         let forward =
             ForwardAndBackward { model, params, label_smoothing, distance, micro_batches, first_micro_batch, seed };
-        let mut stats = UpdateStats::default();
+        let mut stats = UpdateStats { lr: context.lr, ..UpdateStats::default() };
         let mut inputs = Vec::new();
         let wanted = self.optimizer.needs_inputs(context.step).then_some(&mut inputs);
         let mut losses = Vec::new();

@@ -1,7 +1,7 @@
 //! Checkpoints survive what disks and crashes do to them.
 
-use candle_core::{DType, Device, Result, Tensor};
-use nmt_train::checkpoint::{average, load_weights, read_weights, Error, Scored, Snapshot, Store, Which};
+use candle_core::{DType, Device, Tensor};
+use nmt_train::checkpoint::{average, load_weights, read_weights, Error, Snapshot, Store, Which};
 use nmt_train::optim::OptimizerState;
 use nmt_train::params::{Init, ParamKind, ParamSet};
 use nmt_train::rng::{stream, Purpose};
@@ -67,6 +67,13 @@ fn store_with(steps: &[u64]) -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
+/// The newest checkpoint that is whole, and what is wrong with newer ones.
+fn newest(store: &Store) -> Result<Option<(Snapshot, Vec<String>)>, Error> {
+    let mut problems = Vec::new();
+    let found = store.load_newest(&CPU, &|_| Ok(()), &mut problems)?;
+    Ok(found.map(|(snapshot, ())| (snapshot, problems)))
+}
+
 /// Changes a file behind the program's back.
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -85,7 +92,7 @@ fn a_round_trip_changes_no_bit() {
     let mut plain = snapshot(8);
     plain.raw_weights = None;
     store.save(&plain).unwrap();
-    assert_same(&store.load_newest(&CPU).unwrap().unwrap().snapshot, &plain);
+    assert_same(&newest(&store).unwrap().unwrap().0, &plain);
     assert!(!store.path(8).join("raw.safetensors").exists());
     let latest = std::fs::read_to_string(dir.path().join("checkpoints/latest")).unwrap();
     assert_eq!(latest, "step-00000008\n");
@@ -122,11 +129,11 @@ fn a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used() {
     for (damage, expected) in damages {
         let (_dir, store) = store_with(&[10, 20]);
         damage(&store.path(20));
-        let loaded = store.load_newest(&CPU).unwrap().unwrap();
-        assert_same(&loaded.snapshot, &snapshot(10));
-        assert_eq!(loaded.problems.len(), 1);
-        assert!(loaded.problems[0].contains("step-00000020"), "{}", loaded.problems[0]);
-        assert!(loaded.problems[0].contains(expected), "{} but not {expected}", loaded.problems[0]);
+        let (found, problems) = newest(&store).unwrap().unwrap();
+        assert_same(&found, &snapshot(10));
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("step-00000020"), "{}", problems[0]);
+        assert!(problems[0].contains(expected), "{} but not {expected}", problems[0]);
     }
 }
 
@@ -135,10 +142,10 @@ fn when_all_are_damaged_every_problem_is_told() {
     let (_dir, store) = store_with(&[10, 20]);
     cut(&store.path(10).join("state.json"), 1);
     std::fs::remove_file(store.path(20).join("manifest.json")).unwrap();
-    let message = store.load_newest(&CPU).unwrap_err().to_string();
+    let message = newest(&store).unwrap_err().to_string();
     assert!(message.contains("step-00000010/state.json") && message.contains("step-00000020/manifest"), "{message}");
     let (_dir, store) = store_with(&[]);
-    assert!(store.load_newest(&CPU).unwrap().is_none());
+    assert!(newest(&store).unwrap().is_none());
 }
 
 #[test]
@@ -147,7 +154,7 @@ fn a_newer_format_is_refused_and_not_skipped() {
     let path = store.path(20).join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
     nmt_train::fsio::write_atomic(&path, text.as_bytes()).unwrap();
-    let error = store.load_newest(&CPU).unwrap_err();
+    let error = newest(&store).unwrap_err();
     assert!(matches!(error, Error::TooNew { found: 2, .. }));
     assert!(error.to_string().contains("update the program"), "{error}");
 }
@@ -161,28 +168,34 @@ fn leftovers_of_a_crash_are_deleted_and_never_loaded() {
     assert!(leftover.exists());
     Store::open(dir.path()).unwrap();
     assert!(!leftover.exists());
-    assert_same(&store.load_newest(&CPU).unwrap().unwrap().snapshot, &snapshot(10));
+    assert_same(&newest(&store).unwrap().unwrap().0, &snapshot(10));
 }
 
 #[test]
-fn retention_keeps_the_best_and_writes_them_down() {
-    let (_dir, store) = store_with(&[10, 20, 30, 40]);
-    let scored: Vec<Scored> =
-        [(10, 3.0), (20, 1.0), (30, 2.0), (40, 1.5)].map(|(step, score)| Scored { step, score }).to_vec();
-    let plan = store.retain("nll", true, &scored, 1, 1).unwrap();
+fn retention_keeps_the_best_and_points_at_it() {
+    let (dir, store) = store_with(&[10, 20, 30, 40]);
+    let plan = store.retain(&[20, 40, 30, 10], 1, 1).unwrap();
     assert_eq!(plan.delete, [10, 30]);
     assert_eq!(store.steps().unwrap(), [20, 40]);
-    let best = store.best().unwrap();
-    assert_eq!((best.metric.as_str(), best.checkpoints[0]), ("nll", Scored { step: 20, score: 1.0 }));
-    assert_eq!(store.find(Which::Best).unwrap(), store.path(20));
-    assert_eq!(store.find(Which::Latest).unwrap(), store.path(40));
+    let pointed = |name: &str| std::fs::read_to_string(dir.path().join("checkpoints").join(name)).unwrap();
+    assert_eq!((pointed("best").as_str(), pointed("latest").as_str()), ("step-00000020\n", "step-00000040\n"));
+    let found = |which| {
+        let found = store.find(which).unwrap();
+        (found.step, found.instead)
+    };
+    assert_eq!(found(Which::Best), (20, None));
+    assert_eq!(found(Which::Latest), (40, None));
     let message = store.find(Which::Step(30)).unwrap_err().to_string();
     assert!(message.contains("step 30; there are [20, 40]"), "{message}");
     // The newest is cut off: the older one is the last good one and stays.
     cut(&store.path(40).join("model.safetensors"), 9);
-    store.retain("nll", true, &[], 1, 0).unwrap();
+    store.retain(&[], 1, 0).unwrap();
     assert_eq!(store.steps().unwrap(), [20, 40]);
-    assert_eq!(store.find(Which::Latest).unwrap(), store.path(20));
+    let instead = "the checkpoint of update 40 is damaged; update 20 is used";
+    assert_eq!(found(Which::Latest), (20, Some(instead.to_string())));
+    // No score, no pointer, and whoever asks for the best hears it.
+    assert_eq!(store.best().unwrap(), None);
+    assert!(found(Which::Best).1.unwrap().contains("no checkpoint has a validation score"));
 }
 
 #[test]
@@ -230,7 +243,7 @@ fn weights_load_by_name_and_mismatches_are_explained() {
 }
 
 #[test]
-fn the_average_is_the_mean() -> Result<()> {
+fn the_average_is_the_mean() -> candle_core::Result<()> {
     let (_dir, store) = store_with(&[10, 20, 40]);
     let paths: Vec<PathBuf> = [10, 20, 40].map(|step| store.path(step)).to_vec();
     let mean = average(&paths).unwrap();
@@ -266,8 +279,8 @@ fn sample() -> PathBuf {
 fn the_first_format_is_read_for_ever() {
     let store = Store::at(&sample());
     assert_same(&store.load(7, &CPU).unwrap(), &snapshot(7));
-    assert_eq!(store.best().unwrap().checkpoints, [Scored { step: 7, score: 2.5 }]);
-    assert_eq!(store.find(Which::Best).unwrap(), store.path(7));
+    assert_eq!(store.best().unwrap(), Some(7));
+    assert_eq!(store.find(Which::Best).unwrap().path, store.path(7));
 }
 
 #[test]
@@ -278,7 +291,7 @@ fn write_the_sample() {
     }
     let store = Store::open(&sample()).unwrap();
     store.save(&snapshot(7)).unwrap();
-    store.retain("nll", true, &[Scored { step: 7, score: 2.5 }], 1, 1).unwrap();
+    store.retain(&[7], 1, 1).unwrap();
 }
 
 /// Body of the tests below, in a process of its own because faults come from its environment.
@@ -313,7 +326,7 @@ fn a_full_disk_leaves_the_previous_checkpoint_whole_and_says_what_to_do() {
         assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains("no space left") && text.contains("free some space"), "{text}");
         let store = Store::at(dir.path());
-        assert_same(&store.load_newest(&CPU).unwrap().unwrap().snapshot, &snapshot(10));
+        assert_same(&newest(&store).unwrap().unwrap().0, &snapshot(10));
         let files = std::fs::read_dir(dir.path().join("checkpoints")).unwrap().count();
         assert_eq!(files, 2, "only `latest` and the folder of step 10");
     }

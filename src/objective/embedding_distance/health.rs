@@ -10,10 +10,13 @@ use crate::params::Param;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TableHealth {
     /// (Σσ²)² / Σσ⁴ over the singular values of the centred table: between 1 and its width.
+    #[serde(with = "crate::exact")]
     pub effective_rank: f64,
     /// Mean cosine over all pairs of different rows.
+    #[serde(with = "crate::exact")]
     pub mean_cosine: f64,
     /// Root of the mean square of the centred table's elements.
+    #[serde(with = "crate::exact")]
     pub deviation: f64,
 }
 

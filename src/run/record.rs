@@ -1,0 +1,187 @@
+//! What a run writes: its checkpoints, the pointers to them, metrics.jsonl, translations, and what the screen shows. All
+//! of it follows from the ledger, and nothing else writes into a run folder while the run lives.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+
+use super::due::Rules;
+use super::folder::{Paths, RunFolder};
+use super::ledger::Ledger;
+use super::phase::Trained;
+use super::rows;
+use crate::checkpoint::{Snapshot, Store};
+use crate::config::Config;
+use crate::events::debug_log::DebugLog;
+use crate::events::jsonl::Jsonl;
+use crate::events::sinks::Sinks;
+use crate::events::tensorboard::TensorBoard;
+use crate::events::Event;
+use crate::exit::InputError;
+use crate::fsio;
+use crate::optim::OptimizerState;
+use crate::shell;
+
+/// See the module.
+pub struct Record {
+    folder: RunFolder,
+    store: Store,
+    sinks: Sinks,
+    /// `None` before the files are opened, and after one could not be written.
+    metrics: Option<Jsonl>,
+    /// Step of the last row `checkpoint` in metrics.jsonl: a checkpoint that is written again is told once.
+    told: Option<u64>,
+}
+
+/// The tensors of a checkpoint.
+pub struct Tensors {
+    /// Weights to validate, translate and export with.
+    pub weights: Vec<(String, Tensor)>,
+    /// Weights to train on, when they differ.
+    pub raw_weights: Option<Vec<(String, Tensor)>>,
+    pub optimizer: OptimizerState,
+    /// Whose state that is.
+    pub trained: Trained,
+}
+
+impl Record {
+    /// With the sinks of the terminal. Nothing is written yet.
+    pub fn new(folder: RunFolder, sinks: Sinks) -> Self {
+        let store = Store::at(folder.root());
+        Record { folder, store, sinks, metrics: None, told: None }
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.folder
+    }
+
+    /// Folder of the checkpoint of an update, whether it exists or not.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.store.path(step)
+    }
+
+    /// Makes the folder that of a run: config, command, files that begin or, at the checkpoint of `ledger`, go on.
+    ///
+    /// # Errors
+    /// When the folder can not be written.
+    pub fn begin(&mut self, config: &Config, command: &str, ledger: &Ledger, rules: &Rules) -> Result<()> {
+        self.store = Store::open(self.folder.root())?;
+        self.folder.record(config, command)?;
+        let is_new = ledger.saved_at().is_none();
+        self.metrics = Some(Jsonl::open(&self.folder.metrics(), (!is_new).then_some(ledger.metrics_bytes))?);
+        self.sinks.push("debug.log", Box::new(DebugLog::open(&self.folder.debug_log())?));
+        self.sinks.push("the TensorBoard file", Box::new(TensorBoard::create(&self.folder.tensorboard())?));
+        if is_new {
+            return Ok(());
+        }
+        self.at_checkpoint(ledger, rules)
+    }
+
+    /// Makes all files those of a run that has just returned to its newest checkpoint.
+    ///
+    /// # Errors
+    /// When they can not be written.
+    pub fn returned(&mut self, ledger: &Ledger, rules: &Rules) -> Result<()> {
+        self.store.forget_after(ledger.step)?;
+        self.with_metrics(|metrics| metrics.cut(ledger.metrics_bytes));
+        self.emit(&Event::Returned { step: ledger.step });
+        self.at_checkpoint(ledger, rules)
+    }
+
+    /// metrics.jsonl ends where the checkpoint stored its length; the row that tells of the checkpoint comes after that.
+    fn at_checkpoint(&mut self, ledger: &Ledger, rules: &Rules) -> Result<()> {
+        let kept = rows::read(&self.folder.metrics()).unwrap_or_default();
+        let last = kept.iter().rev().find(|row| rows::event(row) == "checkpoint");
+        self.told = last.and_then(rows::step);
+        self.tell_checkpoint(ledger.step, 0.0);
+        Ok(self.store.return_to(ledger.step, &ledger.ranked(rules.metric))?)
+    }
+
+    fn tell_checkpoint(&mut self, step: u64, seconds_save: f64) {
+        if self.told != Some(step) {
+            self.told = Some(step);
+            self.emit(&Event::Checkpoint { step, path: self.store.path(step), seconds_save });
+        }
+    }
+
+    /// The newest checkpoint that can be used, and its ledger; newer ones that can not become warnings.
+    ///
+    /// # Errors
+    /// No checkpoint, none that can be used.
+    pub fn newest(&mut self) -> Result<(Snapshot, Ledger)> {
+        let mut problems = Vec::new();
+        let usable = |snapshot: &Snapshot| Ledger::read(&snapshot.state).map_err(|e| e.to_string());
+        let Some((snapshot, ledger)) = self.store.load_newest(&Device::Cpu, &usable, &mut problems)? else {
+            let again = shell::command(&["nmt-train", "--config", &self.folder.config().to_string_lossy(), "--force"]);
+            let run = self.folder.root().display();
+            return Err(InputError::new(format!(
+                "{run} has no checkpoint to continue from; start over with `{again}`"
+            ))
+            .into());
+        };
+        let step = snapshot.step;
+        for problem in problems {
+            self.warn(step, format!("{problem}; the checkpoint of update {step} is used"));
+        }
+        Ok((snapshot, ledger))
+    }
+
+    /// Writes a checkpoint of the ledger's update, points `latest` and `best`, deletes what is not kept.
+    ///
+    /// # Errors
+    /// When it can not be written; what was saved before is whole.
+    pub fn save(&mut self, ledger: &mut Ledger, rules: &Rules, tensors: Tensors) -> Result<()> {
+        let clock = Instant::now();
+        // On the disk before a checkpoint says how long it is.
+        self.with_metrics(|metrics| metrics.sync());
+        let metrics_bytes = self.metrics.as_ref().map_or(ledger.metrics_bytes, Jsonl::bytes_written);
+        let Tensors { weights, raw_weights, optimizer, trained } = tensors;
+        ledger.saving(metrics_bytes, trained);
+        let snapshot = Snapshot { step: ledger.step, weights, raw_weights, optimizer, state: ledger.to_json()? };
+        self.store.save(&snapshot)?;
+        let seconds_save = clock.elapsed().as_secs_f64();
+        ledger.saved(seconds_save);
+        self.store.retain(&ledger.ranked(rules.metric), rules.keep_last, rules.keep_best)?;
+        self.tell_checkpoint(ledger.step, seconds_save);
+        Ok(())
+    }
+
+    /// Writes translations, one a line, under a name as "valid-00001000".
+    ///
+    /// # Errors
+    /// When they can not be written.
+    pub fn translations(&self, name: &str, lines: &[String]) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut text = lines.join("\n");
+        text.push('\n');
+        let path = self.folder.translations(name);
+        fsio::create_dir_all(path.parent().unwrap_or(&path))?;
+        Ok(fsio::write_atomic(&path, text.as_bytes())?)
+    }
+
+    /// Gives an event to metrics.jsonl and to every sink.
+    pub fn emit(&mut self, event: &Event) {
+        self.with_metrics(|metrics| metrics.write(event));
+        self.sinks.emit(event);
+    }
+
+    pub fn warn(&mut self, step: u64, message: String) {
+        self.emit(&Event::Warning { step, message });
+    }
+
+    pub fn note(&mut self, text: String) {
+        self.emit(&Event::Note(text));
+    }
+
+    /// A metrics.jsonl that can not be written is given up with a warning and never stops training.
+    fn with_metrics(&mut self, work: impl FnOnce(&mut Jsonl) -> fsio::Result<()>) {
+        let Some(Err(error)) = self.metrics.as_mut().map(work) else { return };
+        self.metrics = None;
+        let message = format!("metrics.jsonl can not be written and is switched off: {error}");
+        self.sinks.emit(&Event::Warning { step: self.sinks.step(), message });
+    }
+}

@@ -1,0 +1,118 @@
+//! A trained run, opened for use: its tokenizers and a model with the weights of one of its checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use candle_core::{DType, Device};
+
+use super::folder::Paths;
+use crate::checkpoint::{self, Store, Which};
+use crate::config::Config;
+use crate::exit::InputError;
+use crate::model::{self, Model, Vocabulary};
+use crate::shell;
+use crate::tokenizer::Tokenizers;
+
+/// See the module.
+pub struct Usable {
+    pub config: Config,
+    pub tokenizers: Tokenizers,
+    pub model: Box<dyn Model>,
+    /// Which weights it has, where these are not the obvious ones.
+    pub instead: Option<String>,
+}
+
+/// The weights that a user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    Saved(Which),
+    /// The file that `nmt-train average` writes.
+    Average,
+}
+
+impl Checkpoint {
+    /// From "best", "latest", "average" or the number of an update.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn named(name: &str) -> Result<Self, InputError> {
+        match name {
+            "best" => Ok(Checkpoint::Saved(Which::Best)),
+            "latest" => Ok(Checkpoint::Saved(Which::Latest)),
+            "average" => Ok(Checkpoint::Average),
+            step => step.parse().map(|step| Checkpoint::Saved(Which::Step(step))).map_err(|_| {
+                InputError::new(format!("--checkpoint {step}: give best, latest, average or the number of an update"))
+            }),
+        }
+    }
+}
+
+/// Sizes and special ids for the model.
+pub fn vocabulary(tokenizers: &Tokenizers) -> Vocabulary {
+    Vocabulary {
+        source_size: tokenizers.source.vocab_size(),
+        target_size: tokenizers.target.vocab_size(),
+        source_pad: tokenizers.source.pad_id(),
+        target_pad: tokenizers.target.pad_id(),
+    }
+}
+
+impl Usable {
+    /// `config`: that of the run.
+    ///
+    /// # Errors
+    /// No such checkpoint, a damaged one, a tokenizer that is not the one these weights were trained with.
+    pub fn load(paths: &Paths, config: Config, checkpoint: Checkpoint, device: &Device) -> Result<Self> {
+        let tokenizers = Tokenizers::load_saved(paths.root())?;
+        let model = model::build(&config.model, vocabulary(&tokenizers), config.seed, DType::F32, device)?;
+        let store = Store::at(paths.root());
+        let weights = weights(paths, &store, checkpoint)?;
+        checkpoint::load_weights(&weights.path, model.params())?;
+        check_tokenizer(paths, &store, weights.step, &tokenizers)?;
+        Ok(Usable { config, tokenizers, model, instead: weights.instead })
+    }
+}
+
+struct Weights {
+    path: PathBuf,
+    /// Whose ledger knows the tokenizer of these weights, if one does.
+    step: Option<u64>,
+    instead: Option<String>,
+}
+
+fn weights(paths: &Paths, store: &Store, checkpoint: Checkpoint) -> Result<Weights> {
+    match checkpoint {
+        Checkpoint::Saved(which) => {
+            let found = store.find(which)?;
+            Ok(Weights { path: found.path, step: Some(found.step), instead: found.instead })
+        }
+        Checkpoint::Average => {
+            let path = paths.average();
+            if !path.exists() {
+                let make = format!("nmt-train average {} --last 5", shell::path(paths.root()));
+                return Err(InputError(format!("{} does not exist; make it with `{make}`", path.display())).into());
+            }
+            let step = store.find(Which::Latest).ok().map(|found| found.step);
+            Ok(Weights { path, step, instead: None })
+        }
+    }
+}
+
+/// Ids of another vocabulary of the same size would give words that mean nothing.
+fn check_tokenizer(paths: &Paths, store: &Store, step: Option<u64>, tokenizers: &Tokenizers) -> Result<()> {
+    let Some(state) = step.and_then(|step| store.state(step).ok()) else { return Ok(()) };
+    let trained_with = state["tokenizer_fingerprint"].as_str().unwrap_or_default();
+    if trained_with.is_empty() || trained_with == tokenizers.fingerprint() {
+        return Ok(());
+    }
+    Err(other_tokenizer(paths.root()).into())
+}
+
+/// The tokenizer in a run folder is not the one that the run was trained with.
+pub(super) fn other_tokenizer(run: &Path) -> InputError {
+    InputError(format!(
+        "the tokenizer in {} is not the one this run was trained with, so ids would mean other words; put its own \
+         tokenizer.json back",
+        run.display()
+    ))
+}
