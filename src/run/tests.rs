@@ -357,12 +357,13 @@ fn any_sequence_of_kills_signals_and_resumes_ends_as_the_run_that_was_left_alone
         }
 
         let mut disk = Disk::default();
-        let (mut shorter, mut other_metric) = (false, false);
+        let (mut shorter, mut other_metric, mut signalled) = (false, false, false);
         for _ in 0..pick(&mut rng, 5) {
             let (dies, signal) = match pick(&mut rng, 2) {
                 0 => (Some(pick(&mut rng, 40)), None),
                 _ => (None, Some(pick(&mut rng, 12))),
             };
+            signalled |= signal.is_some();
             let mut now = config.clone();
             match pick(&mut rng, 8) {
                 0 => {
@@ -393,13 +394,13 @@ fn any_sequence_of_kills_signals_and_resumes_ends_as_the_run_that_was_left_alone
         let (ended, left) = process(&mut disk, &config, &faults, None, None);
         check_disk(&disk, &config, &label);
         let (resumed, resumed_weights) = left.unwrap();
-        if diverged || ended == Ended::Stopped(StopReason::Diverged) {
+        // A roll-back goes to the newest checkpoint, and a stop makes one more of them.
+        let other_checkpoints = signalled || shorter || other_metric;
+        if other_checkpoints && (resumed.rollbacks > 0 || ledger.rollbacks > 0) {
             continue;
         }
-        check_best(&disk, &resumed, config.validation.early_stopping_metric, !other_metric, &label);
-        if resumed.rollbacks > 0 || ledger.rollbacks > 0 {
-            // A roll-back goes to the newest checkpoint, and a signal makes one more of them.
-            continue;
+        if !diverged {
+            check_best(&disk, &resumed, config.validation.early_stopping_metric, !other_metric, &label);
         }
         // The end of a shorter run is validated, where the whole run validates nothing: more patience is used up.
         let waits = config.validation.early_stopping > 0 || config.schedule.kind == ScheduleKind::Plateau;

@@ -20,6 +20,8 @@ mod report;
 mod resume;
 mod rnn;
 mod run_lock;
+mod run_model;
+mod run_truth;
 mod signals;
 mod sweep;
 mod tokenizer;
