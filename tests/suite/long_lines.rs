@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::toy::{done, Toy};
 
-/// What a line of 20 000 characters may cost more than a short one.
-const MORE: u64 = 200 << 20;
+/// What a line of [`LONG`] characters may cost more than a short one: half of what the square of its tokens takes.
+const MORE: u64 = 50 << 20;
+
+const LONG: usize = 10_000;
 
 /// Single letters: a token each, half as many tokens as characters.
 fn long_line(characters: usize) -> String {
@@ -58,7 +60,7 @@ fn a_long_line_is_translated_and_scored_in_little_memory_and_changes_no_other() 
         let toy = trained(kind);
         let short = ["the dog sees a tree", "a man hears", "the cat likes the river", "a woman finds a book"];
         let lines = short.join("\n") + "\n";
-        let long = long_line(20_000);
+        let long = long_line(LONG);
         let with_long = [&short[..2], &[&long], &short[2..]].concat().join("\n") + "\n";
 
         let (without, small) = run(&toy, "translate run --beam 1", &lines);
@@ -71,8 +73,8 @@ fn a_long_line_is_translated_and_scored_in_little_memory_and_changes_no_other() 
 
         toy.write("short", &lines);
         toy.write("source", &with_long);
-        // α of the recurrent model would take 200 MB and the probabilities of the other one 400
-        let target = [&short[..2], &[&long_line(12_000)], &short[2..]].concat().join("\n") + "\n";
+        // α of the recurrent model would take 60 MB and the probabilities of the other one 100
+        let target = [&short[..2], &[&long_line(6000)], &short[2..]].concat().join("\n") + "\n";
         toy.write("target", target);
         let (without, small) = run(&toy, "score run --source short --target short", "");
         let (with, large) = run(&toy, "score run --source source --target target", "");
@@ -92,7 +94,7 @@ fn a_long_line_in_validation_text_costs_little_memory() {
     let (_, small) = run(&toy, args, "");
     for language in ["en", "de"] {
         let text = toy.read(&format!("valid.{language}"));
-        toy.write(&format!("valid.{language}"), format!("{text}{}\n", long_line(20_000)));
+        toy.write(&format!("valid.{language}"), format!("{text}{}\n", long_line(LONG)));
     }
     let (_, large) = run(&toy, args, "");
     assert_cheap("validation", small, large);
