@@ -5,12 +5,13 @@ use candle_core::Tensor;
 use super::distribution::token_scores;
 use super::{check_ensemble, DecodeError, Result};
 use crate::batch::Sequences;
+use crate::data::SOURCE_SHARE;
 use crate::model::{Forward, Model, Output};
 
 /// log P(target | source) of each `(source, target)` pair: the sum over target tokens; both sides end with `</s>`.
 ///
-/// `start`: what the decoder reads first. `batch_size`: target tokens scored together; a longer pair goes alone. A pair
-/// with an empty source scores 0 when its target has no words either (what [`super::translate`] gives), else −∞.
+/// `start`: what the decoder reads first. `batch_size`: target tokens scored together, with [`SOURCE_SHARE`] times as many
+/// source tokens at most; a longer pair goes alone. A pair with an empty source scores 0 when its target has no words either (what [`super::translate`] gives), else −∞.
 /// Several models score with the mean of their probabilities of each token.
 ///
 /// # Errors
@@ -33,10 +34,10 @@ pub fn score(
         if stop() {
             return Err(DecodeError::Stopped);
         }
-        let mut tokens = 0;
+        let (mut source, mut target) = (0, 0);
         let fitting = rest.iter().take_while(|&&i| {
-            tokens += pairs[i].1.len();
-            tokens <= batch_size
+            (source, target) = (source + pairs[i].0.len(), target + pairs[i].1.len());
+            target <= batch_size && source <= batch_size.saturating_mul(SOURCE_SHARE)
         });
         let (batch, later) = rest.split_at(fitting.count().max(1));
         rest = later;
@@ -57,7 +58,7 @@ fn decode(models: &[&dyn Model], source: &Sequences, target: &Sequences, start: 
     let mut states = Vec::with_capacity(models.len());
     for model in models {
         let memory = model.encode(source, &Forward::eval())?;
-        states.push(model.decode(&memory, &input, &Forward::eval())?.detach());
+        states.push(model.decode(&memory, &input, &Forward::eval())?);
     }
     Ok(states)
 }

@@ -15,7 +15,10 @@ pub(super) struct Search<'a> {
     options: &'a Options,
     max_length: usize,
     alive: Vec<Alive>,
+    /// The best of those that met `</s>`, best first, no more than will be returned: each holds all of its ids.
     finished: Vec<Hypothesis>,
+    /// How many met `</s>`.
+    count: usize,
 }
 
 /// A hypothesis that has not met `</s>`.
@@ -29,7 +32,7 @@ impl<'a> Search<'a> {
     /// One empty hypothesis.
     pub(super) fn new(options: &'a Options, source_tokens: usize) -> Self {
         let alive = vec![Alive { ids: Vec::new(), score: 0.0 }];
-        Search { options, max_length: options.max_length(source_tokens), alive, finished: Vec::new() }
+        Search { options, max_length: options.max_length(source_tokens), alive, finished: Vec::new(), count: 0 }
     }
 
     /// Alive hypotheses; 0 when the search is over.
@@ -63,9 +66,8 @@ impl<'a> Search<'a> {
             let ids = &self.alive[parent].ids;
             if token == self.options.eos {
                 if rank < beam {
-                    let length = ids.len() + 1;
-                    let normalized = self.options.penalty.normalize(score, length);
-                    self.finished.push(Hypothesis { ids: ids.clone(), score, normalized, length });
+                    finish(&mut self.finished, self.options, &self.alive[parent], (score, 1));
+                    self.count += 1;
                 }
             } else if alive.len() < beam {
                 let mut longer = Vec::with_capacity(ids.len() + 1);
@@ -88,29 +90,19 @@ impl<'a> Search<'a> {
         if best.ids.len() >= self.max_length {
             return true;
         }
-        if self.finished.len() < self.options.beam_size.max(1) {
-            return false;
-        }
-        let mut scores: Vec<f64> = self.finished.iter().map(|hypothesis| hypothesis.normalized).collect();
-        scores.sort_unstable_by(|a, b| b.total_cmp(a));
-        let worst = scores[self.options.n_best.clamp(1, scores.len()) - 1];
-        worst >= self.options.penalty.normalize(best.score, best.ids.len())
+        let present = self.options.penalty.normalize(best.score, best.ids.len());
+        self.count >= self.options.beam_size.max(1)
+            && self.finished.last().is_some_and(|worst| worst.normalized >= present)
     }
 
     /// Keeps the wanted number, best first. Translations cut at the maximum length only fill up: those that repeat
     /// themselves have high scores.
     fn close(&mut self) {
-        let wanted = self.options.n_best.max(1);
-        let by_score = |a: &Hypothesis, b: &Hypothesis| b.normalized.total_cmp(&a.normalized);
-        self.finished.sort_by(by_score);
-        self.finished.truncate(wanted);
-        let cut = std::mem::take(&mut self.alive).into_iter().filter(|alive| alive.ids.len() >= self.max_length);
-        for Alive { ids, score } in cut.take(wanted - self.finished.len()) {
-            let length = ids.len();
-            let normalized = self.options.penalty.normalize(score, length);
-            self.finished.push(Hypothesis { ids, score, normalized, length });
+        let room = self.options.n_best.max(1) - self.finished.len();
+        let alive = std::mem::take(&mut self.alive);
+        for cut in alive.iter().filter(|alive| alive.ids.len() >= self.max_length).take(room) {
+            finish(&mut self.finished, self.options, cut, (cut.score, 0));
         }
-        self.finished.sort_by(by_score);
         if self.finished.is_empty() {
             let score = f64::NEG_INFINITY;
             self.finished.push(Hypothesis { score, normalized: score, ..Hypothesis::default() });
@@ -120,6 +112,17 @@ impl<'a> Search<'a> {
     /// The translations, best first; call it when the search is over.
     pub(super) fn into_hypotheses(self) -> Vec<Hypothesis> {
         self.finished
+    }
+}
+
+/// Puts a hypothesis, `</s>` being `ends` tokens more, behind those that are as good, while it is one of those wanted.
+fn finish(finished: &mut Vec<Hypothesis>, options: &Options, hypothesis: &Alive, (score, ends): (f64, usize)) {
+    let length = hypothesis.ids.len() + ends;
+    let normalized = options.penalty.normalize(score, length);
+    let place = finished.partition_point(|other| other.normalized.total_cmp(&normalized).is_ge());
+    if place < options.n_best.max(1) {
+        finished.insert(place, Hypothesis { ids: hypothesis.ids.clone(), score, normalized, length });
+        finished.truncate(options.n_best.max(1));
     }
 }
 
@@ -164,9 +167,23 @@ mod tests {
             let options = options(1, 1.0);
             let mut search = Search::new(&options, 1);
             search.finished.push(Hypothesis { normalized: -1.0, ..Hypothesis::default() });
+            search.count = 1;
             search.advance(&[vec![(5, alive)]]);
             assert_eq!(search.rows() == 0, over);
         }
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_kept_of_the_finished_ones() {
+        // the longer the better, so that one more ends at every step
+        let options = Options { max_length_factor: 30.0, n_best: 2, ..options(2, 2.0) };
+        let mut search = Search::new(&options, 1);
+        while search.rows() > 0 {
+            search.advance(&vec![vec![(EOS, -1.0), (5, -1.0)]; search.rows()]);
+            assert!(search.finished.len() <= 2);
+        }
+        let lengths: Vec<usize> = search.into_hypotheses().iter().map(|hypothesis| hypothesis.length).collect();
+        assert_eq!(lengths, [40, 39]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::distribution::best_tokens;
 use super::search::Search;
 use super::{check_ensemble, DecodeError, Hypothesis, Options, Result};
 use crate::batch::Sequences;
-use crate::model::{Forward, Memory, Model, Output, StepState};
+use crate::model::{Forward, Model, Output, StepState};
 
 /// The `n_best` translations of each source, best first, at least one each; several models vote with the mean of their
 /// probabilities.
@@ -99,10 +99,7 @@ fn search<'a>(
 }
 
 fn begin(model: &dyn Model, source: &Sequences) -> Result<Box<dyn StepState>> {
-    let memory = model.encode(source, &Forward::eval())?;
-    // Without this the cached states would keep the encoder's tape.
-    let memory = Memory { states: memory.states.detach(), offsets: memory.offsets };
-    Ok(model.begin(&memory)?)
+    Ok(model.begin(&model.encode(source, &Forward::eval())?)?)
 }
 
 #[cfg(test)]

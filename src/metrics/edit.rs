@@ -3,6 +3,8 @@
 //! Port of sacreBLEU's `lib_ter.py`, copyright 2020 Memsource, Apache-2.0 (itself a port of tercom, Snover et al. 2006):
 //! its heuristics, limits and order of preference decide the score, so they are kept even where they look arbitrary.
 
+use std::ops::Range;
+
 const MAX_SHIFT_SIZE: usize = 10;
 const MAX_SHIFT_DISTANCE: usize = 50;
 const MAX_SHIFT_CANDIDATES: usize = 1000;
@@ -148,11 +150,11 @@ impl Alignment {
 struct Distance<'a> {
     reference: &'a [u32],
     words: Vec<u32>,
-    /// Rows of `reference.len() + 1` cells, one row a hypothesis word and one before the first.
+    /// One row a hypothesis word and one before the first: the columns of 0..=`reference.len()` that lie in the beam, and
+    /// the first of their cells. The others are infinitely far away.
+    rows: Vec<(Range<usize>, usize)>,
     cost: Vec<u32>,
     op: Vec<Op>,
-    ratio: f64,
-    beam: usize,
     /// Rows whose words are those of `words`.
     valid: usize,
 }
@@ -160,15 +162,25 @@ struct Distance<'a> {
 impl<'a> Distance<'a> {
     fn new(length: usize, reference: &'a [u32]) -> Self {
         let columns = reference.len() + 1;
-        let mut cost = vec![INFINITY; columns * (length + 1)];
-        for (cell, distance) in cost[..columns].iter_mut().zip(0..) {
-            *cell = distance;
-        }
         let ratio = if length == 0 { 1.0 } else { reference.len() as f64 / length as f64 };
         // wide enough that neighbouring rows overlap when the lengths differ very much
         let wide = if (BEAM_WIDTH as f64) < ratio / 2.0 { ratio / 2.0 } else { 0.0 };
         let beam = (BEAM_WIDTH as f64 + wide).ceil() as usize;
-        Distance { reference, words: vec![0; length], op: vec![Op::Insert; cost.len()], cost, ratio, beam, valid: 0 }
+        let band = |i: usize| {
+            let diagonal = (i as f64 * ratio).floor() as usize;
+            diagonal.saturating_sub(beam)..if i == length { columns } else { columns.min(diagonal + beam) }
+        };
+        let mut rows = vec![(0..columns, 0)];
+        let mut cells = columns;
+        for i in 1..=length {
+            rows.push((band(i), cells));
+            cells += band(i).len();
+        }
+        let mut cost = vec![INFINITY; cells];
+        for (cell, distance) in cost[..columns].iter_mut().zip(0..) {
+            *cell = distance;
+        }
+        Distance { reference, words: vec![0; length], rows, op: vec![Op::Insert; cells], cost, valid: 0 }
     }
 
     /// The distance of these words.
@@ -183,17 +195,15 @@ impl<'a> Distance<'a> {
     }
 
     fn fill_row(&mut self, i: usize) {
-        let columns = self.reference.len() + 1;
-        let diagonal = (i as f64 * self.ratio).floor() as usize;
-        let first = diagonal.saturating_sub(self.beam);
-        let last = if i == self.words.len() { columns } else { columns.min(diagonal + self.beam) };
-        let (above, row) = self.cost.split_at_mut(i * columns);
-        let (above, row) = (&above[(i - 1) * columns..], &mut row[..columns]);
-        let ops = &mut self.op[i * columns..(i + 1) * columns];
-        row.fill(INFINITY);
-        for j in first..last {
+        let ((band_above, start_above), (band, start)) = (&self.rows[i - 1], &self.rows[i]);
+        let (above, row) = self.cost.split_at_mut(*start);
+        let (above, ops) = (&above[*start_above..], &mut self.op[*start..]);
+        let above = |j: usize| if band_above.contains(&j) { above[j - band_above.start] } else { INFINITY };
+        let mut left = INFINITY;
+        for (cell, j) in band.clone().enumerate() {
             if j == 0 {
-                (row[0], ops[0]) = (above[0] + 1, Op::Delete);
+                left = above(0) + 1;
+                (row[0], ops[0]) = (left, Op::Delete);
                 continue;
             }
             let (cost, op) =
@@ -201,22 +211,23 @@ impl<'a> Distance<'a> {
             // of equal costs the first wins: tercom's order, deletion and insertion swapped as the alignment is read from
             // the other side
             let mut best = (INFINITY, Op::Substitute);
-            for (cost, op) in [(above[j - 1] + cost, op), (above[j] + 1, Op::Delete), (row[j - 1] + 1, Op::Insert)] {
+            for (cost, op) in [(above(j - 1) + cost, op), (above(j) + 1, Op::Delete), (left + 1, Op::Insert)] {
                 if cost < best.0 {
                     best = (cost, op);
                 }
             }
-            (row[j], ops[j]) = best;
+            left = best.0;
+            (row[cell], ops[cell]) = best;
         }
     }
 
     /// The edits of the last words given, from their first to their last.
     fn trace(&self) -> Vec<Op> {
-        let columns = self.reference.len() + 1;
         let (mut i, mut j) = (self.words.len(), self.reference.len());
         let mut trace = Vec::with_capacity(i + j);
         while i > 0 || j > 0 {
-            let op = self.op[i * columns + j];
+            let (band, start) = &self.rows[i];
+            let op = if band.contains(&j) { self.op[start + j - band.start] } else { Op::Insert };
             trace.push(op);
             i = i.saturating_sub(usize::from(op != Op::Insert));
             j = j.saturating_sub(usize::from(op != Op::Delete));
@@ -253,6 +264,14 @@ mod tests {
             shifted.sort_unstable();
             assert_eq!(shifted, words);
         }
+    }
+
+    #[test]
+    fn memory_follows_the_length() {
+        let long: Vec<u32> = (0..20_000).collect();
+        let distance = Distance::new(long.len(), &long);
+        assert!(distance.cost.len() < 60 * long.len(), "{} cells", distance.cost.len());
+        assert_eq!(edits(&long[1..], &long), 1);
     }
 
     #[test]

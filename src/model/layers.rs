@@ -74,16 +74,15 @@ impl Residual {
 
     pub(super) fn around(
         &self,
-        x: &Tensor,
+        x: Tensor,
         forward: &Forward,
         f: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let LayerNorm { gain, shift } = &self.norm;
-        let result = match self.order {
-            Norm::Post => ops::add_dropout_norm(x, &f(x)?, gain, shift, EPS, forward.dropout(self.dropout)),
-            Norm::Pre => ops::add_dropout(x, &f(&self.norm.apply(x)?)?, forward.dropout(self.dropout)),
-        };
-        result.map(|x| forward.settle(x))
+        match self.order {
+            Norm::Post => ops::add_dropout_norm(&x, &f(&x)?, gain, shift, EPS, forward.dropout(self.dropout)),
+            Norm::Pre => ops::add_dropout(&x, &f(&self.norm.apply(&x)?)?, forward.dropout(self.dropout)),
+        }
     }
 }
 
@@ -116,6 +115,9 @@ impl Attention {
 
     /// Of sentences to themselves.
     pub(super) fn own(&self, x: &Tensor, offsets: &Arc<Vec<usize>>, causal: bool, forward: &Forward) -> Result<Tensor> {
+        if forward.in_parts(x) {
+            return self.by_rows(x, x, [offsets, offsets], causal, forward);
+        }
         let qkv = Linear::apply_all(&[&self.query, &self.key, &self.value], x)?;
         let dropout = forward.dropout(self.dropout);
         self.out.apply(&ops::self_attention(&qkv, offsets, self.heads, causal, dropout)?)
@@ -129,9 +131,28 @@ impl Attention {
         offsets: [&Arc<Vec<usize>>; 2],
         forward: &Forward,
     ) -> Result<Tensor> {
+        if forward.in_parts(x) {
+            return self.by_rows(x, memory, offsets, false, forward);
+        }
         let (q, kv) = (self.query.apply(x)?, Linear::apply_all(&[&self.key, &self.value], memory)?);
         let dropout = forward.dropout(self.dropout);
         self.out.apply(&ops::cross_attention(&q, &kv, offsets, self.heads, self.scale, dropout)?)
+    }
+
+    /// As [`Attention::own`] and [`Attention::cross`], of a long text: only keys and values of all of it exist.
+    fn by_rows(
+        &self,
+        x: &Tensor,
+        memory: &Tensor,
+        offsets: [&Arc<Vec<usize>>; 2],
+        causal: bool,
+        forward: &Forward,
+    ) -> Result<Tensor> {
+        let kv = Linear::apply_all(&[&self.key, &self.value], memory)?;
+        forward.by_rows(x, |x, rows| {
+            let q = self.query.apply(x)?;
+            self.out.apply(&ops::attention_of_rows(&q, &kv, rows, offsets, self.heads, self.scale, causal)?)
+        })
     }
 
     /// Where [`Attention::cross`] looks most, mean over heads, without dropout.
@@ -187,6 +208,6 @@ impl FeedForward {
     pub(super) fn apply(&self, x: &Tensor, forward: &Forward) -> Result<Tensor> {
         let Linear { weight, bias } = &self.inner;
         let dropout = forward.dropout(self.dropout);
-        self.outer.apply(&ops::linear(x, weight, Some(bias), self.activation, dropout)?)
+        forward.by_rows(x, |x, _| self.outer.apply(&ops::linear(x, weight, Some(bias), self.activation, dropout)?))
     }
 }

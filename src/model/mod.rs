@@ -10,10 +10,11 @@ mod transformer_step;
 
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;
+use std::ops::Range;
 
 use crate::batch::Sequences;
 use crate::config::{ModelConfig, ModelKind};
-use crate::ops::{Dropout, Strongest};
+use crate::ops::{self, Dropout, Strongest};
 use crate::params::ParamSet;
 use crate::rng::MaskKey;
 
@@ -59,14 +60,42 @@ impl Forward {
         (p > 0.0).then(|| Dropout { p, key: MaskKey::new(seed, micro_batch, site) })
     }
 
-    /// The end of a layer: in evaluation the result leaves the tape, so that what led to it is freed.
-    fn settle(&self, x: Tensor) -> Tensor {
+    /// A pass through a model: in evaluation it leaves no tape, so that what led to a result is freed.
+    fn run<R>(&self, pass: impl FnOnce() -> R) -> R {
         match self.training {
-            Some(_) => x,
-            None => x.detach(),
+            Some(_) => pass(),
+            None => ops::untracked(pass),
         }
     }
+
+    /// Whether `x [N, d]` should go through a layer in parts: what lies between input and result is several times as
+    /// large, and of one text as long as a book it need not exist at a time.
+    fn in_parts(&self, x: &Tensor) -> bool {
+        self.training.is_none() && x.device().is_cpu() && x.dims().first().is_some_and(|&rows| rows > PART)
+    }
+
+    /// `map` of `x`, rows of the result depending only on the same rows of `x`; it also gets their numbers.
+    fn by_rows(&self, x: &Tensor, map: impl Fn(&Tensor, Range<usize>) -> Result<Tensor>) -> Result<Tensor> {
+        let rows = x.dim(0)?;
+        if !self.in_parts(x) {
+            return map(x, 0..rows);
+        }
+        let mut result: Option<Tensor> = None;
+        for part in ops::blocks(rows, PART) {
+            let y = map(&x.narrow(0, part.start, part.len())?, part.clone())?;
+            let all = match result.take() {
+                Some(all) => all,
+                None => Tensor::zeros((rows, y.dim(1)?), y.dtype(), y.device())?,
+            };
+            all.slice_set(&y, 0, part.start)?;
+            result = Some(all);
+        }
+        result.map_or_else(|| map(x, 0..rows), Ok)
+    }
 }
+
+/// Rows that go through a layer together in evaluation; no batch of sentences has more unless it was asked for.
+const PART: usize = 4096;
 
 /// The output projection: logits = states · tableᵀ + bias.
 #[derive(Clone, Debug)]

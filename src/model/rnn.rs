@@ -15,7 +15,7 @@ use crate::batch::Sequences;
 use crate::config::{self, AttentionKind, ModelConfig};
 use crate::ops::{
     attentional, columns, cross_attention, embed, flatten, join, linear, recurrent, strongest_additive,
-    strongest_product, Activation, Attentional, Cell, Direction, Recurrence, Strongest, Widths,
+    strongest_product, untracked, Activation, Attentional, Cell, Direction, Recurrence, Strongest, Widths,
 };
 use crate::params::{Init, ParamKind, ParamSet};
 
@@ -223,7 +223,7 @@ impl Decoder {
         let mut top = vec![first.clone()];
         for (l, layer) in self.layers.iter().enumerate().skip(1) {
             let below = join(&top.iter().collect::<Vec<_>>(), forward.dropout(self.dropout))?;
-            top = vec![forward.settle(recurrences.plain(l, &layer.project(&below)?)?)];
+            top = vec![recurrences.plain(l, &layer.project(&below)?)?];
             if additive {
                 top.push(columns(&first, self.widths.hidden, self.widths.context)?);
             }
@@ -235,8 +235,7 @@ impl Decoder {
         top.push(y.clone());
         let joined = join(&top.iter().collect::<Vec<_>>(), None)?;
         let (weight, bias) = &self.readout;
-        let deep = linear(&joined, weight, Some(bias), Activation::Tanh, forward.dropout(self.dropout))?;
-        Ok(forward.settle(deep))
+        linear(&joined, weight, Some(bias), Activation::Tanh, forward.dropout(self.dropout))
     }
 
     /// Initial states `[sentences, hidden]` of each layer.
@@ -356,6 +355,39 @@ impl Model for Rnn {
     }
 
     fn encode(&self, source: &Sequences, forward: &Forward) -> Result<Memory> {
+        let states = forward.run(|| self.encoded(source, forward))?;
+        Ok(Memory { states, offsets: Arc::clone(&source.offsets) })
+    }
+
+    fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor> {
+        forward.run(|| {
+            let y = embed(&self.target_table, &input.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
+            let initial = self.decoder.initial(memory)?;
+            let mut whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
+            self.decoder.run(&y, &mut whole, forward)
+        })
+    }
+
+    fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
+        let forward = Forward::eval();
+        forward.run(|| {
+            let y = embed(&self.target_table, &input.ids, None, 1.0, None)?;
+            let initial = self.decoder.initial(memory)?;
+            let whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
+            let mut aligning = Aligning { whole, found: Vec::new() };
+            self.decoder.run(&y, &mut aligning, &forward)?;
+            Ok(aligning.found)
+        })
+    }
+
+    fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
+        Ok(Box::new(untracked(|| RnnStep::new(self.decoder.clone(), self.target_table.clone(), memory))?))
+    }
+}
+
+impl Rnn {
+    /// Encoder states `[source tokens, hidden]`.
+    fn encoded(&self, source: &Sequences, forward: &Forward) -> Result<Tensor> {
         let mut x = embed(&self.source_table, &source.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
         for (l, [along, against]) in self.encoder.iter().enumerate() {
             let run = |layer: &Layer, direction| {
@@ -364,29 +396,9 @@ impl Model for Rnn {
             };
             let (along, against) = (run(along, Direction::Forward)?, run(against, Direction::Reverse)?);
             let last = l + 1 == self.encoder.len();
-            x = forward.settle(join(&[&along, &against], if last { None } else { forward.dropout(self.dropout) })?);
+            x = join(&[&along, &against], if last { None } else { forward.dropout(self.dropout) })?;
         }
-        Ok(Memory { states: x, offsets: Arc::clone(&source.offsets) })
-    }
-
-    fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor> {
-        let y = embed(&self.target_table, &input.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
-        let initial = self.decoder.initial(memory)?;
-        let mut whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
-        self.decoder.run(&y, &mut whole, forward)
-    }
-
-    fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
-        let y = embed(&self.target_table, &input.ids, None, 1.0, None)?;
-        let initial = self.decoder.initial(memory)?;
-        let whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
-        let mut aligning = Aligning { whole, found: Vec::new() };
-        self.decoder.run(&y, &mut aligning, &Forward::eval())?;
-        Ok(aligning.found)
-    }
-
-    fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
-        Ok(Box::new(RnnStep::new(self.decoder.clone(), self.target_table.clone(), memory)?))
+        Ok(x)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use candle_core::{Result, Tensor};
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::rnn::{Decoder, Recurrences};
 use super::{Forward, Memory, StepState};
@@ -29,20 +28,19 @@ struct Cache {
 
 impl RnnStep {
     pub(super) fn new(decoder: Decoder, target_table: Tensor, memory: &Memory) -> Result<Self> {
-        let memory = Memory { states: memory.states.detach(), offsets: Arc::clone(&memory.offsets) };
         let (cell, hidden) = (decoder.cell, decoder.widths.hidden);
         let extend = |state: Tensor| {
             let cells = cell.state_width(hidden) - hidden;
             if cells == 0 {
-                return Ok(state.detach());
+                return Ok(state);
             }
             let zeros = Tensor::zeros((state.dim(0)?, cells), state.dtype(), state.device())?;
-            Ok(join(&[&state, &zeros], None)?.detach())
+            join(&[&state, &zeros], None)
         };
-        let states = decoder.initial(&memory)?.into_iter().map(extend).collect::<Result<_>>()?;
-        let weights = (0..decoder.layers()).map(|l| Ok(decoder.weights(l)?.detach())).collect::<Result<_>>()?;
+        let states = decoder.initial(memory)?.into_iter().map(extend).collect::<Result<_>>()?;
+        let weights = (0..decoder.layers()).map(|l| decoder.weights(l)).collect::<Result<_>>()?;
         let sources = memory.offsets.windows(2).map(|pair| pair[0]..pair[1]).collect();
-        let memory = (decoder.keys(&memory)?.detach(), memory.states);
+        let memory = (decoder.keys(memory)?, memory.states.clone());
         let cache = Cache { decoder: decoder.clone(), memory, sources, states, weights };
         Ok(RnnStep { decoder, target_table, cache })
     }
@@ -83,8 +81,11 @@ impl StepState for RnnStep {
         if last.len() != self.rows() {
             candle_core::bail!("decoding step: {} tokens for {} hypotheses", last.len(), self.rows());
         }
-        let y = embed(&self.target_table, last, None, 1.0, None)?;
-        Ok(self.decoder.run(&y, &mut self.cache, &Forward::eval())?.detach())
+        let forward = Forward::eval();
+        forward.run(|| {
+            let y = embed(&self.target_table, last, None, 1.0, None)?;
+            self.decoder.run(&y, &mut self.cache, &forward)
+        })
     }
 
     fn select(&mut self, rows: &[usize]) -> Result<()> {

@@ -69,44 +69,52 @@ impl Model for Transformer {
 
     fn encode(&self, source: &Sequences, forward: &Forward) -> Result<Memory> {
         let offsets = Arc::clone(&source.offsets);
-        let mut x = self.source.apply(&source.ids, &ops::positions(&offsets), forward)?;
-        for layer in &self.encoder {
-            x = layer.apply(&x, &offsets, forward)?;
-        }
-        Ok(Memory { states: normalized(&self.encoder_norm, x, forward)?, offsets })
+        let states = forward.run(|| {
+            let mut x = self.source.apply(&source.ids, &ops::positions(&offsets), forward)?;
+            for layer in &self.encoder {
+                x = layer.apply(x, &offsets, forward)?;
+            }
+            normalized(&self.encoder_norm, x)
+        })?;
+        Ok(Memory { states, offsets })
     }
 
     fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor> {
         let offsets = &input.offsets;
-        let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
-        for layer in &self.decoder.layers {
-            let own = |y: &Tensor| layer.own.own(y, offsets, true, forward);
-            let cross = |y: &Tensor| layer.cross.cross(y, &memory.states, [offsets, &memory.offsets], forward);
-            y = layer.apply(&y, own, cross, forward)?;
-        }
-        normalized(&self.decoder.norm, y, forward)
+        forward.run(|| {
+            let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
+            for layer in &self.decoder.layers {
+                let own = |y: &Tensor| layer.own.own(y, offsets, true, forward);
+                let cross = |y: &Tensor| layer.cross.cross(y, &memory.states, [offsets, &memory.offsets], forward);
+                y = layer.apply(y, own, cross, forward)?;
+            }
+            normalized(&self.decoder.norm, y)
+        })
     }
 
     fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
         let (forward, offsets) = (&Forward::eval(), &input.offsets);
         let both = [offsets, &memory.offsets];
-        let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
         let mut found = Vec::new();
-        for (l, layer) in self.decoder.layers.iter().enumerate() {
-            let own = |y: &Tensor| layer.own.own(y, offsets, true, forward);
-            let cross = |y: &Tensor| {
-                if l + 1 == self.decoder.layers.len() {
-                    found = layer.cross.strongest(y, &memory.states, both)?;
-                }
-                layer.cross.cross(y, &memory.states, both, forward)
-            };
-            y = layer.apply(&y, own, cross, forward)?;
-        }
+        forward.run(|| -> Result<()> {
+            let mut y = self.decoder.embedding.apply(&input.ids, &ops::positions(offsets), forward)?;
+            for (l, layer) in self.decoder.layers.iter().enumerate() {
+                let own = |y: &Tensor| layer.own.own(y, offsets, true, forward);
+                let cross = |y: &Tensor| {
+                    if l + 1 == self.decoder.layers.len() {
+                        found = layer.cross.strongest(y, &memory.states, both)?;
+                    }
+                    layer.cross.cross(y, &memory.states, both, forward)
+                };
+                y = layer.apply(y, own, cross, forward)?;
+            }
+            Ok(())
+        })?;
         Ok(found)
     }
 
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
-        Ok(Box::new(TransformerStep::new(Arc::clone(&self.decoder), memory)?))
+        Ok(Box::new(ops::untracked(|| TransformerStep::new(Arc::clone(&self.decoder), memory))?))
     }
 }
 
@@ -165,8 +173,7 @@ impl Embedding {
     }
 
     pub(super) fn apply(&self, ids: &[u32], positions: &[usize], forward: &Forward) -> Result<Tensor> {
-        let y = ops::embed(&self.table, ids, Some(positions), self.scale, forward.dropout(self.dropout))?;
-        Ok(forward.settle(y))
+        ops::embed(&self.table, ids, Some(positions), self.scale, forward.dropout(self.dropout))
     }
 }
 
@@ -187,10 +194,11 @@ impl EncoderLayer {
         })
     }
 
-    fn apply(&self, x: &Tensor, offsets: &Arc<Vec<usize>>, forward: &Forward) -> Result<Tensor> {
+    /// The input is given away, to be freed as soon as no gradient needs it.
+    fn apply(&self, x: Tensor, offsets: &Arc<Vec<usize>>, forward: &Forward) -> Result<Tensor> {
         let own = |x: &Tensor| self.own.own(x, offsets, false, forward);
         let x = self.own_residual.around(x, forward, own)?;
-        self.final_residual.around(&x, forward, |x| self.feed_forward.apply(x, forward))
+        self.final_residual.around(x, forward, |x| self.feed_forward.apply(x, forward))
     }
 }
 
@@ -225,14 +233,14 @@ impl DecoderLayer {
     /// The layer around its two attentions, which differ between whole sentences and single steps.
     pub(super) fn apply(
         &self,
-        y: &Tensor,
+        y: Tensor,
         own: impl FnOnce(&Tensor) -> Result<Tensor>,
         cross: impl FnOnce(&Tensor) -> Result<Tensor>,
         forward: &Forward,
     ) -> Result<Tensor> {
         let y = self.own_residual.around(y, forward, own)?;
-        let y = self.cross_residual.around(&y, forward, cross)?;
-        self.final_residual.around(&y, forward, |y| self.feed_forward.apply(y, forward))
+        let y = self.cross_residual.around(y, forward, cross)?;
+        self.final_residual.around(y, forward, |y| self.feed_forward.apply(y, forward))
     }
 }
 
@@ -245,9 +253,9 @@ fn final_norm(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result
 }
 
 /// Applies [`final_norm`].
-pub(super) fn normalized(norm: &Option<LayerNorm>, x: Tensor, forward: &Forward) -> Result<Tensor> {
+pub(super) fn normalized(norm: &Option<LayerNorm>, x: Tensor) -> Result<Tensor> {
     match norm {
-        Some(norm) => Ok(forward.settle(norm.apply(&x)?)),
+        Some(norm) => norm.apply(&x),
         None => Ok(x),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::transformer::{normalized, Decoder};
 use super::{Forward, Memory, StepState};
-use crate::ops::{self, Step};
+use crate::ops::{self, History, Step};
 
 pub(super) struct TransformerStep {
     decoder: Arc<Decoder>,
@@ -20,7 +20,7 @@ pub(super) struct TransformerStep {
 
 /// Keys and values of one layer.
 struct Cache {
-    history: Vec<Step>,
+    history: History,
     memory: Step,
 }
 
@@ -30,8 +30,8 @@ impl TransformerStep {
             .layers
             .iter()
             .map(|layer| {
-                let memory = detached(layer.cross.keys_values(&memory.states)?);
-                Ok(Cache { history: Vec::new(), memory })
+                let memory = layer.cross.keys_values(&memory.states)?;
+                Ok(Cache { history: History::default(), memory })
             })
             .collect::<Result<_>>()?;
         let sources: Vec<_> = memory.offsets.windows(2).map(|pair| pair[0]..pair[1]).collect();
@@ -54,20 +54,22 @@ impl StepState for TransformerStep {
             links.push(row as u32);
         }
         let (decoder, links, sources) = (&self.decoder, &self.links, &self.sources);
-        let mut y = decoder.embedding.apply(last, &vec![position; last.len()], &forward)?;
-        for (layer, cache) in decoder.layers.iter().zip(&mut self.layers) {
-            let Cache { history, memory } = cache;
-            let own = |y: &Tensor| {
-                history.push(detached(layer.own.keys_values(y)?));
-                layer.own.lookup(y, |q, heads| ops::attend_history(q, history, links, heads))
-            };
-            let cross = |y: &Tensor| {
-                let scale = layer.cross.scale();
-                layer.cross.lookup(y, |q, heads| ops::attend_memory(q, memory, sources, heads, scale))
-            };
-            y = layer.apply(&y, own, cross, &forward)?;
-        }
-        normalized(&decoder.norm, y, &forward)
+        forward.run(|| {
+            let mut y = decoder.embedding.apply(last, &vec![position; last.len()], &forward)?;
+            for (layer, cache) in decoder.layers.iter().zip(&mut self.layers) {
+                let Cache { history, memory } = cache;
+                let own = |y: &Tensor| {
+                    history.push(layer.own.keys_values(y)?)?;
+                    layer.own.lookup(y, |q, heads| history.attend(q, links, heads))
+                };
+                let cross = |y: &Tensor| {
+                    let scale = layer.cross.scale();
+                    layer.cross.lookup(y, |q, heads| ops::attend_memory(q, memory, sources, heads, scale))
+                };
+                y = layer.apply(y, own, cross, &forward)?;
+            }
+            normalized(&decoder.norm, y)
+        })
     }
 
     fn select(&mut self, rows: &[usize]) -> Result<()> {
@@ -78,8 +80,4 @@ impl StepState for TransformerStep {
         self.sources = rows.iter().map(|&row| self.sources[row].clone()).collect();
         Ok(())
     }
-}
-
-fn detached((keys, values): Step) -> Step {
-    (keys.detach(), values.detach())
 }

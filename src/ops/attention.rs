@@ -5,8 +5,10 @@
 //! stays together: `[q|k|v]` of [`self_attention`], `[k|v]` of [`cross_attention`].
 //!
 //! Backward, with P the softmax, m the scaled keep mask and D = Σ_columns dO ⊙ O: dP = dO·Vᵀ; dS = P ⊙ (m ⊙ dP − D)/√c;
-//! dQ = dS·K; dK = dSᵀ·Q; dV = (P ⊙ m)ᵀ·dO. Saved: log Σ exp of each row of scores; P is recomputed. Probabilities
-//! exist for one sentence and head at a time.
+//! dQ = dS·K; dK = dSᵀ·Q; dV = (P ⊙ m)ᵀ·dO. Saved: log Σ exp of each row of scores; P is recomputed.
+//!
+//! Memory grows with the length of a sentence, not with its square: probabilities exist for [`QUERIES`] × [`KEYS`] of one
+//! head at a time. More keys go by in blocks (`blocks.rs`).
 //!
 //! The dropout mask's index runs over the packed probabilities: sentence, head, query, key.
 
@@ -19,10 +21,18 @@ use super::cuda::{Memory, Sides};
 use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, split_sentences};
+use super::rows::{self, blocks, split_sentences};
 use super::{tape, Dropout};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
+
+mod blocks;
+
+/// Queries of one job; those of a longer sentence are shared by several.
+const QUERIES: usize = 1024;
+
+/// Keys whose scores exist at the same time: all of them in usual text.
+const KEYS: usize = 1024;
 
 /// Attention of sentences to themselves; `qkv [N, 3·d]` holds queries, keys and values side by side.
 ///
@@ -70,6 +80,30 @@ pub fn cross_attention(
     tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
 }
 
+/// As [`self_attention`] of packed sentences, of the tokens `rows` of them only: q holds these, `kv [N, 2·d]` keys and
+/// values of all. Without dropout, on the CPU: a long text goes through a layer some rows at a time.
+///
+/// # Errors
+/// As [`self_attention`].
+pub fn attention_of_rows(
+    q: &Tensor,
+    kv: &Tensor,
+    rows: Range<usize>,
+    [q_offsets, k_offsets]: [&Arc<Vec<usize>>; 2],
+    heads: usize,
+    scale: f64,
+    causal: bool,
+) -> Result<Tensor> {
+    let ((nq, width), (nk, all)) = (q.dims2()?, kv.dims2()?);
+    let clipped = q_offsets.iter().map(|&o| o.clamp(rows.start, rows.end.max(rows.start)) - rows.start).collect();
+    let clipped = Arc::new(clipped);
+    if all != 2 * width || !fits(width, heads, [(nq, &clipped), (nk, k_offsets)]) || !q.device().is_cpu() {
+        candle_core::bail!("attention: rows {rows:?} as {:?} do not fit keys and values {:?}", q.dims(), kv.dims());
+    }
+    let op = Attention { scale, from: rows.start, ..Attention::new(width, [&clipped, k_offsets], heads, causal, None) };
+    tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
+}
+
 fn fits(width: usize, heads: usize, sides: [(usize, &Arc<Vec<usize>>); 2]) -> bool {
     let [(_, q), (_, k)] = sides;
     let sorted = sides.iter().all(|(n, o)| o.first() == Some(&0) && o.last() == Some(n) && o.is_sorted());
@@ -88,17 +122,22 @@ struct Attention {
     width: usize,
     scale: f64,
     causal: bool,
+    /// Token of the packed sentences that the first query is.
+    from: usize,
     dropout: Option<Dropout>,
-    /// log Σ exp: `[heads, queries]` a sentence, packed.
+    /// log Σ exp: `[Nq, heads]` (on a GPU as its kernels have it).
     saved: OnceLock<Tensor>,
 }
 
 /// One sentence of the problem.
+#[derive(Clone)]
 struct Sentence {
     q: Range<usize>,
     k: Range<usize>,
     /// Index of its first probability in the packed order.
     first: usize,
+    /// How many tokens its first query is behind its first key.
+    behind: usize,
 }
 
 /// Queries, keys or values: `width` columns from `start` of rows of `stride` elements.
@@ -155,7 +194,7 @@ impl Attention {
     ) -> Self {
         let (q_offsets, k_offsets) = (Arc::clone(q_offsets), Arc::clone(k_offsets));
         let scale = default_scale(width, heads);
-        Attention { q_offsets, k_offsets, heads, width, scale, causal, dropout, saved: OnceLock::new() }
+        Attention { q_offsets, k_offsets, heads, width, scale, causal, from: 0, dropout, saved: OnceLock::new() }
     }
 
     fn sentences(&self) -> Vec<Sentence> {
@@ -163,7 +202,8 @@ impl Attention {
         let pairs = self.q_offsets.windows(2).zip(self.k_offsets.windows(2));
         pairs
             .map(|(q, k)| {
-                let sentence = Sentence { q: q[0]..q[1], k: k[0]..k[1], first };
+                let behind = (self.from + q[0]).saturating_sub(k[0]);
+                let sentence = Sentence { q: q[0]..q[1], k: k[0]..k[1], first, behind };
                 first += self.heads * sentence.q.len() * sentence.k.len();
                 sentence
             })
@@ -196,32 +236,65 @@ impl Attention {
 
     fn forward<T: Real>(&self, parts: &Parts<'_, T>) -> (CpuStorage, Shape) {
         let nq = self.q_offsets.last().copied().unwrap_or_default();
-        let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
         let (mut o, mut lse) = (rows::buffer(nq * self.width), rows::buffer(nq * self.heads));
-        let outputs = split_sentences(&mut o, &self.q_offsets, self.width);
-        let saved = split_sentences(&mut lse, &self.q_offsets, self.heads);
-        let jobs = self.sentences().into_iter().zip(outputs).zip(saved).collect();
-        rows::run(jobs, nq * self.width, |((s, o), lse): ((Sentence, &mut [T]), &mut [T])| {
-            let (tq, tk) = (s.q.len(), s.k.len());
-            let mut p = rows::buffer(tq * tk);
-            for head in 0..self.heads {
-                let [q, k, v] = self.heads_of(parts, &s, head);
-                matmul(MatMut::new(&mut p, tq, tk), Store::Set, scale, q, k.t(), Threads::One);
-                softmax(&mut p, tk, self.causal, &mut lse[head * tq..(head + 1) * tq]);
-                if let Some(mask) = mask {
-                    drop_out(&mut p, mask, s.first + head * tq * tk);
-                }
-                let o = self.head_mut((o, self.width, 0), head);
-                matmul(o, Store::Set, T::one(), Mat::new(&p, tq, tk), v, Threads::One);
-            }
+        let some = |s: Sentence| blocks(s.q.len(), QUERIES).map(move |queries| (s.clone(), queries));
+        let pieces: Vec<(Sentence, Range<usize>)> = self.sentences().into_iter().flat_map(some).collect();
+        let ends = pieces.iter().map(|(s, queries)| s.q.start + queries.end);
+        let borders: Vec<usize> = std::iter::once(0).chain(ends).collect();
+        let outputs = split_sentences(&mut o, &borders, self.width);
+        let saved = split_sentences(&mut lse, &borders, self.heads);
+        let jobs = pieces.into_iter().zip(outputs).zip(saved).collect();
+        rows::run(jobs, nq * self.width, |(((s, queries), o), lse): (((_, _), &mut [T]), &mut [T])| {
+            self.attend(parts, &s, queries, o, lse);
         });
         // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| real::tensor(lse, nq * self.heads));
+        self.saved.get_or_init(|| real::tensor(lse, (nq, self.heads)));
         (T::to_cpu_storage_owned(o), Shape::from((nq, self.width)))
     }
 
-    fn heads_of<'a, T: Copy>(&self, parts: &Parts<'a, T>, s: &Sentence, head: usize) -> [Mat<'a, T>; 3] {
-        [self.head(parts.q, &s.q, head), self.head(parts.k, &s.k, head), self.head(parts.v, &s.k, head)]
+    /// Some queries of a sentence: their rows of the output and of log Σ exp.
+    fn attend<T: Real>(&self, parts: &Parts<'_, T>, s: &Sentence, queries: Range<usize>, o: &mut [T], lse: &mut [T]) {
+        let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
+        let (tq, tk, n) = (s.q.len(), s.k.len(), queries.len());
+        let behind = self.causal.then_some(s.behind + queries.start);
+        let mut p = rows::buffer(if tk <= KEYS { n * tk } else { 0 });
+        let mut lse_of_head = vec![T::zero(); n];
+        for head in 0..self.heads {
+            let [q, k, v] = self.heads_of(parts, s, queries.clone(), 0..tk, head);
+            let first = s.first + (head * tq + queries.start) * tk;
+            if tk <= KEYS {
+                matmul(MatMut::new(&mut p, n, tk), Store::Set, scale, q, k.t(), Threads::One);
+                softmax(&mut p, tk, behind, &mut lse_of_head);
+                if let Some(mask) = mask {
+                    drop_out(&mut p, mask, first);
+                }
+                let o = self.head_mut((&mut *o, self.width, 0), head);
+                matmul(o, Store::Set, T::one(), Mat::new(&p, n, tk), v, Threads::One);
+            } else if n > 0 {
+                let o = (&mut o[head * self.columns()..], self.width);
+                blocks::attend([q, k, v], scale, behind, o, &mut lse_of_head, |p, i, keys| {
+                    if let Some(mask) = mask {
+                        drop_out(p, mask, first + i * tk + keys.start);
+                    }
+                });
+            }
+            for (i, lse) in lse.chunks_exact_mut(self.heads).enumerate() {
+                lse[head] = lse_of_head[i];
+            }
+        }
+    }
+
+    /// The columns of one head in some queries, and in some keys and their values.
+    fn heads_of<'a, T: Copy>(
+        &self,
+        parts: &Parts<'a, T>,
+        s: &Sentence,
+        queries: Range<usize>,
+        keys: Range<usize>,
+        head: usize,
+    ) -> [Mat<'a, T>; 3] {
+        let (q, k) = (moved(&queries, s.q.start), moved(&keys, s.k.start));
+        [self.head(parts.q, &q, head), self.head(parts.k, &k, head), self.head(parts.v, &k, head)]
     }
 
     fn saved(&self) -> Result<&Tensor> {
@@ -244,34 +317,76 @@ impl Attention {
         let d_o = d_o.contiguous()?;
         let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
         let (o, d_o): (&[T], &[T]) = (&o, &d_o);
-        let (scale, mask, width) = (T::from_f64(self.scale), self.dropout.map(Mask::new), self.width);
         let jobs = self.sentences().into_iter().zip(gradients).collect();
         rows::run(jobs, o.len(), |(s, mut gradients): (Sentence, Gradients<'_, T>)| {
-            let (tq, tk, columns) = (s.q.len(), s.k.len(), self.columns());
-            let (mut p, mut ds) = (rows::buffer(tq * tk), rows::buffer(tq * tk));
+            let (tq, tk) = (s.q.len(), s.k.len());
+            let scores = tq.min(QUERIES) * tk.min(KEYS);
+            let (mut p, mut ds) = (rows::buffer(scores), rows::buffer(scores));
             for head in 0..self.heads {
-                let [q, k, v] = self.heads_of(parts, &s, head);
-                let doh = self.head(Part { data: d_o, stride: width, start: 0 }, &s.q, head);
-                matmul(MatMut::new(&mut p, tq, tk), Store::Set, scale, q, k.t(), Threads::One);
-                matmul(MatMut::new(&mut ds, tq, tk), Store::Set, T::one(), doh, v.t(), Threads::One);
-                let lse = &lse[s.q.start * self.heads + head * tq..][..tq];
-                for i in 0..tq {
-                    let row = (s.q.start + i) * width + head * columns..;
-                    let (o, d_o) = (&o[row.clone()][..columns], &d_o[row][..columns]);
-                    let (p, ds) = (&mut p[i * tk..(i + 1) * tk], &mut ds[i * tk..(i + 1) * tk]);
-                    let seen = if self.causal { i + 1 } else { tk };
-                    let index = s.first + (head * tq + i) * tk;
-                    softmax_backward(p, ds, seen, lse[i], o, d_o, scale, mask, index);
-                }
-                let (p, ds) = (Mat::new(&p, tq, tk), Mat::new(&ds, tq, tk));
-                for (i, (a, b)) in [(ds, k), (ds.t(), q), (p.t(), doh)].into_iter().enumerate() {
-                    let target = self.head_mut(gradients.part(i, width), head);
-                    matmul(target, Store::Set, T::one(), a, b, Threads::One);
+                for keys in blocks(tk, KEYS) {
+                    // each block of keys, and each of queries, is set by the first block of scores that it has part in
+                    let mut of_keys = Store::Set;
+                    let of_queries = if keys.start == 0 { Store::Set } else { Store::Add };
+                    for queries in blocks(tq, QUERIES) {
+                        if self.causal && queries.end <= keys.start && keys.start > 0 {
+                            continue;
+                        }
+                        let block = Block { queries, keys: keys.clone(), head, stores: [of_queries, of_keys, of_keys] };
+                        self.block_backward(parts, &s, block, [o, d_o, lse], [&mut p, &mut ds], &mut gradients);
+                        of_keys = Store::Add;
+                    }
                 }
             }
         });
         Ok(())
     }
+
+    /// Gradients through one block of scores, into rows of those of its sentence.
+    fn block_backward<T: Real>(
+        &self,
+        parts: &Parts<'_, T>,
+        s: &Sentence,
+        Block { queries, keys, head, stores }: Block,
+        [o, d_o, lse]: [&[T]; 3],
+        [p, ds]: [&mut [T]; 2],
+        gradients: &mut Gradients<'_, T>,
+    ) {
+        let (scale, mask, width) = (T::from_f64(self.scale), self.dropout.map(Mask::new), self.width);
+        let (tq, tk, columns) = (queries.len(), keys.len(), self.columns());
+        let (p, ds) = (&mut p[..tq * tk], &mut ds[..tq * tk]);
+        let [q, k, v] = self.heads_of(parts, s, queries.clone(), keys.clone(), head);
+        let doh = self.head(Part { data: d_o, stride: width, start: 0 }, &moved(&queries, s.q.start), head);
+        matmul(MatMut::new(p, tq, tk), Store::Set, scale, q, k.t(), Threads::One);
+        matmul(MatMut::new(ds, tq, tk), Store::Set, T::one(), doh, v.t(), Threads::One);
+        for (row, i) in queries.clone().enumerate() {
+            let (p, ds) = (&mut p[row * tk..(row + 1) * tk], &mut ds[row * tk..(row + 1) * tk]);
+            let seen = if self.causal { (i + 1).saturating_sub(keys.start).min(tk) } else { tk };
+            let index = s.first + (head * s.q.len() + i) * s.k.len() + keys.start;
+            let lse = lse[(s.q.start + i) * self.heads + head];
+            let columns = (s.q.start + i) * width + head * columns..(s.q.start + i) * width + (head + 1) * columns;
+            softmax_backward(p, ds, seen, lse, &o[columns.clone()], &d_o[columns], scale, mask, index);
+        }
+        let (p, ds) = (Mat::new(p, tq, tk), Mat::new(ds, tq, tk));
+        let products = [(&queries, ds, k), (&keys, ds.t(), q), (&keys, p.t(), doh)];
+        for (i, (rows, a, b)) in products.into_iter().enumerate() {
+            let (x, stride, start) = gradients.part(i, width);
+            let target = self.head_mut((&mut x[rows.start * stride..rows.end * stride], stride, start), head);
+            matmul(target, stores[i], T::one(), a, b, Threads::One);
+        }
+    }
+}
+
+/// One block of scores: some queries and keys, counted within their sentence, of one head.
+struct Block {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    head: usize,
+    /// Whether it sets or adds to the gradients of queries, keys and values.
+    stores: [Store; 3],
+}
+
+fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
 }
 
 #[cfg(feature = "cuda")]
@@ -374,10 +489,11 @@ impl CustomOp2 for Attention {
 }
 
 simd! {
-    /// Softmax of each row of `[queries, keys]` scores in place; `lse` gets log Σ exp.
-    fn softmax<T: Real>(scores: &mut [T], keys: usize, causal: bool, lse: &mut [T]) {
+    /// Softmax of each row of `[queries, keys]` scores in place; `lse` gets log Σ exp. `behind`: row i sees keys
+    /// 0..=behind + i; `None` = all.
+    fn softmax<T: Real>(scores: &mut [T], keys: usize, behind: Option<usize>, lse: &mut [T]) {
         for (i, (row, lse)) in scores.chunks_exact_mut(keys.max(1)).zip(lse).enumerate() {
-            let (seen, hidden) = row.split_at_mut(if causal { i + 1 } else { keys });
+            let (seen, hidden) = row.split_at_mut(behind.map_or(keys, |behind| behind + i + 1));
             let top = real::max(seen);
             seen.iter_mut().for_each(|x| *x = (*x - top).exp());
             let total = real::sum(seen);
@@ -427,116 +543,4 @@ simd! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::check::{agree, agree_with_differences, constant, dropout_of, random, random_offsets};
-    use crate::ops::dropout::reference::mask_tensor;
-    use candle_core::{Device, Var, D};
-    use proptest::prelude::*;
-
-    fn plain(
-        v: &[Tensor],
-        [q_offsets, k_offsets]: [&[usize]; 2],
-        heads: usize,
-        causal: bool,
-        dropout: Option<Dropout>,
-    ) -> Result<Tensor> {
-        let (_, width) = v[0].dims2()?;
-        let columns = width / heads;
-        let pairs: Vec<(usize, usize)> =
-            q_offsets.windows(2).zip(k_offsets.windows(2)).map(|(q, k)| (q[1] - q[0], k[1] - k[0])).collect();
-        let total: usize = pairs.iter().map(|(tq, tk)| heads * tq * tk).sum();
-        let masks = mask_tensor(dropout, &[total], v[0].dtype())?;
-        let (mut first, mut sentences) = (0, Vec::new());
-        for (s, &(tq, tk)) in pairs.iter().enumerate() {
-            let mut outputs = Vec::new();
-            for h in 0..heads {
-                let part = |x: &Tensor, start, len| x.narrow(0, start, len)?.narrow(1, h * columns, columns);
-                let (q, k, v) =
-                    (part(&v[0], q_offsets[s], tq)?, part(&v[1], k_offsets[s], tk)?, part(&v[2], k_offsets[s], tk)?);
-                let mut scores = (q.matmul(&k.t()?)? / (columns as f64).sqrt())?;
-                if causal {
-                    let hidden: Vec<f64> =
-                        (0..tq * tk).map(|i| if i % tk > i / tk { f64::NEG_INFINITY } else { 0.0 }).collect();
-                    scores = (scores + Tensor::from_vec(hidden, (tq, tk), &Device::Cpu)?)?;
-                }
-                let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-                let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?;
-                let mask = masks.narrow(0, first, tq * tk)?.reshape((tq, tk))?;
-                outputs.push((p * mask)?.matmul(&v)?);
-                first += tq * tk;
-            }
-            sentences.push(Tensor::cat(&outputs, 1)?);
-        }
-        Tensor::cat(&sentences, 0)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn agrees_with_plain_operations(
-            sentences in 1usize..6, longest in 1usize..40, heads in 1usize..4, columns in 1usize..20, causal: bool,
-            drop: bool, seed in 0u64..1000,
-        ) {
-            let q_offsets = Arc::new(random_offsets(sentences, longest, seed));
-            let k_offsets = Arc::new(random_offsets(sentences, longest, seed + 1));
-            let (nq, nk, d) = (q_offsets[sentences], k_offsets[sentences], heads * columns);
-            let dropout = dropout_of(drop, seed);
-            let parts = |x: &Tensor, count| (0..count).map(|i| x.narrow(1, i * d, d)).collect::<Result<Vec<_>>>();
-            agree(
-                &[random(&[nq, 3 * d], seed)],
-                0..0,
-                |v| self_attention(&v[0], &q_offsets, heads, causal, dropout),
-                |v| plain(&parts(&v[0], 3)?, [&q_offsets, &q_offsets], heads, causal, dropout),
-            );
-            agree(
-                &[random(&[nq, d], seed), random(&[nk, 2 * d], seed + 1)],
-                0..0,
-                |v| cross_attention(&v[0], &v[1], [&q_offsets, &k_offsets], heads, default_scale(d, heads), dropout),
-                |v| {
-                    let kv = parts(&v[1], 2)?;
-                    plain(&[v[0].clone(), kv[0].clone(), kv[1].clone()], [&q_offsets, &k_offsets], heads, false, dropout)
-                },
-            );
-        }
-    }
-
-    #[test]
-    fn agrees_with_differences() {
-        let offsets = Arc::new(vec![0, 1, 4]);
-        agree_with_differences(&[random(&[4, 12], 1)], |v| {
-            self_attention(&v[0], &offsets, 2, true, dropout_of(true, 9))
-        });
-        let k_offsets = Arc::new(vec![0, 2, 5]);
-        agree_with_differences(&[random(&[4, 4], 1), random(&[5, 8], 2)], |v| {
-            cross_attention(&v[0], &v[1], [&offsets, &k_offsets], 2, 1.0, dropout_of(true, 9))
-        });
-    }
-
-    #[test]
-    fn an_empty_source_gives_zeros_and_no_gradient() -> Result<()> {
-        let (q_offsets, k_offsets) = (Arc::new(vec![0, 2, 3, 3]), Arc::new(vec![0, 0, 2, 4]));
-        let variable = |shape: &[usize], seed| Var::from_tensor(&constant(&random(shape, seed)));
-        let (q, kv) = (variable(&[3, 4], 1)?, variable(&[4, 8], 2)?);
-        let o = cross_attention(&q, &kv, [&q_offsets, &k_offsets], 2, 1.0, None)?;
-        assert_eq!(o.narrow(0, 0, 2)?.flatten_all()?.to_vec1::<f64>()?, [0.0; 8]);
-        let gradients = o.sqr()?.sum_all()?.backward()?;
-        let of = |x: &Var, row, rows| -> Result<Vec<f64>> {
-            let gradient = gradients.get(x).cloned().map_or_else(|| x.zeros_like(), Ok)?;
-            gradient.narrow(0, row, rows)?.flatten_all()?.to_vec1()
-        };
-        assert_eq!(of(&q, 0, 2)?, [0.0; 8]);
-        assert!(of(&kv, 0, 2)?.iter().any(|&g| g != 0.0));
-        assert_eq!(of(&kv, 2, 2)?, [0.0; 16]);
-        Ok(())
-    }
-
-    #[test]
-    fn large_scores_stay_finite() -> Result<()> {
-        let offsets = Arc::new(vec![0, 3]);
-        let x = (constant(&random(&[3, 12], 1)) * 1e4)?.to_dtype(candle_core::DType::F32)?;
-        let y = self_attention(&x, &offsets, 1, false, None)?;
-        assert!(y.flatten_all()?.to_vec1::<f32>()?.iter().all(|y| y.is_finite()));
-        Ok(())
-    }
-}
+mod tests;

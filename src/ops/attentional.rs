@@ -20,6 +20,8 @@
 //! one product a step projects the state for both. Each job takes some sentences through all their steps; gradients of
 //! weights are single products over all N tokens. Saved for backward: four values a unit and token, an LSTM's cells,
 //! the queries and the weights α; the tanh of the scores are computed again, which costs no more than reading them.
+//! Where no gradient is wanted, each step overwrites what the one before saved: α of all steps would grow with the square
+//! of the length.
 
 use super::additive::{attend, attend_values_backward, scores_backward};
 use super::cell::{Cell, Gradients};
@@ -65,11 +67,14 @@ pub fn attentional(x: &Tensor, memory: &Tensor, weights: &Tensor, recurrence: At
     if x.device().is_cuda() {
         return tape::apply3(&x, &memory, &weights, super::cuda::attentional::Operation::new(recurrence));
     }
-    with_real!(x, T => tape::apply3(&x, &memory, &weights, Op::<T> { recurrence, saved: Mutex::new(None) }))
+    let tracked = tape::tracks(&[&x, &memory, &weights]);
+    with_real!(x, T => tape::apply3(&x, &memory, &weights, Op::<T> { recurrence, tracked, saved: Mutex::new(None) }))
 }
 
 struct Op<T> {
     recurrence: Attentional,
+    /// Whether there may be a backward pass.
+    tracked: bool,
     saved: Mutex<Option<Saved<T>>>,
 }
 
@@ -146,15 +151,21 @@ impl<T: Real> Op<T> {
         let w_state = Packed::new(Mat::new(weights.state, width + a, h).t(), Threads::All);
         let w_context = Packed::new(Mat::new(weights.context, width, e).t(), Threads::All);
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
-        let pairs = pairs(source, target);
+        // borders of what is saved: all steps of a sentence, or one that is overwritten
+        let (steps, pairs) = match self.tracked {
+            true => (target.to_vec(), pairs(source, target)),
+            false => ((0..source.len()).collect(), source.to_vec()),
+        };
+        let kept = |t: usize| if self.tracked { t } else { 0 };
+        let saved_steps = steps.last().copied().unwrap_or(0);
         let mut out = rows::buffer(n * (h + e));
-        let mut cells = rows::buffer(n * saved_width);
-        let mut queries = rows::buffer(n * a);
+        let mut cells = rows::buffer(saved_steps * saved_width);
+        let mut queries = rows::buffer(saved_steps * a);
         let mut alphas = rows::buffer(pairs.last().copied().unwrap_or(0));
         let lanes = sentences(source, target)
             .zip(split_sentences(&mut out, target, h + e))
-            .zip(split_sentences(&mut cells, target, saved_width))
-            .zip(split_sentences(&mut queries, target, a))
+            .zip(split_sentences(&mut cells, &steps, saved_width))
+            .zip(split_sentences(&mut queries, &steps, a))
             .zip(split_sentences(&mut alphas, &pairs, 1))
             .map(|((((sentence, out), cells), queries), alphas)| Ahead { sentence, out, cells, queries, alphas })
             .collect();
@@ -179,13 +190,13 @@ impl<T: Real> Op<T> {
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let Sentence { source, target, .. } = &lane.sentence;
                     let query = &row(&projected, rank, width + a)[width..];
-                    row_mut(lane.queries, t, a).copy_from_slice(query);
+                    row_mut(lane.queries, kept(t), a).copy_from_slice(query);
                     attend(
                         query,
                         &keys[source.start * a..source.end * a],
                         &values[source.start * e..source.end * e],
                         weights.v,
-                        row_mut(lane.alphas, t, source.len()),
+                        row_mut(lane.alphas, kept(t), source.len()),
                         row_mut(&mut contexts, rank, e),
                     );
                     row_mut(&mut inputs, rank, width).copy_from_slice(row(x, target.start + t, width));
@@ -206,7 +217,7 @@ impl<T: Real> Op<T> {
                         weights.bias,
                         state,
                         row_mut(&mut memory, rank, memory_width),
-                        row_mut(lane.cells, t, saved_width),
+                        row_mut(lane.cells, kept(t), saved_width),
                     );
                     let (state_out, context_out) = row_mut(lane.out, t, h + e).split_at_mut(h);
                     state_out.copy_from_slice(state);
@@ -214,7 +225,8 @@ impl<T: Real> Op<T> {
                 }
             }
         });
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { cells, queries, alphas });
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.tracked.then_some(Saved { cells, queries, alphas });
         Ok((T::to_cpu_storage_owned(out), (n, h + e).into()))
     }
 

@@ -63,6 +63,7 @@ pub fn linear(
         outer,
         activation,
         dropout,
+        tracked: tape::tracks(&[x, weight]) || bias.is_some_and(|bias| tape::tracks(&[bias])),
         saved: OnceLock::new(),
         #[cfg(feature = "cuda")]
         saved_on_gpu: OnceLock::new(),
@@ -83,6 +84,8 @@ struct Linear {
     outer: usize,
     activation: Activation,
     dropout: Option<Dropout>,
+    /// Whether there may be a backward pass.
+    tracked: bool,
     /// z, for activations whose derivative y does not tell.
     saved: OnceLock<Tensor>,
     #[cfg(feature = "cuda")]
@@ -95,7 +98,7 @@ impl Linear {
         let (activation, mask) = (self.activation, self.dropout.map(Mask::new));
         let mut y = rows::buffer(n * outer);
         // z is saved where the derivative needs it: bias first, the rest in a second pass
-        let saves = !matches!(activation, Activation::Identity | Activation::Relu);
+        let saves = self.tracked && !matches!(activation, Activation::Identity | Activation::Relu);
         let (early, early_mask) = if saves { (Activation::Identity, None) } else { (activation, mask) };
         matmul_then(
             MatMut::new(&mut y, n, outer),

@@ -32,7 +32,7 @@ mod strongest;
 mod sum;
 mod tape;
 
-pub use attention::{cross_attention, default_scale, self_attention};
+pub use attention::{attention_of_rows, cross_attention, default_scale, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub use columns::{columns, join};
@@ -50,11 +50,11 @@ pub(crate) use real::{dot, values, with_real, Real};
 pub use recurrent::{recurrent, Recurrence};
 pub use recurrent_step::{attentional_step, recurrent_step};
 pub use roof::fma_roof;
-pub(crate) use rows::buffer;
+pub(crate) use rows::{blocks, buffer};
 pub use schedule::Direction;
-pub use step_attention::{attend_history, attend_memory, Step};
+pub use step_attention::{attend_memory, History, Step};
 pub use strongest::{strongest_additive, strongest_product, Strongest};
-pub use tape::{flatten, record, stack, LinearInput, Tape};
+pub use tape::{flatten, record, stack, untracked, LinearInput, Tape};
 
 use crate::rng::MaskKey;
 

@@ -56,11 +56,14 @@ pub fn recurrent(x: &Tensor, weights: &Tensor, initial: Option<&Tensor>, recurre
     if x.device().is_cuda() {
         return apply(x, weights, initial, super::cuda::recurrent::Operation::new(recurrence));
     }
-    with_real!(x, T => apply(x, weights, initial, Op::<T> { recurrence, saved: Mutex::new(None) }))
+    let tracked = tape::tracks(&[x, weights]) || initial.is_some_and(|initial| tape::tracks(&[initial]));
+    with_real!(x, T => apply(x, weights, initial, Op::<T> { recurrence, tracked, saved: Mutex::new(None) }))
 }
 
 struct Op<T> {
     recurrence: Recurrence,
+    /// Whether there may be a backward pass; else each step overwrites what the one before saved.
+    tracked: bool,
     /// Rows of what the cell saved, in the order of the tokens.
     saved: Mutex<Option<Vec<T>>>,
 }
@@ -95,11 +98,13 @@ impl<T: Real> Op<T> {
         let w = Packed::new(Mat::new(w, width, h).t(), Threads::All);
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let mut out = rows::buffer(n * h);
-        let mut saved = rows::buffer(n * saved_width);
+        let saved_rows =
+            self.tracked.then(|| Arc::clone(offsets)).unwrap_or_else(|| Arc::new((0..=sentences).collect()));
+        let mut saved = rows::buffer(saved_rows.last().copied().unwrap_or(0) * saved_width);
         let lanes = offsets
             .windows(2)
             .zip(split_sentences(&mut out, offsets, h))
-            .zip(split_sentences(&mut saved, offsets, saved_width))
+            .zip(split_sentences(&mut saved, &saved_rows, saved_width))
             .enumerate()
             .map(|(sentence, ((ends, out), saved))| Ahead { sentence, tokens: ends[0]..ends[1], out, saved })
             .collect();
@@ -131,13 +136,13 @@ impl<T: Real> Op<T> {
                         bias,
                         state,
                         row_mut(&mut memory, rank, memory_width),
-                        row_mut(lane.saved, i, saved_width),
+                        row_mut(lane.saved, if self.tracked { i } else { 0 }, saved_width),
                     );
                     row_mut(lane.out, i, h).copy_from_slice(state);
                 }
             }
         });
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = self.tracked.then_some(saved);
         Ok((T::to_cpu_storage_owned(out), (n, h).into()))
     }
 

@@ -3,6 +3,7 @@
 
 use super::real::Real;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows of one block: enough to be worth a job, few enough that a block of activations stays in the L2 cache.
 pub(crate) const BLOCK: usize = 64;
@@ -41,6 +42,12 @@ pub(crate) fn map<J: Send, R: Send>(jobs: Vec<J>, elements: usize, work: impl Fn
     }
 }
 
+/// Cuts 0..n into the fewest ranges of at most `size`, of equal length but for one; one empty range of nothing.
+pub(crate) fn blocks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = n.div_ceil(size).max(1);
+    (0..count).map(move |i| n * i / count..n * (i + 1) / count)
+}
+
 /// Cuts packed rows of `width` at the offsets: the mutable part of each sentence.
 pub(crate) fn split_sentences<'a, T>(mut data: &'a mut [T], offsets: &[usize], width: usize) -> Vec<&'a mut [T]> {
     let mut parts = Vec::with_capacity(offsets.len());
@@ -60,4 +67,20 @@ pub(crate) fn sum_in_order<T: Real>(parts: Vec<Vec<T>>) -> Vec<T> {
         total.iter_mut().zip(&part).for_each(|(a, &b)| *a += b);
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::blocks;
+
+    #[test]
+    fn blocks_cover_all_and_are_of_one_size() {
+        for n in [0, 1, 7, 8, 9, 100] {
+            let found: Vec<_> = blocks(n, 8).collect();
+            assert_eq!(found.len(), n.div_ceil(8).max(1));
+            assert_eq!((found[0].start, found[found.len() - 1].end), (0, n));
+            assert!(found.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(found.iter().all(|block| block.len() <= 8 && block.len().abs_diff(n / found.len()) < 2));
+        }
+    }
 }

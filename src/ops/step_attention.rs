@@ -1,7 +1,7 @@
 //! Attention of one query a row, for step-by-step decoding; off the tape.
 //!
 //! Keys and values are never copied when hypotheses are reordered: a hypothesis is a list of links to the rows it
-//! descends from ([`attend_history`]), and its source sentence is a range of rows ([`attend_memory`]).
+//! descends from ([`History`]), and its source sentence is a range of rows ([`attend_memory`]).
 
 use candle_core::{Result, Tensor};
 use std::ops::{Deref, Range};
@@ -10,32 +10,95 @@ use super::attention::default_scale;
 use super::real::{self, simd, with_real, Real};
 use super::rows;
 
-/// Keys and values of one time step, `[rows at that step, d]` each.
+/// Keys and values, `[rows, d]` each: of one time step, or of the source.
 pub type Step = (Tensor, Tensor);
 
-/// Query row r attends over `steps[t]`, row `links[r][t]`, for every t. q `[rows, d]` → `[rows, d]`.
-///
-/// # Errors
-/// Shapes that do not fit, a link outside its step.
-pub fn attend_history(q: &Tensor, steps: &[Step], links: &[Vec<u32>], heads: usize) -> Result<Tensor> {
-    let (_, d) = check(q, links.len(), heads)?;
-    let inside = |links: &Vec<u32>| {
-        links.len() == steps.len() && links.iter().zip(steps).all(|(&row, (keys, _))| (row as usize) < keys.dims()[0])
-    };
-    if !links.iter().all(inside) || steps.iter().any(|(k, v)| k.dims() != v.dims() || k.dims().get(1) != Some(&d)) {
-        candle_core::bail!("attention: hypotheses do not fit {} steps of width {d}", steps.len());
+/// Keys and values of past time steps.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Each with room for many steps, for a tensor of its own costs more than the few rows of a step. On a GPU one a step,
+    /// as its kernels want them.
+    chunks: Vec<Step>,
+    /// Of each step: its chunk, its first row there, its rows.
+    places: Vec<(usize, usize, usize)>,
+}
+
+/// Most rows of a chunk of several steps.
+const CHUNK: usize = 4096;
+
+impl History {
+    /// Number of steps.
+    pub fn len(&self) -> usize {
+        self.places.len()
     }
-    #[cfg(feature = "cuda")]
-    if q.device().is_cuda() {
-        return super::cuda::history(&q.contiguous()?, steps, links, heads, default_scale(d, heads));
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
     }
-    with_real!(q, T => {
-        let keys = steps.iter().map(|(keys, _)| real::values::<T>(keys)).collect::<Result<Vec<_>>>()?;
-        let values = steps.iter().map(|(_, values)| real::values::<T>(values)).collect::<Result<Vec<_>>>()?;
-        attend_rows::<T>(q, heads, default_scale(d, heads), |row| {
-            (listed(&keys, &links[row], d), listed(&values, &links[row], d))
+
+    /// Adds a step; its number of rows is its own.
+    ///
+    /// # Errors
+    /// Keys and values of different shapes, or another width than the steps before.
+    pub fn push(&mut self, (keys, values): Step) -> Result<()> {
+        let (rows, d) = keys.dims2()?;
+        if keys.dims() != values.dims() || self.chunks.last().is_some_and(|(keys, _)| keys.dims().get(1) != Some(&d)) {
+            candle_core::bail!("attention: a step of keys {:?} and values {:?}", keys.dims(), values.dims());
+        }
+        if !keys.device().is_cpu() {
+            self.places.push((self.chunks.len(), 0, rows));
+            self.chunks.push((keys.detach(), values.detach()));
+            return Ok(());
+        }
+        let used = self.places.last().map_or(0, |&(_, first, rows)| first + rows);
+        let room = self.chunks.last().map_or(0, |(keys, _)| keys.dims()[0] - used);
+        let first = if rows <= room {
+            used
+        } else {
+            let before: usize = self.chunks.iter().map(|(keys, _)| keys.dims()[0]).sum();
+            let capacity = before.clamp(16 * rows, CHUNK.max(16 * rows));
+            let chunk = || Tensor::zeros((capacity, d), keys.dtype(), keys.device());
+            self.chunks.push((chunk()?, chunk()?));
+            0
+        };
+        if let Some((all_keys, all_values)) = self.chunks.last() {
+            all_keys.slice_set(&keys.detach().contiguous()?, 0, first)?;
+            all_values.slice_set(&values.detach().contiguous()?, 0, first)?;
+        }
+        self.places.push((self.chunks.len() - 1, first, rows));
+        Ok(())
+    }
+
+    /// Query row r attends over row `links[r][t]` of step t, for every t. q `[rows, d]` → `[rows, d]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, a link outside its step.
+    pub fn attend(&self, q: &Tensor, links: &[Vec<u32>], heads: usize) -> Result<Tensor> {
+        let (_, d) = check(q, links.len(), heads)?;
+        let inside = |links: &Vec<u32>| {
+            links.len() == self.len() && links.iter().zip(&self.places).all(|(&row, place)| (row as usize) < place.2)
+        };
+        if !links.iter().all(inside) || self.chunks.iter().any(|(keys, _)| keys.dims().get(1) != Some(&d)) {
+            candle_core::bail!("attention: hypotheses do not fit {} steps of width {d}", self.len());
+        }
+        #[cfg(feature = "cuda")]
+        if q.device().is_cuda() {
+            return super::cuda::history(&q.contiguous()?, &self.chunks, links, heads, default_scale(d, heads));
+        }
+        with_real!(q, T => {
+            let keys = self.chunks.iter().map(|(keys, _)| real::values::<T>(keys)).collect::<Result<Vec<_>>>()?;
+            let values = self.chunks.iter().map(|(_, values)| real::values::<T>(values)).collect::<Result<Vec<_>>>()?;
+            let (keys, values): (Vec<&[T]>, Vec<&[T]>) = (slices(&keys), slices(&values));
+            let place = |row: usize, t: usize| {
+                let (chunk, first, _) = self.places[t];
+                (chunk, (first + links[row][t] as usize) * d)
+            };
+            attend_rows::<T>(q, heads, default_scale(d, heads), |_| self.len(), |row, t| {
+                let (chunk, start) = place(row, t);
+                (&keys[chunk][start..][..d], &values[chunk][start..][..d])
+            })
         })
-    })
+    }
 }
 
 /// Query row r attends over rows `ranges[r]` of keys and values `[source tokens, d]`, `scale` multiplying the scores.
@@ -62,11 +125,16 @@ pub fn attend_memory(
     }
     with_real!(q, T => {
         let (keys, values) = (real::values::<T>(keys)?, real::values::<T>(values)?);
-        attend_rows::<T>(q, heads, scale, |row| {
-            let rows = ranges[row].start * d..ranges[row].end * d;
-            (keys[rows.clone()].chunks_exact(d).collect(), values[rows].chunks_exact(d).collect())
+        let (keys, values): (&[T], &[T]) = (&keys, &values);
+        attend_rows::<T>(q, heads, scale, |row| ranges[row].len(), |row, i| {
+            let start = (ranges[row].start + i) * d;
+            (&keys[start..][..d], &values[start..][..d])
         })
     })
+}
+
+fn slices<T>(tensors: &[impl Deref<Target = [T]>]) -> Vec<&[T]> {
+    tensors.iter().map(|values| &**values).collect()
 }
 
 fn check(q: &Tensor, rows: usize, heads: usize) -> Result<(usize, usize)> {
@@ -77,42 +145,73 @@ fn check(q: &Tensor, rows: usize, heads: usize) -> Result<(usize, usize)> {
     Ok((n, d))
 }
 
-fn listed<'a, T: Real>(steps: &'a [impl Deref<Target = [T]>], links: &[u32], d: usize) -> Vec<&'a [T]> {
-    steps.iter().zip(links).map(|(step, &row)| &step[row as usize * d..][..d]).collect()
-}
+/// Keys that are looked up at a time.
+const KEYS: usize = 256;
 
+/// Row r attends over `count(r)` keys and values, `key_value(r, i)` being the i-th.
 fn attend_rows<'a, T: Real>(
     q: &Tensor,
     heads: usize,
     scale: f64,
-    rows_of: impl Fn(usize) -> (Vec<&'a [T]>, Vec<&'a [T]>) + Sync + Send,
+    count: impl Fn(usize) -> usize + Sync + Send,
+    key_value: impl Fn(usize, usize) -> (&'a [T], &'a [T]) + Sync + Send,
 ) -> Result<Tensor> {
     let (n, d) = q.dims2()?;
     let q = q.contiguous()?;
     let q = real::values::<T>(&q)?;
+    let (queries, columns): (&[T], usize) = (&q, d / heads);
     let mut out = vec![T::zero(); n * d];
-    let queries: &[T] = &q;
-    let jobs: Vec<_> = out.chunks_exact_mut(d).enumerate().map(|(row, out)| (row, out, rows_of(row))).collect();
-    let elements = jobs.iter().map(|(_, _, (keys, _))| 2 * keys.len() * d).sum();
-    rows::run(jobs, elements, |(row, out, (keys, values))| {
-        attend(&queries[row * d..(row + 1) * d], &keys, &values, d / heads, T::from_f64(scale), out);
+    // few rows are shared among threads by their heads
+    let width = if n < rayon::current_num_threads() { columns } else { d };
+    let jobs: Vec<_> = out.chunks_exact_mut(width).enumerate().collect();
+    let elements = (0..n).map(|row| 2 * count(row) * d).sum();
+    rows::run(jobs, elements, |(job, out)| {
+        let (row, first) = (job * width / d, job * width % d);
+        let (query, keys) = (&queries[job * width..][..width], count(row));
+        let mut p = rows::buffer(width / columns * keys);
+        let mut list = Vec::with_capacity(KEYS.min(keys));
+        for start in (0..keys).step_by(KEYS) {
+            list.clear();
+            list.extend((start..keys.min(start + KEYS)).map(|i| &key_value(row, i).0[first..][..width]));
+            scores(query, &list, columns, T::from_f64(scale), &mut p[start..], keys);
+        }
+        p.chunks_exact_mut(keys.max(1)).for_each(softmax);
+        for start in (0..keys).step_by(KEYS) {
+            list.clear();
+            list.extend((start..keys.min(start + KEYS)).map(|i| &key_value(row, i).1[first..][..width]));
+            add_values(&p[start..], keys, &list, columns, out);
+        }
     });
     Ok(real::tensor(out, (n, d)))
 }
 
 simd! {
-    fn attend<T: Real>(q: &[T], keys: &[&[T]], values: &[&[T]], columns: usize, scale: T, out: &mut [T]) {
-        let mut p = vec![T::zero(); keys.len()];
-        for head in (0..q.len()).step_by(columns) {
+    /// Scores of a query with some keys, those of a head `stride` from those of the head before.
+    fn scores<T: Real>(q: &[T], keys: &[&[T]], columns: usize, scale: T, p: &mut [T], stride: usize) {
+        for (i, head) in (0..q.len()).step_by(columns).enumerate() {
             let head = head..head + columns;
-            for (p, key) in p.iter_mut().zip(keys) {
+            for (p, key) in p[i * stride..].iter_mut().zip(keys) {
                 *p = real::dot(&q[head.clone()], &key[head.clone()]) * scale;
             }
-            let top = real::max(&p);
-            p.iter_mut().for_each(|p| *p = (*p - top).exp());
-            let factor = T::one() / real::sum(&p);
-            for (&p, value) in p.iter().zip(values) {
-                let weight = p * factor;
+        }
+    }
+}
+
+simd! {
+    fn softmax<T: Real>(p: &mut [T]) {
+        let top = real::max(p);
+        p.iter_mut().for_each(|p| *p = (*p - top).exp());
+        let factor = T::one() / real::sum(p);
+        p.iter_mut().for_each(|p| *p *= factor);
+    }
+}
+
+simd! {
+    /// Adds some values with their weights, laid out as in [`scores`].
+    fn add_values<T: Real>(p: &[T], stride: usize, values: &[&[T]], columns: usize, out: &mut [T]) {
+        for (i, head) in (0..out.len()).step_by(columns).enumerate() {
+            let head = head..head + columns;
+            for (&weight, value) in p[i * stride..].iter().zip(values) {
                 out[head.clone()].iter_mut().zip(&value[head.clone()]).for_each(|(o, &v)| *o += weight * v);
             }
         }
@@ -139,8 +238,9 @@ mod tests {
         let memory = attend_memory(&q, &(k.clone(), v.clone()), &[0..2, 2..5], 2, 0.5)?;
         assert!(distance(&flat(&memory)?, &flat(&right)?) < 1e-12);
         // three steps of all five rows; the first hypothesis sees rows 2, 0, 1 and the second 4, 4, 3
-        let steps = vec![(k.clone(), v.clone()); 3];
-        let history = attend_history(&q, &steps, &[vec![2, 0, 1], vec![4, 4, 3]], 2)?;
+        let mut steps = History::default();
+        (0..3).try_for_each(|_| steps.push((k.clone(), v.clone())))?;
+        let history = steps.attend(&q, &[vec![2, 0, 1], vec![4, 4, 3]], 2)?;
         let index = Tensor::from_slice(&[2u32, 0, 1, 4, 4, 3], 6, q.device())?;
         let offsets = [&offsets[0], &Arc::new(vec![0, 3, 6])];
         let right = cross_attention(&q, &kv.index_select(&index, 0)?, offsets, 2, 0.5, None)?;
@@ -149,9 +249,53 @@ mod tests {
     }
 
     #[test]
-    fn a_link_outside_its_step_is_an_error() {
+    fn steps_of_any_number_of_rows_are_found_again() -> Result<()> {
+        // rows come and go, so that chunks begin at every kind of step
+        let rows = |t: usize| 1 + t * 7 % 13;
+        let steps = if cfg!(debug_assertions) { 700 } else { 3000 };
+        let (keys, values): (Vec<_>, Vec<_>) = (0..steps)
+            .map(|t| [0, 9999].map(|seed| constant(&random(&[rows(t), 4], seed + t as u64))))
+            .map(|[k, v]| (k, v))
+            .unzip();
+        let mut history = History::default();
+        for step in keys.iter().cloned().zip(values.iter().cloned()) {
+            history.push(step)?;
+        }
+        assert!((2..100).contains(&history.chunks.len()), "{} chunks", history.chunks.len());
+        let links: Vec<Vec<u32>> = (0..3).map(|r| (0..steps).map(|t| ((t + r) % rows(t)) as u32).collect()).collect();
+        let q = constant(&random(&[3, 4], 5));
+        let found = history.attend(&q, &links, 2)?;
+        let firsts: Vec<usize> = (0..steps).map(|t| (0..t).map(rows).sum()).collect();
+        let index: Vec<u32> = links.iter().flat_map(|l| l.iter().zip(&firsts).map(|(&l, &f)| l + f as u32)).collect();
+        let index = Tensor::from_vec(index, 3 * steps, q.device())?;
+        let kv = Tensor::cat(&[&Tensor::cat(&keys, 0)?, &Tensor::cat(&values, 0)?], 1)?.index_select(&index, 0)?;
+        let offsets = [Arc::new(vec![0, 1, 2, 3]), Arc::new((0..4).map(|i| i * steps).collect())];
+        let right = cross_attention(&q, &kv, [&offsets[0], &offsets[1]], 2, default_scale(4, 2), None)?;
+        assert!(distance(&flat(&found)?, &flat(&right)?) < 1e-12);
+        Ok(())
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() -> Result<()> {
+        let (q, k) = (constant(&random(&[2, 8], 1)), constant(&random(&[3000, 8], 2)));
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| flat(&attend_memory(&q, &(k.clone(), k.clone()), &[0..3000, 7..900], 4, 0.5)?))
+        };
+        let one = on(1)?;
+        assert!(one == on(3)? && one == on(8)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_outside_its_step_is_an_error() -> Result<()> {
         let x = constant(&random(&[1, 4], 1));
-        assert!(attend_history(&x, &[(x.clone(), x.clone())], &[vec![1]], 1).is_err());
+        let mut history = History::default();
+        history.push((x.clone(), x.clone()))?;
+        assert!(history.attend(&x, &[vec![0]], 1).is_ok());
+        assert!(history.attend(&x, &[vec![1]], 1).is_err());
+        assert!(history.push((x.clone(), constant(&random(&[1, 3], 1)))).is_err());
         assert!(attend_memory(&x, &(x.clone(), x.clone()), std::slice::from_ref(&(0..2)), 1, 1.0).is_err());
+        Ok(())
     }
 }

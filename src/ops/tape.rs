@@ -3,7 +3,8 @@
 //!
 //! candle's `backward` makes zeros and a sum for every edge of the graph and holds every activation to the end. While
 //! [`record`] runs, this module keeps the operations in their order instead; outside it they go on candle's tape, as
-//! the gradient checks use it. Both give the same gradients, bit for bit.
+//! the gradient checks use it. Both give the same gradients, bit for bit. Where no gradient is wanted ([`untracked`]) they
+//! go on neither, and what led to a result is freed.
 
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
@@ -11,13 +12,15 @@ use candle_core::{
     bail, CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor,
     WithDType,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::real::{self, with_real};
 
 thread_local! {
     static RECORDING: RefCell<Option<Vec<Node>>> = const { RefCell::new(None) };
+    /// Inside [`untracked`].
+    static OFF: Cell<bool> = const { Cell::new(false) };
 }
 
 /// One operation that was done.
@@ -48,6 +51,25 @@ pub fn record<R>(forward: impl FnOnce() -> Result<R>) -> Result<(R, Tape)> {
     let result = forward();
     let nodes = RECORDING.take().unwrap_or_default();
     Ok((result?, Tape(nodes)))
+}
+
+/// Runs a computation whose gradient nobody wants: its operations go on no tape and save nothing, so that memory lives
+/// no longer than the tensors at hand.
+pub fn untracked<R>(compute: impl FnOnce() -> R) -> R {
+    /// Also when `compute` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            OFF.set(self.0);
+        }
+    }
+    let _before = Before(OFF.replace(true));
+    compute()
+}
+
+/// Whether a gradient may be asked for of what is computed from these.
+pub(super) fn tracks(inputs: &[&Tensor]) -> bool {
+    !OFF.get() && inputs.iter().any(|input| input.track_op())
 }
 
 /// What a linear map was applied to, for optimizers that model curvature.
@@ -185,7 +207,7 @@ impl Op {
 
 /// Does `op`, on the tape that is in force.
 pub(super) fn apply1(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-    if !recording() {
+    if on_candles() {
         return x.apply_op1(op);
     }
     let output = compute([x], |[(x, xl)]| op.cpu_fwd(x, xl), |[(x, xl)]| op.cuda_fwd(x, xl))?;
@@ -194,7 +216,7 @@ pub(super) fn apply1(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> 
 
 /// Does `op`, on the tape that is in force.
 pub(super) fn apply2(x: &Tensor, y: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
-    if !recording() {
+    if on_candles() {
         return x.apply_op2(y, op);
     }
     let output =
@@ -204,7 +226,7 @@ pub(super) fn apply2(x: &Tensor, y: &Tensor, op: impl CustomOp2 + Send + Sync + 
 
 /// Does `op`, on the tape that is in force.
 pub(super) fn apply3(x: &Tensor, y: &Tensor, z: &Tensor, op: impl CustomOp3 + Send + Sync + 'static) -> Result<Tensor> {
-    if !recording() {
+    if on_candles() {
         return x.apply_op3(y, z, op);
     }
     let output = compute(
@@ -239,7 +261,7 @@ pub fn stack(tensors: &[&Tensor]) -> Result<Tensor> {
 
 fn concatenate(tensors: &[&Tensor], shape: Shape) -> Result<Tensor> {
     let flat = tensors.iter().map(|t| t.flatten_all()).collect::<Result<Vec<_>>>()?;
-    if !recording() {
+    if on_candles() {
         return Tensor::cat(&flat, 0)?.reshape(shape);
     }
     #[cfg(feature = "cuda")]
@@ -258,8 +280,9 @@ fn concatenate(tensors: &[&Tensor], shape: Shape) -> Result<Tensor> {
     Ok(keep(tensors.iter().map(|&t| t.clone()).collect(), (joined, shape), Op::Concatenation))
 }
 
-fn recording() -> bool {
-    RECORDING.with_borrow(Option::is_some)
+/// Whether operations go on candle's tape.
+fn on_candles() -> bool {
+    !OFF.get() && RECORDING.with_borrow(Option::is_none)
 }
 
 /// What an operation computes from the inputs' memory, by the function for the device they are on.
@@ -287,7 +310,7 @@ fn compute<const K: usize>(
 /// The result as a tensor, and on the tape where a gradient may come back. It counts as a variable, for candle must see
 /// that it needs a gradient without knowing where it came from.
 fn keep(inputs: Vec<Tensor>, (storage, shape): (Storage, Shape), op: Op) -> Tensor {
-    let tracked = inputs.iter().any(Tensor::track_op);
+    let tracked = tracks(&inputs.iter().collect::<Vec<_>>());
     let output = Tensor::from_storage(storage, shape, BackpropOp::none(), tracked);
     if tracked {
         let node = Node { inputs, output: output.clone(), op };
@@ -345,8 +368,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_untracked_has_the_same_bits_and_no_gradient() -> Result<()> {
+        let (x, w) = (variable(&[7, 5], 1)?, variable(&[5, 5], 2)?);
+        let (gain, shift) = (variable(&[5], 3)?, variable(&[5], 4)?);
+        let tracked = network(&x, &w, &gain, &shift)?;
+        let (free, tape) = record(|| untracked(|| network(&x, &w, &gain, &shift)))?;
+        assert!(tracked.track_op() && !free.track_op() && tape.0.is_empty());
+        assert_eq!(tracked.to_vec2::<f64>()?, free.to_vec2::<f64>()?);
+        assert!(std::panic::catch_unwind(|| untracked(|| -> () { panic!("on purpose") })).is_err());
+        assert!(on_candles());
+        Ok(())
+    }
+
+    #[test]
     fn a_failed_forward_pass_leaves_no_tape_behind() {
         assert!(record(|| -> Result<()> { bail!("no") }).is_err());
-        assert!(!recording());
+        assert!(on_candles());
     }
 }

@@ -11,6 +11,7 @@ mod decoding;
 mod errors;
 mod grouping;
 mod layers;
+mod long_lines;
 mod metrics;
 mod optimizer_references;
 mod optimizers;

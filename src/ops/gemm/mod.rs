@@ -44,7 +44,7 @@ impl<'a, T> Mat<'a, T> {
     }
 
     /// The part of `rows × columns` from (`row`, `column`).
-    fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
+    pub(crate) fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
         assert!(row + rows <= self.rows && column + columns <= self.columns, "a part outside its matrix");
         let start = row * self.row_stride + column * self.column_stride;
         Mat { data: self.data.get(start..).unwrap_or_default(), rows, columns, ..self }
