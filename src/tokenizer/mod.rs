@@ -164,15 +164,7 @@ impl Tokenizer {
     /// # Errors
     /// When the decoder of a tokenizer of others fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let is_special = |id: &u32| {
-            let token = self.inner.id_to_token(*id);
-            token.is_none_or(|token| self.inner.get_added_vocabulary().is_special_token(&token))
-        };
-        // some of the library's decoders panic when there is nothing to decode
-        if ids.iter().all(is_special) {
-            return Ok(String::new());
-        }
-        self.inner.decode(ids, true).map_err(library)
+        round_trip::decode(&self.inner, ids).map_err(library)
     }
 
     /// Number of ids, special tokens included.

@@ -5,7 +5,7 @@ use serde_json::{json, Value};
 use tokenizers::{DecoderWrapper, ModelWrapper, Tokenizer as Inner};
 
 use super::load::Fault;
-use super::round_trip::round_trips;
+use super::round_trip::{decode, round_trips};
 
 /// What rules and model say about pieces.
 pub(super) struct Scheme {
@@ -149,7 +149,7 @@ fn probes(inner: &Inner) -> Vec<String> {
     let step = (size / (PROBES * PROBE_PIECES)).max(1);
     let words: Vec<String> = (0..size as u32)
         .step_by(step)
-        .filter_map(|id| inner.decode(&[id], true).ok())
+        .filter_map(|id| decode(inner, &[id]).ok())
         .map(|word| word.trim().to_string())
         .filter(|word| !word.is_empty() && !word.contains('\u{FFFD}'))
         .collect();
