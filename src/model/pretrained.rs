@@ -108,7 +108,7 @@ pub fn fill(param: &Param, path: &Path, word_of_id: &dyn Fn(u32) -> Option<Strin
     };
     read(path, width, &mut report, &mut keep)?;
     report.missing =
-        words.into_iter().flatten().filter(|word| wanted.contains_key(word.as_str())).take(EXAMPLES).collect();
+        words.iter().flatten().filter(|word| wanted.contains_key(word.as_str())).take(EXAMPLES).cloned().collect();
     let table = Tensor::from_vec(table, (rows, width), &Device::Cpu)?;
     param.var.set(&table.to_dtype(param.var.dtype())?.to_device(param.var.device())?)?;
     Ok(report)

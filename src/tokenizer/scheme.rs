@@ -108,7 +108,8 @@ impl Scheme {
 /// Gives `inner` the decoder of its rules where it names none, or one that hardly ever gives back text which this one
 /// gives back. Returns what was replaced.
 pub(super) fn settle_decoder(inner: &mut Inner) -> Result<Option<String>, Fault> {
-    let wanted = Scheme::of(inner).decoder();
+    let scheme = Scheme::of(inner);
+    let wanted = scheme.decoder();
     let broken = |e: serde_json::Error| Fault::Library(e.to_string());
     let named = inner.get_decoder().cloned();
     let value = named.as_ref().map_or(Ok(Value::Null), serde_json::to_value).map_err(broken)?;
@@ -121,7 +122,7 @@ pub(super) fn settle_decoder(inner: &mut Inner) -> Result<Option<String>, Fault>
         return Ok(None);
     };
     inner.with_decoder(Some(fitting));
-    let lines = probes(inner);
+    let lines = probes(inner, &scheme);
     let with_fitting = round_trips(inner, &lines);
     let fitting = inner.get_decoder().cloned();
     inner.with_decoder(Some(named));
@@ -139,21 +140,18 @@ pub(super) fn settle_decoder(inner: &mut Inner) -> Result<Option<String>, Fault>
 
 /// A decoder is replaced by one that gives back more than so many times as many lines.
 const FEW: usize = 4;
-/// Lines made of pieces to try decoders on, and pieces in each.
+/// Lines to try decoders on, and words in each.
 const PROBES: usize = 50;
-const PROBE_PIECES: usize = 3;
+const PROBE_WORDS: usize = 2;
 
 /// Short lines of words from all over the vocabulary.
-fn probes(inner: &Inner) -> Vec<String> {
-    let size = inner.get_vocab_size(true);
-    let step = (size / (PROBES * PROBE_PIECES)).max(1);
-    let words: Vec<String> = (0..size as u32)
-        .step_by(step)
-        .filter_map(|id| decode(inner, &[id]).ok())
-        .map(|word| word.trim().to_string())
-        .filter(|word| !word.is_empty() && !word.contains('\u{FFFD}'))
-        .collect();
-    words.chunks(PROBE_PIECES).map(|words| words.join(" ")).collect()
+fn probes(inner: &Inner, scheme: &Scheme) -> Vec<String> {
+    let size = inner.get_vocab_size(true) as u32;
+    let word = |id: u32| scheme.word(&inner.id_to_token(id)?, &decode(inner, &[id]).ok()?);
+    let words: Vec<String> = (0..size).filter_map(word).collect();
+    let step = (words.len() / (PROBES * PROBE_WORDS)).max(1);
+    let words: Vec<&str> = words.iter().step_by(step).map(String::as_str).collect();
+    words.chunks(PROBE_WORDS).map(|words| words.join(" ")).collect()
 }
 
 /// The rules of a part, those of sequences one by one.

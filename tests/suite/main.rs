@@ -27,3 +27,4 @@ mod sweep;
 mod tokenizer;
 mod toy;
 mod transformer;
+mod warnings;
