@@ -4,7 +4,12 @@
 //! encoded line, and a padding token as the last id, whose embedding row the model keeps at zero.
 
 mod bpe;
+mod kinds;
+mod lines;
 mod load;
+mod round_trip;
+mod scheme;
+mod sentencepiece;
 mod template;
 mod train;
 mod unigram;
@@ -15,10 +20,12 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 use tokenizers::{AddedToken, Tokenizer as Inner};
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::TokenizerConfig;
 use crate::fsio;
+pub use lines::is_blank;
+pub use round_trip::RoundTrip;
+use scheme::Scheme;
 use words::WordCache;
 
 /// What can be wrong with a tokenizer or the text it is trained on.
@@ -64,20 +71,38 @@ pub struct Tokenizer {
     pad: u32,
     added: Vec<String>,
     fingerprint: String,
+    scheme: Scheme,
     /// Remembered words, where the rules allow to encode word by word; one map for each thread at work.
     caches: Option<Mutex<Vec<WordCache>>>,
+}
+
+/// Whose file a `tokenizer.json` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Anybody's, for a new run.
+    Foreign,
+    /// A run's, which knows it by its fingerprint.
+    Run,
 }
 
 /// Lines that one thread encodes at a time; also how long a cache is held.
 const CHUNK: usize = 256;
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, gzipped or not. Missing special tokens are added, see [`Tokenizer::added`].
+    /// Reads a `tokenizer.json` or a Unigram model of SentencePiece, gzipped or not. Missing special tokens are added, see [`Tokenizer::added`].
     ///
     /// # Errors
     /// When it can not be read, is no such file, or its ids have holes.
     pub fn load(path: &Path) -> Result<Self> {
-        load::load(path)
+        load::load(path, Origin::Foreign)
+    }
+
+    /// Reads the `tokenizer.json` of a run. Its [`Tokenizer::fingerprint`] is that of the file as it is.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::load`].
+    pub fn load_saved(path: &Path) -> Result<Self> {
+        load::load(path, Origin::Run)
     }
 
     /// Trains on lines of text. The same lines in the same order give the same tokenizer, on any number of threads.
@@ -86,16 +111,6 @@ impl Tokenizer {
     /// Text without words, a vocabulary too small for its characters, an unknown normalization.
     pub fn train(config: &TokenizerConfig, lines: impl Iterator<Item = String>) -> Result<Self> {
         train::train(config, lines)
-    }
-
-    /// From a finished `inner` that needs nothing more.
-    ///
-    /// # Errors
-    /// When the library can not write it as JSON.
-    fn new(inner: Inner, [unk, eos, pad]: [u32; 3], added: Vec<String>) -> tokenizers::Result<Self> {
-        let fingerprint = format!("{:032x}", xxh3_128(inner.to_string(false)?.as_bytes()));
-        let caches = words::is_word_by_word(&inner).then(Mutex::default);
-        Ok(Tokenizer { inner, unk, eos, pad, added, fingerprint, caches })
     }
 
     /// Ids of each line, `</s>` last and only there: the names of special tokens within a line are ordinary text.
@@ -124,7 +139,8 @@ impl Tokenizer {
         let take = |caches: &Mutex<Vec<WordCache>>| caches.lock().ok().and_then(|mut free| free.pop());
         let mut cache = take(caches).unwrap_or_default();
         let ids = lines.iter().map(|line| {
-            let ids = cache.encode(line, |text| self.encode_plain(text))?;
+            let stand_alone = |word: &str| words::stand_alone(&self.inner, word);
+            let ids = cache.encode(line, |text| self.encode_plain(text), stand_alone)?;
             Ok(self.ended(ids))
         });
         let ids = ids.collect();
@@ -150,7 +166,7 @@ impl Tokenizer {
     /// # Errors
     /// When the decoder of a tokenizer of others fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(library)
+        round_trip::decode(&self.inner, ids).map_err(library)
     }
 
     /// Number of ids, special tokens included.
@@ -178,6 +194,13 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The word that a piece stands for or begins, whatever marks words in this tokenizer; `None` for parts of words
+    /// and special tokens.
+    pub fn word(&self, id: u32) -> Option<String> {
+        let (token, text) = (self.token(id)?, self.decode(&[id]).ok()?);
+        self.scheme.word(&token, &text)
+    }
+
     /// All tokens by id.
     pub fn tokens(&self) -> Vec<String> {
         (0..=self.pad).map(|id| self.token(id).unwrap_or_default()).collect()
@@ -188,7 +211,8 @@ impl Tokenizer {
         &self.added
     }
 
-    /// The `tokenizer.json`, which other tools turn into the same ids.
+    /// The `tokenizer.json`, which other tools turn into the same ids; but where a text holds the name of a special
+    /// token they take it for the token, unless told `encode_special_tokens`, which the file can not hold.
     ///
     /// # Errors
     /// When the library can not write it.
@@ -231,11 +255,7 @@ impl Tokenizers {
     /// # Errors
     /// Those of [`Tokenizer::load`].
     pub fn load(source: &Path, target: Option<&Path>) -> Result<Self> {
-        let first = Tokenizer::load(source)?;
-        match target {
-            Some(target) if target != source => Ok(Self::separate(first, Tokenizer::load(target)?)),
-            _ => Ok(Self::joint(first)),
-        }
+        Self::load_each(source, target, Tokenizer::load)
     }
 
     /// Loads what [`Tokenizers::save`] wrote.
@@ -244,7 +264,15 @@ impl Tokenizers {
     /// Those of [`Tokenizer::load`].
     pub fn load_saved(folder: &Path) -> Result<Self> {
         let target = folder.join(TARGET_FILE);
-        Self::load(&folder.join(FILE), target.exists().then_some(target.as_path()))
+        Self::load_each(&folder.join(FILE), target.exists().then_some(target.as_path()), Tokenizer::load_saved)
+    }
+
+    fn load_each(source: &Path, target: Option<&Path>, load: fn(&Path) -> Result<Tokenizer>) -> Result<Self> {
+        let first = load(source)?;
+        match target {
+            Some(target) if target != source => Ok(Self::separate(first, load(target)?)),
+            _ => Ok(Self::joint(first)),
+        }
     }
 
     /// Writes `tokenizer.json`, and `tokenizer.target.json` when the sides differ.

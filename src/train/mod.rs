@@ -9,6 +9,7 @@ mod distance;
 mod evaluate;
 mod finished;
 mod machine;
+mod memory;
 mod phases;
 mod preflight;
 mod progress;
@@ -19,8 +20,10 @@ mod saving;
 mod session;
 mod step;
 mod stop;
+mod survey;
 mod trainer;
 mod validation;
+mod warnings;
 
 pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};

@@ -12,6 +12,7 @@ use super::finished;
 use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::trainer::Trainer;
+use super::warnings::warnings;
 
 /// The live line's own memory; not part of the state of training.
 pub(super) struct Pace {
@@ -37,7 +38,7 @@ impl Pace {
 }
 
 impl Trainer {
-    /// The pre-flight table.
+    /// The pre-flight table, and what seems wrong.
     pub(super) fn announce(&mut self, ledger: &Ledger) {
         let batches = self.resources.epoch(ledger.epoch).len() as u64;
         let updates_per_epoch = batches.div_ceil(self.rules.accumulation);
@@ -55,6 +56,12 @@ impl Trainer {
             step: ledger.step,
         });
         self.record.emit(&Event::Start(start));
+        // a resumed run told them when it began
+        if ledger.step == 0 {
+            for warning in warnings(&self.config, &self.resources, &self.pretrained, self.pace.total_updates) {
+                self.record.warn(0, warning);
+            }
+        }
     }
 
     /// The live line.

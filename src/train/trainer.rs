@@ -17,7 +17,7 @@ use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, 
 use super::distance;
 use super::evaluate::Scores;
 use super::progress::Pace;
-use super::resources::Resources;
+use super::resources::{Resources, Vectors};
 use super::step::{Stepper, Update};
 use super::stop::Limits;
 
@@ -40,8 +40,8 @@ pub(super) struct Trainer {
     pub(super) limits: Limits,
     pub(super) pace: Pace,
     pub(super) threads: usize,
-    /// Lines about pretrained vectors, for the pre-flight table.
-    pub(super) pretrained: Vec<String>,
+    /// Pretrained vectors, for the pre-flight table.
+    pub(super) pretrained: Vec<Vectors>,
     /// The epoch that batches are taken from, by number.
     pub(super) epoch: Option<(u64, Epoch)>,
 }
