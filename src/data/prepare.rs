@@ -14,7 +14,7 @@ use super::source::{Format, Pair, Pairs};
 use super::{Error, Side};
 use crate::config::{Corpus, DataConfig};
 
-/// Encodes lines of one side; each result ends with `</s>`. Called from several threads at once.
+/// Encodes lines of one side; each result ends with `</s>`, and is empty for a blank line. Called from several threads at once.
 pub type Encode<'a> = dyn Fn(Side, &[&str]) -> Result<Vec<Vec<u32>>, String> + Sync + 'a;
 
 /// What to prepare; everything here but the folder and the weights decides which cache file fits.
@@ -169,17 +169,13 @@ fn encode_block(job: &Prepare, corpus: &Corpus, block: &[Pair], encode: &Encode)
 }
 
 fn encode_lines(side: Side, lines: &[&str], vocab_size: usize, encode: &Encode) -> Result<Vec<Vec<u32>>, String> {
-    let mut encoded = encode(side, lines)?;
+    let encoded = encode(side, lines)?;
     if encoded.len() != lines.len() {
         return Err(format!("the tokenizer returned {} results for {} lines", encoded.len(), lines.len()));
     }
-    for (ids, line) in encoded.iter_mut().zip(lines) {
+    for ids in &encoded {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(format!("the tokenizer returned id {id}, outside its vocabulary of {vocab_size}"));
-        }
-        // Byte-level tokenizers make tokens of white space; a line of it is an empty line all the same.
-        if line.trim().is_empty() {
-            ids.clear();
         }
     }
     Ok(encoded)

@@ -4,6 +4,7 @@
 //! encoded line, and a padding token as the last id, whose embedding row the model keeps at zero.
 
 mod bpe;
+mod lines;
 mod load;
 mod template;
 mod train;
@@ -19,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::TokenizerConfig;
 use crate::fsio;
+pub use lines::is_blank;
 use words::WordCache;
 
 /// What can be wrong with a tokenizer or the text it is trained on.

@@ -15,7 +15,7 @@ use crate::tokenizer::Tokenizers;
 pub struct Validator {
     /// `(source, reference)` as in the files.
     text: Vec<(String, String)>,
-    /// The same as ids, each ending with `</s>`.
+    /// The same as ids, each ending with `</s>`; none for a blank line.
     source: Vec<Vec<u32>>,
     target: Vec<Vec<u32>>,
     target_language: String,
@@ -51,8 +51,8 @@ impl Validator {
     pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, target_language: &str) -> Result<Self> {
         let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
         let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
-        let source = tokenizers.source.encode_batch(&sources)?;
-        let target = tokenizers.target.encode_batch(&targets)?;
+        let source = tokenizers.source.encode_lines(&sources)?;
+        let target = tokenizers.target.encode_lines(&targets)?;
         Ok(Validator { source, target, text, target_language: target_language.to_string() })
     }
 
@@ -98,7 +98,7 @@ impl Validator {
             };
             scores.hypotheses = found
                 .iter()
-                .map(|best| tokenizers.target.decode(best.first().map_or(&[], |hypothesis| &hypothesis.ids)))
+                .map(|best| tokenizers.target.decode_line(best.first().map_or(&[], |hypothesis| &hypothesis.ids)))
                 .collect::<Result<_, _>>()?;
             let hypotheses: Vec<&str> = scores.hypotheses.iter().map(String::as_str).collect();
             let references = [self.text.iter().map(|(_, reference)| reference.as_str()).collect::<Vec<_>>()];
@@ -114,14 +114,18 @@ impl Validator {
         Ok(Some(scores))
     }
 
-    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together.
+    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. A pair with a blank side
+    /// does not count, as in training.
     fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let lengths: Vec<_> = self.source.iter().zip(&self.target).map(|(s, t)| (s.len(), t.len())).collect();
+        let is_whole = |&i: &usize| !self.source[i].is_empty() && !self.target[i].is_empty();
+        let whole: Vec<usize> = (0..self.len()).filter(is_whole).collect();
+        let lengths: Vec<_> = whole.iter().map(|&i| (self.source[i].len(), self.target[i].len())).collect();
         let (mut sum, mut tokens) = (0.0, 0);
         for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
             if stop() {
                 return Ok(None);
             }
+            let pairs: Vec<usize> = pairs.iter().map(|&i| whole[i]).collect();
             let batch = Batch {
                 source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
                 target: Sequences::pack(pairs.iter().map(|&i| self.target[i].as_slice())),

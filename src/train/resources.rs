@@ -134,7 +134,7 @@ fn encode_training_text(
             Side::Source => &tokenizers.source,
             Side::Target => &tokenizers.target,
         };
-        tokenizer.encode_batch(lines).map_err(|e| e.to_string())
+        tokenizer.encode_lines(lines).map_err(|e| e.to_string())
     };
     let mut told = 0;
     let mut progress = |pairs: u64| {
