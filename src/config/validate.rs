@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
 use super::{
-    Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
-    ScheduleKind, TiedEmbeddings, Trainable,
+    BothSides, Column, Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName,
+    PhaseObjective, ScheduleKind, TiedEmbeddings, Trainable,
 };
 
 /// One thing wrong with a configuration whose types are right.
@@ -102,6 +102,7 @@ fn data(check: &mut Checks, config: &Config) {
     {
         check.rule(!name.is_empty(), &[key], "must not be empty");
     }
+    check.rule(two_columns(&data.columns), &["data.columns"], COLUMNS);
     check.at_least("data.max_length", data.max_length, 1);
     check.rule(
         data.min_length < data.max_length,
@@ -121,15 +122,29 @@ fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
             &[key],
             "must have one or two files in each corpus",
         );
+        let both_sides = files.iter().find_map(|file| BothSides::of(file));
         if let [file] = files.as_slice() {
-            let plain = file.strip_suffix(".gz").unwrap_or(file);
             check.rule(
-                [".tsv", ".jsonl", ".json", ".ndjson"].iter().any(|ending| plain.ends_with(ending)) || file.is_empty(),
+                both_sides.is_some() || file.is_empty(),
                 &[key],
                 "must be two files, source and target, or one with both sides that ends in .tsv or .jsonl (or .gz of it)",
             );
         }
+        check.rule(two_columns(&corpus.columns), &[key], format!("must have columns as data.columns, which {COLUMNS}"));
+        let tsv = corpus.columns.is_empty() || both_sides == Some(BothSides::Tsv);
+        check.rule(tsv, &[key], "must have columns for .tsv files only");
         check.rule(weight > 0.0 && weight.is_finite(), &[key], format!("must have weights above 0, not {weight}"));
+    }
+}
+
+const COLUMNS: &str = "must be two different columns, each a number of 1 or more or a name, or []";
+
+fn two_columns(columns: &[Column]) -> bool {
+    let proper = |column: &Column| *column != Column::Number(0) && *column != Column::Name(String::new());
+    match columns {
+        [] => true,
+        [source, target] => source != target && proper(source) && proper(target),
+        _ => false,
     }
 }
 
@@ -547,6 +562,11 @@ mod tests {
             ("data.train=[\"a.en\"]", "must be two files"),
             ("data.valid=[{files=[\"a.tsv\"], weight=2.0}]", "must have no weights"),
             ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "must have one or two files"),
+            ("data.columns=[1]", "must be two different columns"),
+            ("data.columns=[0, 1]", "must be two different columns"),
+            ("data.columns=['en', 'en']", "must be two different columns"),
+            ("data.train=[{files=['a.tsv'], columns=[1, 2, 3]}]", "must have columns as data.columns"),
+            ("data.train=[{files=['a.jsonl'], columns=[1, 2]}]", "must have columns for .tsv files only"),
             ("data.min_length=100", "must be below data.max_length = 100"),
             ("tokenizer.target_path=t.json", "must come with tokenizer.path"),
             ("model.d_model=24", "must be a multiple of 2 × heads = 16"),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use super::foreign::foreign;
 use super::unzip::{Unzip, BUFFER};
 use super::{hub, Error};
 
@@ -107,6 +108,9 @@ impl Lines {
         }
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
+        }
+        if let Some((kind, cure)) = (self.line == 1).then(|| foreign(&bytes)).flatten() {
+            return Err(Error::NotText { file: self.name.clone(), kind, cure });
         }
         let mark = if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         bytes.drain(..mark);

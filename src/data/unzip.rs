@@ -6,7 +6,8 @@ use flate2::bufread::GzDecoder;
 
 /// Of each of the two buffers that a text passes; a larger one makes no file faster.
 pub(super) const BUFFER: usize = 1 << 17;
-const MAGIC: [u8; 2] = [0x1F, 0x8B];
+/// First bytes of a member.
+pub(super) const MAGIC: [u8; 2] = [0x1F, 0x8B];
 
 /// Reads plain bytes as they are, gzip members one after the other, and zeros behind a member as the padding that tapes
 /// and block devices leave, as zcat does. Nothing is read before the first call, and no call waits for more bytes than

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
+use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
 use crate::tokenizer::{Tokenizer, Tokenizers};
@@ -21,6 +21,8 @@ pub struct Resources {
     pub train: Dataset,
     pub valid: Option<Validator>,
     pub test: Option<Validator>,
+    /// Fields of validation and test text whose line breaks became spaces.
+    pub joined: [Option<Joined>; 2],
     pub vocabulary: Vocabulary,
     batching: Batching,
     seed: u64,
@@ -33,9 +35,16 @@ impl Resources {
     /// # Errors
     /// Everything that is wrong with the text or the tokenizer.
     pub fn load(config: &Config, run: Option<&Path>, cache_dir: &Path, note: &mut dyn FnMut(String)) -> Result<Self> {
+        if run.is_some() {
+            data::all_there(&config.data)?;
+        }
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
-        let valid = data::raw_pairs(&config.data.valid, &config.data)?;
-        let test = data::raw_pairs(&config.data.test, &config.data)?;
+        let valid = data::held_out(&config.data.valid, &config.data)?;
+        let test = data::held_out(&config.data.test, &config.data)?;
+        let joined = [valid.joined, test.joined];
+        for remark in data::look(&config.data)? {
+            note(if remark.warning { format!("warning: {}", remark.text) } else { remark.text });
+        }
         let (tokenizers, tokenizer_note) = match run {
             Some(folder) => (Tokenizers::load_saved(folder)?, "of this run".to_string()),
             None => obtain_tokenizers(config, note)?,
@@ -47,10 +56,11 @@ impl Resources {
                 false => Validator::new(text, &tokenizers, &config.data.target_language).map(Some),
             }
         };
-        let (valid, test) = (held_out(valid)?, held_out(test)?);
+        let (valid, test) = (held_out(valid.pairs)?, held_out(test.pairs)?);
         let vocabulary = vocabulary(&tokenizers);
         let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
-        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, batching, seed: config.seed })
+        let seed = config.seed;
+        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, joined, vocabulary, batching, seed })
     }
 
     /// Batches of another size from here on.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::{self, Snapshot, Store};
 use crate::config::InForce;
+use crate::data::Dataset;
 use crate::events::sinks::Sinks;
 use crate::events::Event;
 use crate::exit::InputError;
@@ -142,10 +143,10 @@ pub(super) fn restore(
 }
 
 /// Refuses to continue on other text or another vocabulary: batches and ids would mean something else.
-pub(super) fn check_same_data(saved: &TrainState, now: &TrainState) -> Result<()> {
+pub(super) fn check_same_data(saved: &TrainState, now: &TrainState, text: &Dataset) -> Result<()> {
     let what = if saved.tokenizer_fingerprint != now.tokenizer_fingerprint {
         "the tokenizer in the run folder is not the one this run was started with"
-    } else if saved.data_fingerprint != now.data_fingerprint {
+    } else if !text.is_of(&saved.data_fingerprint) {
         "the training text has changed since this run was started"
     } else {
         return Ok(());

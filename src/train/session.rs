@@ -135,7 +135,7 @@ impl Session {
                 phases::check_same_phase(&saving::state(&path, &found)?, &in_force)?;
                 let all = [model.params(), &params];
                 let state = saving::restore(&path, found, all, &in_force, optimizer.as_mut(), ema.as_mut())?;
-                saving::check_same_data(&state, &fresh)?;
+                saving::check_same_data(&state, &fresh, &resources.train)?;
                 schedule.load_state(state.schedule.clone());
                 (state, Vec::new())
             }
