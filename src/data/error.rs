@@ -49,6 +49,8 @@ pub enum Error {
         longer: String,
         first: u64,
     },
+    #[error("{file}: one line with {returns} carriage returns in it, the line ends of old Macs; convert it with tr '\\r' '\\n'")]
+    Returns { file: String, returns: usize },
     #[error("{file} is empty: no line of text in it")]
     Empty { file: String },
     #[error("{file}:{line}: no tab; a line is source<TAB>target")]

@@ -12,6 +12,9 @@ use super::unzip::{Unzip, MAGIC};
 use super::{Error, Prepare};
 use crate::config::{Column, Corpus};
 
+/// End of the fingerprint of a text that the first version would encode otherwise.
+const CHANGED: &str = "-2";
+
 /// The files of a training text by content.
 pub(super) struct Contents {
     /// Of each file of each corpus.
@@ -42,9 +45,9 @@ impl Contents {
         name(job, VERSION, |corpus, file| Ok(format!("{:032x}", self.files[corpus][file].bytes)))
     }
 
-    /// The fingerprint: a zipped file is its text. `joined`: line breaks inside fields became spaces, which the first
-    /// version did not do. Its number and its form stay, for they are in checkpoints.
-    pub(super) fn text(&self, job: &Prepare, joined: bool) -> Result<String, Error> {
+    /// The fingerprint: a zipped file is its text. Number and form of the first version stay, for they are in
+    /// checkpoints; `changed`: some of this text is encoded otherwise than by that version.
+    pub(super) fn text(&self, job: &Prepare, changed: bool) -> Result<String, Error> {
         let text = |corpus: usize, file: usize| {
             let known = &self.files[corpus][file];
             let hash = match known.zipped {
@@ -56,15 +59,19 @@ impl Contents {
             };
             Ok(format!("false {hash:032x}"))
         };
-        Ok(format!("{}{}", name(job, 1, text)?, if joined { "-joined" } else { "" }))
+        Ok(format!("{}{}", name(job, 1, text)?, if changed { CHANGED } else { "" }))
     }
 
-    /// The fingerprint that the first version gave.
-    pub(super) fn former(&self, job: &Prepare) -> Result<String, Error> {
-        name(job, 1, |corpus, file| {
+    /// The fingerprint that the first version gave where this one gives `text`, if it encoded the same.
+    pub(super) fn former(&self, job: &Prepare, text: &str) -> Result<Option<String>, Error> {
+        if text.ends_with(CHANGED) {
+            return Ok(None);
+        }
+        let former = |corpus: usize, file: usize| {
             let File { bytes, called_zipped, .. } = self.files[corpus][file];
             Ok(format!("{called_zipped} {bytes:032x}"))
-        })
+        };
+        name(job, 1, former).map(Some)
     }
 }
 

@@ -55,7 +55,7 @@ pub fn prepare(job: &Prepare, encode: &Encode, progress: &mut dyn FnMut(u64)) ->
     match found {
         Some(Ok(mut dataset)) => {
             (dataset.reused, dataset.damaged) = (reused, damaged);
-            dataset.former = if dataset.joined.is_none() { Some(contents.former(job)?) } else { None };
+            dataset.former = contents.former(job, &dataset.fingerprint)?;
             Ok(dataset)
         }
         Some(Err(what)) => Err(Error::Cache { path, what: format!("it was just written, and {what}") }),
@@ -73,6 +73,9 @@ fn build(
     let mut filter = Filter::new(job.data);
     let mut writer = Writer::create(path, job.vocab_size)?;
     let mut description = Description::default();
+    // the first version called a line blank only if it is white space
+    let newly_blank = |text: &str, ids: &[u32]| ids.is_empty() && !text.trim().is_empty();
+    let mut changed = false;
     for (index, corpus) in job.data.train.0.iter().enumerate() {
         let mut kept = 0;
         let mut pairs = Pairs::open(corpus, job.data)?;
@@ -81,6 +84,7 @@ fn build(
             let (next, encoded) = rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, encode));
             for (pair, (source, target)) in block.iter().zip(encoded?) {
                 Joined::add(&mut description.joined, pair.joined, index, pair.line);
+                changed |= newly_blank(&pair.source, &source) || newly_blank(&pair.target, &target);
                 if filter.keep(source.len(), target.len(), index, pair.line) {
                     writer.push(&source, &target, pair.line)?;
                     kept += 1;
@@ -101,7 +105,7 @@ fn build(
     if description.kept.iter().all(|&kept| kept == 0) {
         return Err(all_dropped(description.read, &description.dropped, job.data));
     }
-    description.fingerprint = contents.text(job, description.joined.is_some())?;
+    description.fingerprint = contents.text(job, changed || description.joined.is_some())?;
     writer.finish(&description)
 }
 

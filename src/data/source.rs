@@ -69,6 +69,8 @@ impl Format {
 pub struct Pairs {
     reader: Reader,
     languages: [String; 2],
+    /// Carriage returns inside the first source.
+    returns: usize,
     started: bool,
     ended: bool,
 }
@@ -101,7 +103,7 @@ impl Pairs {
             Format::JsonLines => Reader::Json(open(0)?),
         };
         let languages = [data.source_language.clone(), data.target_language.clone()];
-        Ok(Pairs { reader, languages, started: false, ended: false })
+        Ok(Pairs { reader, languages, returns: 0, started: false, ended: false })
     }
 
     fn read(&mut self) -> Result<Option<Pair>, Error> {
@@ -109,8 +111,14 @@ impl Pairs {
         let pair = match &mut self.reader {
             Reader::Two(a, b) => match (a.next()?, b.next()?) {
                 (Some(source), Some(target)) => {
-                    (not_markup(a, &source)?, not_markup(b, &target)?);
+                    if a.line == 1 {
+                        (not_markup(a, &source)?, not_markup(b, &target)?);
+                        self.returns = source.matches('\r').count();
+                    }
                     pair(([source, target], 0), a.line)
+                }
+                (None, None) if a.line == 1 && self.returns > 1 => {
+                    return Err(Error::Returns { file: a.name.clone(), returns: self.returns });
                 }
                 (None, None) => None,
                 (one, _) => return Err(unequal(a, b, one.is_some())?),
@@ -153,10 +161,7 @@ impl Iterator for Pairs {
 fn not_markup(file: &Lines, text: &str) -> Result<(), Error> {
     const STARTS: [&str; 9] =
         ["<?xml", "<!doctype", "<tmx", "<srcset", "<refset", "<tstset", "<mteval", "<xliff", "<html"];
-    let start = match file.line {
-        1 => text.trim_start().chars().take(16).collect::<String>().to_ascii_lowercase(),
-        _ => return Ok(()),
-    };
+    let start = text.trim_start().chars().take(16).collect::<String>().to_ascii_lowercase();
     match STARTS.iter().any(|known| start.starts_with(known)) {
         true => Err(Error::Markup { file: file.name.clone() }),
         false => Ok(()),
