@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::data::as_corpora;
 use super::keys::{as_toml, value_at};
 use super::{
     BothSides, Column, Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName,
@@ -120,7 +121,10 @@ fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
         check.rule(
             (1..=2).contains(&files.len()) && files.iter().all(|file| !file.is_empty()),
             &[key],
-            "must have one or two files in each corpus",
+            match files.len() {
+                0..=2 => "must have one or two files in each corpus".to_string(),
+                _ => format!("must have one or two files in each corpus; perhaps {}", as_corpora(files)),
+            },
         );
         let both_sides = files.iter().find_map(|file| BothSides::of(file));
         if let [file] = files.as_slice() {
@@ -561,7 +565,7 @@ mod tests {
             ("device=gpu", "must be \"cpu\""),
             ("data.train=[\"a.en\"]", "must be two files"),
             ("data.valid=[{files=[\"a.tsv\"], weight=2.0}]", "must have no weights"),
-            ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "must have one or two files"),
+            ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "perhaps [{ files = [\"a\", \"b\"] }, { files = [\"c\"] }]"),
             ("data.columns=[1]", "must be two different columns"),
             ("data.columns=[0, 1]", "must be two different columns"),
             ("data.columns=['en', 'en']", "must be two different columns"),

@@ -73,10 +73,10 @@ impl Columns {
 pub(super) fn json(text: &str, languages: &[String; 2], file: &Lines) -> Result<Fields, Error> {
     let (name, line) = (&file.name, file.line);
     let not_object = |what: &str| Error::Json { place: format!("{name}:{line}"), what: what.to_string() };
-    let value: Value = serde_json::from_str(text).map_err(|e| match text.trim_start().starts_with('[') {
-        true => not_object("it begins an array; one object a line is needed, as `jq -c .[]` writes them"),
-        false => fault(text, &e, file),
-    })?;
+    if text.trim_start().starts_with('[') {
+        return Err(not_object("it begins an array; one object a line is needed, as `jq -c .[]` writes them"));
+    }
+    let value: Value = serde_json::from_str(text).map_err(|e| fault(text, &e, file))?;
     let Value::Object(mut object) = value else {
         return Err(not_object("one object a line is needed"));
     };
