@@ -70,6 +70,11 @@ impl Validator {
         (&self.text[i].0, &self.text[i].1)
     }
 
+    /// Ids of source and reference; none for blank lines.
+    pub(super) fn encoded(&self) -> [&[Vec<u32>]; 2] {
+        [&self.source, &self.target]
+    }
+
     /// Scores the model; `None` when `stop` asked to give up on the way.
     ///
     /// # Errors

@@ -6,12 +6,14 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
+use crate::exit::InputError;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
 use super::evaluate::Validator;
+use super::survey::Survey;
 
 /// Inputs of a run.
 pub struct Resources {
@@ -23,7 +25,10 @@ pub struct Resources {
     pub test: Option<Validator>,
     /// Fields of validation and test text whose line breaks became spaces.
     pub joined: [Option<Joined>; 2],
+    /// Warnings about columns of `.tsv` files.
+    pub(super) doubtful: Vec<String>,
     pub vocabulary: Vocabulary,
+    pub(super) survey: Survey,
     batching: Batching,
     seed: u64,
 }
@@ -42,9 +47,9 @@ impl Resources {
         let valid = data::held_out(&config.data.valid, &config.data)?;
         let test = data::held_out(&config.data.test, &config.data)?;
         let joined = [valid.joined, test.joined];
-        for remark in data::look(&config.data)? {
-            note(if remark.warning { format!("warning: {}", remark.text) } else { remark.text });
-        }
+        let (doubtful, plain): (Vec<_>, Vec<_>) = data::look(&config.data)?.into_iter().partition(|r| r.warning);
+        plain.into_iter().for_each(|remark| note(remark.text));
+        let doubtful = doubtful.into_iter().map(|remark| remark.text).collect();
         let (tokenizers, tokenizer_note) = match run {
             Some(folder) => (Tokenizers::load_saved(folder)?, "of this run".to_string()),
             None => obtain_tokenizers(config, note)?,
@@ -57,10 +62,27 @@ impl Resources {
             }
         };
         let (valid, test) = (held_out(valid.pairs)?, held_out(test.pairs)?);
+        let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
+        let survey = Survey::of(&config.data, &tokenizers, &train, sets)?;
+        if let Some(set) = survey.held_out.iter().find(|set| set.blank == set.pairs) {
+            return Err(InputError::new(format!("{}: no pair has text on both sides", set.name)).into());
+        }
         let vocabulary = vocabulary(&tokenizers);
         let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
         let seed = config.seed;
-        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, joined, vocabulary, batching, seed })
+        Ok(Resources {
+            tokenizers,
+            tokenizer_note,
+            train,
+            valid,
+            test,
+            joined,
+            doubtful,
+            vocabulary,
+            survey,
+            batching,
+            seed,
+        })
     }
 
     /// Batches of another size from here on.
@@ -168,26 +190,33 @@ pub(super) fn cache_dir(config: &Config, run: &Path) -> PathBuf {
     }
 }
 
-/// The word that a piece stands for: pieces that begin a word carry a mark, the others are parts of words.
-fn whole_word(piece: &str) -> Option<String> {
-    piece.strip_prefix(['▁', 'Ġ']).filter(|word| !word.is_empty()).map(str::to_string)
+/// A file of word vectors and what was used of it.
+pub(super) struct Vectors {
+    pub(super) file: String,
+    pub(super) report: pretrained::Report,
 }
 
-/// Fills embedding tables with the word vectors that the config names. Returns a line about each file.
+impl std::fmt::Display for Vectors {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {}", self.file, self.report)
+    }
+}
+
+/// Fills embedding tables with the word vectors that the config names.
 ///
 /// # Errors
 /// Unreadable files, vectors of another width.
-pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<String>> {
+pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<Vectors>> {
     let tables: Option<[&Param; 2]> = model.params().embeddings();
     let files = [
         (&config.model.pretrained_embeddings, tables.map(|tables| tables[0]), &tokenizers.source),
         (&config.model.pretrained_target_embeddings, tables.map(|tables| tables[1]), &tokenizers.target),
     ];
-    let mut notes = Vec::new();
+    let mut used = Vec::new();
     for (file, table, tokenizer) in files.into_iter().filter(|(file, ..)| !file.is_empty()) {
         let Some(table) = table else { continue };
-        let report = pretrained::fill(table, &data::resolve(file)?, &|id| whole_word(&tokenizer.token(id)?))?;
-        notes.push(format!("{file}: {report}"));
+        let report = pretrained::fill(table, &data::resolve(file)?, &|id| tokenizer.word(id))?;
+        used.push(Vectors { file: file.clone(), report });
     }
-    Ok(notes)
+    Ok(used)
 }

@@ -76,14 +76,15 @@ fn columns_of_tsv_are_chosen_and_doubtful_ones_are_told() {
     let check = |args: &str| toy.run(&format!("check --config toy.toml --set data.train=t.tsv {args}")).exits(0);
     check("").tells(&[
         "t.tsv has 4 columns; 1 and 2 are used, as \"1276\" -> \"the dog sees the house\"",
-        "warning: t.tsv: column 1, used as the source, holds numbers",
+        "warning:",
+        "t.tsv: column 1, used as the source, holds numbers",
         "set data.columns = [2, 4]",
     ]);
     let right = check("--set data.columns=[2,4]");
-    assert!(!right.err.contains("warning"), "{}", right.err);
+    assert!(!right.err.contains("columns = ["), "{}", right.err);
     toy.write("h.tsv", format!("id\ten\tde\n{}", one_file(&toy, |i, en, de| format!("{i}\t{en}\t{de}\n"))));
     let named = toy.run("check --config toy.toml --set data.train=h.tsv --set data.columns=['en','de']").exits(0);
-    assert!(named.err.contains("80 of 80") && !named.err.contains("warning"), "{}", named.err);
+    assert!(named.err.contains("80 of 80") && !named.err.contains("looks like a header"), "{}", named.err);
     let own = r#"check --config toy.toml --set data.train=[{files=["t.tsv"],columns=[2,4]},{files=["h.tsv"],columns=["en","de"]}]"#;
     assert!(toy.run(own).exits(0).err.contains("160 of 160"));
     toy.run("-q --config toy.toml --set data.train=t.tsv --set data.columns=[2,4]").exits(0);
