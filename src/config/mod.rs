@@ -2,6 +2,7 @@
 //! (`configs/reference.toml` is generated from them), so each says meaning, unit and range.
 
 mod data;
+mod data_rules;
 mod diff;
 mod embedding_distance;
 mod forms;

@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn the_place_of_a_fault_in_json_is_that_of_the_file() {
         let mut file = lines("{}\n{}\n");
-        (file.next().unwrap(), file.next().unwrap());
+        file.next().unwrap();
+        file.next().unwrap();
         let languages = ["en".to_string(), "de".to_string()];
         let say = |text: &str| json(text, &languages, &file).unwrap_err().to_string();
         let surrogate = say(r#"{"en":"ää","de":"a\ud800"}"#);

@@ -112,7 +112,8 @@ impl Pairs {
             Reader::Two(a, b) => match (a.next()?, b.next()?) {
                 (Some(source), Some(target)) => {
                     if a.line == 1 {
-                        (not_markup(a, &source)?, not_markup(b, &target)?);
+                        not_markup(a, &source)?;
+                        not_markup(b, &target)?;
                         self.returns = source.matches('\r').count();
                     }
                     pair(([source, target], 0), a.line)
