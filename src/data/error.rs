@@ -32,7 +32,8 @@ pub enum Error {
     NotText { file: String, kind: &'static str, cure: &'static str },
     #[error(
         "{file}: markup is not read; extract the sentences first, one a line, for example with \
-         sed -n 's/.*<seg[^>]*>\\(.*\\)<\\/seg>.*/\\1/p'"
+         sed -n 's/.*<seg[^>]*>\\(.*\\)<\\/seg>.*/\\1/p', \
+         or with grep -v '^ *<' where only lines between sentences are marked up"
     )]
     Markup { file: String },
     #[error("the text of this run is not where it was: {files}{place}; if it moved, name it anew: {cure}")]

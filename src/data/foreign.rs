@@ -10,13 +10,14 @@ const NULS: Foreign =
 const UNPACK: &str = "unpack it first; gzip alone is read as it is";
 
 /// How files begin; the longer of two that agree comes first.
-const STARTS: [(&[u8], Foreign); 11] = [
+const STARTS: [(&[u8], Foreign); 12] = [
     (b"\xFF\xFE\0\0", UTF32),
     (b"\0\0\xFE\xFF", UTF32),
     (b"\xFF\xFE", UTF16),
     (b"\xFE\xFF", UTF16),
     (b"\x28\xB5\x2F\xFD", ("zstd", UNPACK)),
     (b"\xFD7zXZ", ("xz", UNPACK)),
+    (b"\x1F\x8B", ("gzip inside gzip", "unpack it once")),
     (b"BZh", ("bzip2", UNPACK)),
     (b"7z\xBC\xAF", ("7-Zip", UNPACK)),
     (b"PK\x03\x04", ("a zip file (or an office document)", UNPACK)),

@@ -181,10 +181,11 @@ fn is_number(cell: &str) -> bool {
     !cell.contains(char::is_whitespace) && digits > 0 && 2 * digits >= cell.chars().count()
 }
 
+/// In quotes, with control characters escaped.
 fn shown(cell: &str) -> String {
     let cell = cell.trim();
     match cell.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("\"{}…\"", &cell[..end]),
-        None => format!("\"{cell}\""),
+        Some((end, _)) => format!("{:?}", format!("{}…", &cell[..end])),
+        None => format!("{cell:?}"),
     }
 }

@@ -11,24 +11,26 @@ use crate::shell;
 /// # Errors
 /// Names every file that is gone, and the arguments that would name them anew.
 pub fn all_there(data: &DataConfig) -> Result<(), Error> {
-    let (mut files, mut cures) = (Vec::new(), Vec::new());
+    let (mut files, mut cures): (Vec<&str>, Vec<String>) = (Vec::new(), Vec::new());
     for (key, corpora) in [("data.train", &data.train), ("data.valid", &data.valid), ("data.test", &data.test)] {
-        let before = files.len();
-        files.extend(corpora.0.iter().flat_map(|corpus| &corpus.files).filter(|file| is_gone(file)));
-        if files.len() > before {
+        let gone: Vec<&String> = corpora.0.iter().flat_map(|c| &c.files).filter(|file| is_gone(file)).collect();
+        for file in &gone {
+            if !files.contains(&file.as_str()) {
+                files.push(file);
+            }
+        }
+        if !gone.is_empty() {
             cures.push(format!("--set {}", shell::quoted(&format!("{key}={}", elsewhere(corpora)))));
         }
     }
     if files.is_empty() {
         return Ok(());
     }
-    files.dedup();
     let relative = files.iter().any(|file| Path::new(file).is_relative());
     let place = match std::env::current_dir() {
         Ok(folder) if relative => format!(" (looked for in {})", folder.display()),
         _ => String::new(),
     };
-    let files: Vec<&str> = files.into_iter().map(String::as_str).collect();
     Err(Error::Moved { files: files.join(", "), place, cure: cures.join(" ") })
 }
 

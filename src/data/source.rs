@@ -160,8 +160,20 @@ impl Iterator for Pairs {
 
 /// A document whose first line says that it is markup, whatever the file is called.
 fn not_markup(file: &Lines, text: &str) -> Result<(), Error> {
-    const STARTS: [&str; 9] =
-        ["<?xml", "<!doctype", "<tmx", "<srcset", "<refset", "<tstset", "<mteval", "<xliff", "<html"];
+    const STARTS: [&str; 12] = [
+        "<?xml",
+        "<!doctype",
+        "<tmx",
+        "<srcset",
+        "<refset",
+        "<tstset",
+        "<mteval",
+        "<xliff",
+        "<html",
+        "<doc>",
+        "<doc ",
+        "<url>",
+    ];
     let start = text.trim_start().chars().take(16).collect::<String>().to_ascii_lowercase();
     match STARTS.iter().any(|known| start.starts_with(known)) {
         true => Err(Error::Markup { file: file.name.clone() }),

@@ -37,6 +37,10 @@ impl<R: Read> Unzip<R> {
 
     fn begin(mut input: Input<R>) -> io::Result<State<R>> {
         let first = peek(&mut input)?;
+        if first.is_empty() {
+            // a terminal would be asked again for its end
+            return Ok(State::End);
+        }
         let zipped = first == MAGIC;
         let raw = Cursor::new(first).chain(input);
         Ok(if zipped { State::Member(Box::new(GzDecoder::new(raw))) } else { State::Plain(raw) })
@@ -151,6 +155,18 @@ mod tests {
             assert_eq!(read(text.as_bytes()).unwrap(), text);
             assert_eq!(read(&gz(text)).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn an_end_is_asked_for_once() {
+        struct Terminal(bool);
+        impl Read for Terminal {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                assert!(!std::mem::replace(&mut self.0, true), "Ctrl-D would have to be typed again");
+                Ok(0)
+            }
+        }
+        assert_eq!(Unzip::new(Terminal(false)).read(&mut [0; 9]).unwrap(), 0);
     }
 
     #[test]

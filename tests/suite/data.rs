@@ -188,6 +188,7 @@ fn errors_of_text_name_file_line_and_cure() {
     );
     let sniffed = say(&[&f.file("dev.en", "\u{FEFF}<?xml version=\"1.0\"?>\n<seg>a</seg>\n"), &plain]);
     assert!(sniffed.starts_with("dev.en: markup is not read"), "{sniffed}");
+    assert!(say(&[&f.file("tags.en", "<url>http://a.b</url>\na\n"), &plain]).contains("grep -v"));
     assert!(say(&[&f.file("t.tar.gz", ""), &plain]).starts_with("t.tar.gz: unsupported ending"));
 
     assert!(say(&[&plain]).starts_with("two.de: unsupported ending; a single file must be .tsv or .jsonl"));

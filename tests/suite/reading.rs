@@ -51,7 +51,7 @@ fn a_run_goes_on_where_its_text_has_moved_to() {
         std::fs::rename(toy.path(name), toy.path(&format!("new/{name}"))).unwrap();
     }
     toy.run(LONGER).exits(3).tells(&[
-        "the text of this run is not where it was: train.en, train.de, valid.en, valid.de, valid.en, valid.de (looked for in",
+        "the text of this run is not where it was: train.en, train.de, valid.en, valid.de (looked for in",
         r#"name it anew: --set 'data.train=["FOLDER/train.en", "FOLDER/train.de"]' --set 'data.valid=["#,
     ]);
     let held_out =
