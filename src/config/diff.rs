@@ -1,5 +1,7 @@
 //! What changed between two configurations, and what that means for a run that goes on.
 
+use serde_json::Value;
+
 use super::keys::{as_toml, root, value_at};
 use super::Config;
 
@@ -46,7 +48,10 @@ pub fn differences(old: &Config, new: &Config) -> Vec<Difference> {
     let changed = keys.filter(|path| value_at(&old, path) != value_at(&new, path));
     changed
         .map(|path| {
-            let (effect, why) = effect(path);
+            let (effect, why) = match path {
+                "data.train" => training_text(value_at(&old, path), value_at(&new, path)),
+                _ => effect(path),
+            };
             let (old, new) = (as_toml(value_at(&old, path)), as_toml(value_at(&new, path)));
             Difference { path, old, new, effect, why }
         })
@@ -59,10 +64,24 @@ pub fn flat(config: &Config) -> Vec<(&'static str, String)> {
     root().all_keys().into_iter().map(|key| (key.path.as_str(), as_toml(value_at(&values, &key.path)))).collect()
 }
 
+/// Where the text lies says nothing of it: the text itself is compared when it is read. Weights are not in the text.
+fn training_text(old: &Value, new: &Value) -> (Effect, &'static str) {
+    let weights = |corpora: &Value| match corpora.as_array().map(Vec::as_slice) {
+        // without tables a list is one corpus
+        Some(items @ [Value::Object(_), ..]) => items.iter().map(|corpus| corpus["weight"].as_f64()).collect(),
+        _ => vec![Some(1.0)],
+    };
+    match weights(old) == weights(new) {
+        true => effect("data.train"),
+        false => (Effect::Refused, ORDER),
+    }
+}
+
 const BITS: &str = "results may differ in their last bits";
 const MODEL: &str = "would change the model";
 const ORDER: &str = "would change the training data or its order";
 const VOCABULARY: &str = "would change the vocabulary";
+const SAME_TEXT: &str = "the text itself must be the same, which is looked at next";
 const START: &str = "is read at the start of a run only";
 
 /// First prefix that fits counts. What is not listed is refused: the safe mistake.
@@ -71,7 +90,9 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("run_dir", Effect::Free, ""),
     ("device", Effect::Free, BITS),
     ("threads", Effect::Free, BITS),
-    ("data.valid", Effect::Training, "scores before and after are not of the same text"),
+    ("data.train", Effect::Free, SAME_TEXT),
+    ("data.columns", Effect::Free, SAME_TEXT),
+    ("data.valid", Effect::Training, "scores before and after compare only if the text is the same"),
     ("data.test", Effect::Free, ""),
     ("data.cache_dir", Effect::Free, ""),
     ("data.", Effect::Refused, ORDER),
@@ -148,5 +169,25 @@ mod tests {
                 r#"Free validation.valid_freq: 1000 -> "1e""#,
             ]
         );
+    }
+
+    /// Text that moved may be named anew; weights and the number of corpora belong to the run.
+    #[test]
+    fn training_text_may_be_named_anew_with_the_same_weights() {
+        use crate::config::{Corpora, Corpus};
+        let train = |corpora: &[(&str, f64)]| {
+            let corpus = |&(file, weight): &(&str, f64)| Corpus { weight, ..Corpus::of(vec![file.to_string()]) };
+            let mut config = Config::default();
+            config.data.train = Corpora(corpora.iter().map(corpus).collect());
+            config
+        };
+        let effect = |old: &[(&str, f64)], new: &[(&str, f64)]| differences(&train(old), &train(new))[0].effect;
+        let one = [("a.tsv", 1.0)];
+        assert_eq!(effect(&one, &[("new/a.tsv.gz", 1.0)]), Effect::Free);
+        assert_eq!(effect(&one, &[("a.tsv", 2.0)]), Effect::Refused);
+        assert_eq!(effect(&one, &[("a.tsv", 1.0), ("b.tsv", 1.0)]), Effect::Refused);
+        let two = [("a.tsv", 1.0), ("b.tsv", 0.5)];
+        assert_eq!(effect(&two, &[("c.tsv", 1.0), ("d.tsv", 0.5)]), Effect::Free);
+        assert_eq!(effect(&two, &[("b.tsv", 0.5), ("a.tsv", 1.0)]), Effect::Refused);
     }
 }

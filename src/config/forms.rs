@@ -5,7 +5,8 @@ use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-use super::{BatchSize, Corpora, Corpus, Every};
+use super::data::as_corpora;
+use super::{BatchSize, Column, Corpora, Corpus, Every};
 
 impl<'de> Deserialize<'de> for Corpora {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -17,7 +18,7 @@ impl Serialize for Corpora {
     /// The shortest form that reads back the same.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.as_slice() {
-            [only] if only.weight == 1.0 => only.files.serialize(serializer),
+            [only] if *only == Corpus::of(only.files.clone()) => only.files.serialize(serializer),
             all => {
                 let mut seq = serializer.serialize_seq(Some(all.len()))?;
                 for corpus in all {
@@ -41,11 +42,15 @@ impl<'de> Visitor<'de> for CorporaVisitor {
     type Value = Corpora;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a file, a list of one or two files, or a list of { files = [...], weight = 1.0 }")
+        f.write_str("a file, a list of one or two files, or a list of { files = [...], weight = 1.0, columns = [...] }")
     }
 
     fn visit_str<E: de::Error>(self, file: &str) -> Result<Corpora, E> {
-        Ok(Corpora(vec![Corpus { files: vec![file.to_string()], weight: 1.0 }]))
+        Ok(Corpora(vec![Corpus::of(vec![file.to_string()])]))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Corpora, A::Error> {
+        Corpus::deserialize(de::value::MapAccessDeserializer::new(map)).map(|corpus| Corpora(vec![corpus]))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Corpora, A::Error> {
@@ -58,12 +63,16 @@ impl<'de> Visitor<'de> for CorporaVisitor {
         }
         match (files.len(), corpora.len()) {
             (0, _) => Ok(Corpora(corpora)),
-            (1 | 2, 0) => Ok(Corpora(vec![Corpus { files, weight: 1.0 }])),
+            (1 | 2, 0) => Ok(Corpora(vec![Corpus::of(files)])),
             (n, 0) => Err(de::Error::custom(format!(
                 "{n} files; a corpus is one file with both sides or two line-aligned files, \
-                 several corpora are a list of {{ files = [...] }}"
+                 several corpora are a list of {{ files = [...] }}; perhaps {}",
+                as_corpora(&files)
             ))),
-            _ => Err(de::Error::custom("file names and { files = [...] } tables can not be mixed in one list")),
+            _ => Err(de::Error::custom(format!(
+                "file names and {{ files = [...] }} tables can not be mixed in one list; write the names as {}",
+                as_corpora(&files).trim_matches(['[', ']'])
+            ))),
         }
     }
 }
@@ -87,6 +96,43 @@ impl<'de> Deserialize<'de> for Item {
             }
         }
         deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Column {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ColumnVisitor;
+        impl Visitor<'_> for ColumnVisitor {
+            type Value = Column;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the number of a column, from 1, or its name in the first line")
+            }
+
+            fn visit_i64<E: de::Error>(self, n: i64) -> Result<Column, E> {
+                let n = usize::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))?;
+                Ok(Column::Number(n))
+            }
+
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Column, E> {
+                let n = usize::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))?;
+                Ok(Column::Number(n))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Column, E> {
+                Ok(Column::Name(name.to_string()))
+            }
+        }
+        deserializer.deserialize_any(ColumnVisitor)
+    }
+}
+
+impl Serialize for Column {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Column::Number(n) => serializer.serialize_u64(*n as u64),
+            Column::Name(name) => serializer.serialize_str(name),
+        }
     }
 }
 

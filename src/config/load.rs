@@ -11,7 +11,7 @@ use super::keys::{self, Key, Node, Section};
 use super::problems::{Place, Problem, Problems};
 use super::suggest;
 use super::wording;
-use super::{validate, Config};
+use super::{home, validate, Config};
 
 /// Where the text of a configuration comes from.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ pub fn load(source: &Source, sets: &[String]) -> Result<Loaded, Problems> {
     for (index, set) in sets.iter().enumerate() {
         reader.set(index, set);
     }
+    reader.expand_home();
     let config = reader.config();
     reader.ranges(&config);
     if reader.problems.is_empty() {
@@ -172,8 +173,14 @@ impl<'a> Reader<'a> {
         };
         let text = Spanned::new(0..raw.len(), DeValue::String(raw.into()));
         let value = match DeValue::parse(raw) {
-            // a name such as 2024-01-01 or inf may be meant as text
-            Ok(value) if deserialize(key, &value).is_err() && deserialize(key, &text).is_ok() => text,
+            // a name such as 2024-01-01 or inf may be meant as text, a list of four files may not
+            Ok(value)
+                if !matches!(value.get_ref(), DeValue::Array(_) | DeValue::Table(_))
+                    && deserialize(key, &value).is_err()
+                    && deserialize(key, &text).is_ok() =>
+            {
+                text
+            }
             Ok(value) => value,
             Err(e) if raw.starts_with(['[', '{', '"', '\'']) => {
                 self.doubtful.insert(&key.path);
@@ -182,6 +189,21 @@ impl<'a> Reader<'a> {
             Err(_) => text,
         };
         self.leaves.insert(&key.path, Leaf { value, origin });
+    }
+
+    /// Puts the home folder in the place of `~`, in whatever key.
+    fn expand_home(&mut self) {
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        let mut wrong = Vec::new();
+        for (path, leaf) in &mut self.leaves {
+            if let Err(text) = home::expand(leaf.value.get_mut(), home.as_deref()) {
+                wrong.push((*path, leaf.origin.clone(), text));
+            }
+        }
+        for (path, origin, text) in wrong {
+            self.doubtful.insert(path);
+            self.report(&origin, path, text);
+        }
     }
 
     /// The configuration of all leaves that have the right type; reports the others.

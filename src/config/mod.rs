@@ -2,10 +2,12 @@
 //! (`configs/reference.toml` is generated from them), so each says meaning, unit and range.
 
 mod data;
+mod data_rules;
 mod diff;
 mod embedding_distance;
 mod forms;
 mod hessian2;
+mod home;
 mod hvr;
 mod keys;
 mod load;
@@ -20,7 +22,7 @@ mod train;
 mod validate;
 mod wording;
 
-pub use data::{Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
+pub use data::{ending, BothSides, Column, Corpora, Corpus, DataConfig, TokenizerConfig, TokenizerKind};
 pub use diff::{differences, flat, Difference, Effect};
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};

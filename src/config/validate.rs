@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::data_rules;
 use super::keys::{as_toml, value_at};
 use super::{
-    Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
+    Config, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
     ScheduleKind, TiedEmbeddings, Trainable,
 };
 
@@ -24,7 +25,7 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     let values = serde_json::to_value(config).unwrap_or_default();
     let mut check = Checks { values, findings: Vec::new() };
     top(&mut check, config);
-    data(&mut check, config);
+    data_rules::data(&mut check, &config.data);
     tokenizer(&mut check, config);
     model(&mut check, config);
     train(&mut check, config);
@@ -38,7 +39,7 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     check.findings
 }
 
-struct Checks {
+pub(super) struct Checks {
     /// The configuration, to show values in findings.
     values: Value,
     findings: Vec<Finding>,
@@ -46,7 +47,7 @@ struct Checks {
 
 impl Checks {
     /// A rule between keys; `keys[0]` is at fault when it does not hold.
-    fn rule(&mut self, holds: bool, keys: &[&'static str], text: impl Into<String>) {
+    pub(super) fn rule(&mut self, holds: bool, keys: &[&'static str], text: impl Into<String>) {
         if !holds {
             let value = as_toml(value_at(&self.values, keys[0]));
             let subject = if value.is_empty() { keys[0].to_string() } else { format!("{} = {value}", keys[0]) };
@@ -54,7 +55,7 @@ impl Checks {
         }
     }
 
-    fn at_least(&mut self, key: &'static str, value: usize, least: usize) {
+    pub(super) fn at_least(&mut self, key: &'static str, value: usize, least: usize) {
         self.rule(value >= least, &[key], format!("must be {least} or more"));
     }
 
@@ -82,55 +83,6 @@ fn top(check: &mut Checks, config: &Config) {
     let known = ["cpu", "cuda", "auto"].contains(&config.device.as_str());
     let device = known || index.is_some_and(|index| index.parse::<u16>().is_ok());
     check.rule(device, &["device"], r#"must be "cpu", "cuda", "cuda:N" with a whole number N, or "auto""#);
-}
-
-fn data(check: &mut Checks, config: &Config) {
-    let data = &config.data;
-    check.rule(
-        !data.train.0.is_empty(),
-        &["data.train"],
-        "must name the training text: two line-aligned files, or one .tsv or .jsonl file",
-    );
-    corpora(check, "data.train", &data.train);
-    for (key, corpus) in [("data.valid", &data.valid), ("data.test", &data.test)] {
-        corpora(check, key, corpus);
-        let unweighted = corpus.0.iter().all(|corpus| corpus.weight == 1.0);
-        check.rule(unweighted, &[key], "must have no weights; they belong to data.train");
-    }
-    for (key, name) in
-        [("data.source_language", &data.source_language), ("data.target_language", &data.target_language)]
-    {
-        check.rule(!name.is_empty(), &[key], "must not be empty");
-    }
-    check.at_least("data.max_length", data.max_length, 1);
-    check.rule(
-        data.min_length < data.max_length,
-        &["data.min_length", "data.max_length"],
-        format!("must be below data.max_length = {}, which counts </s>", data.max_length),
-    );
-    let ratio = data.max_length_ratio;
-    let allowed = ratio == 0.0 || (ratio >= 1.0 && ratio.is_finite());
-    check.rule(allowed, &["data.max_length_ratio"], "must be 0 (off), or 1 or more");
-}
-
-fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
-    for corpus in &corpora.0 {
-        let (files, weight) = (&corpus.files, corpus.weight);
-        check.rule(
-            (1..=2).contains(&files.len()) && files.iter().all(|file| !file.is_empty()),
-            &[key],
-            "must have one or two files in each corpus",
-        );
-        if let [file] = files.as_slice() {
-            let plain = file.strip_suffix(".gz").unwrap_or(file);
-            check.rule(
-                [".tsv", ".jsonl", ".json", ".ndjson"].iter().any(|ending| plain.ends_with(ending)) || file.is_empty(),
-                &[key],
-                "must be two files, source and target, or one with both sides that ends in .tsv or .jsonl (or .gz of it)",
-            );
-        }
-        check.rule(weight > 0.0 && weight.is_finite(), &[key], format!("must have weights above 0, not {weight}"));
-    }
 }
 
 fn tokenizer(check: &mut Checks, config: &Config) {
@@ -558,7 +510,12 @@ mod tests {
             ("device=gpu", "must be \"cpu\""),
             ("data.train=[\"a.en\"]", "must be two files"),
             ("data.valid=[{files=[\"a.tsv\"], weight=2.0}]", "must have no weights"),
-            ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "must have one or two files"),
+            ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "perhaps [{ files = [\"a\", \"b\"] }, { files = [\"c\"] }]"),
+            ("data.columns=[1]", "must be two different columns"),
+            ("data.columns=[0, 1]", "must be two different columns"),
+            ("data.columns=['en', 'en']", "must be two different columns"),
+            ("data.train=[{files=['a.tsv'], columns=[1, 2, 3]}]", "must have columns as data.columns"),
+            ("data.train=[{files=['a.jsonl'], columns=[1, 2]}]", "must have columns for .tsv files only"),
             ("data.min_length=100", "must be below data.max_length = 100"),
             ("tokenizer.target_path=t.json", "must come with tokenizer.path"),
             ("model.d_model=24", "must be a multiple of 2 × heads = 16"),

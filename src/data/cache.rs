@@ -8,6 +8,7 @@ use memmap2::Mmap;
 use super::batches::{Lengths, Span};
 use super::filter::Dropped;
 use super::format::{self, Description, Layout, HEADER};
+use super::joined::Joined;
 use super::Error;
 use crate::config::Corpora;
 
@@ -18,14 +19,18 @@ pub struct Dataset {
     layout: Layout,
     /// Kept pairs of each corpus and its weight.
     spans: Vec<Span>,
-    /// Hash of all that the encoded pairs depend on: text, tokenizer, filters.
+    /// Hash of all that the encoded pairs depend on: text, tokenizer, filters. Files may move and be zipped.
     pub fingerprint: String,
+    /// What versions that hashed zipped files as they lie said instead.
+    pub(super) former: Option<String>,
     /// Pairs in the text.
     pub read: u64,
     /// Pairs left, `len()`.
     pub kept: u64,
     /// The others, by reason.
     pub dropped: Vec<Dropped>,
+    /// Fields whose line breaks became spaces.
+    pub joined: Option<Joined>,
     source_tokens: u64,
     target_tokens: u64,
     /// True if an earlier run had encoded this text.
@@ -58,10 +63,12 @@ impl Dataset {
         });
         Ok(Some(Ok(Dataset {
             spans: spans.collect(),
-            fingerprint: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            fingerprint: description.fingerprint,
+            former: None,
             read: description.read,
             kept: layout.pairs as u64,
             dropped: description.dropped,
+            joined: description.joined,
             source_tokens: description.source_tokens,
             target_tokens: description.target_tokens,
             reused: true,
@@ -69,6 +76,11 @@ impl Dataset {
             map,
             layout,
         })))
+    }
+
+    /// Whether a fingerprint from a checkpoint, perhaps of an earlier version, means these pairs.
+    pub fn is_of(&self, fingerprint: &str) -> bool {
+        self.fingerprint == fingerprint || self.former.as_deref() == Some(fingerprint)
     }
 
     /// Number of pairs.

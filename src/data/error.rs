@@ -14,8 +14,10 @@ pub enum Error {
         /// Where a relative path was looked for, else empty.
         place: String,
     },
-    #[error("{file} is not a regular file; text is read twice (to find its cache, then to encode), so pipes and folders can not be used")]
+    #[error("{file} is not a regular file; text is read twice (to find its cache, then to encode; held-out text again on resume), so pipes can not be used")]
     NotAFile { file: String },
+    #[error("{file} is a folder; name a file in it")]
+    Folder { file: String },
     #[error("{file}: unsupported ending; {cure}")]
     Ending { file: String, cure: &'static str },
     #[error("a corpus is one file with both sides or two line-aligned files, not {0} files; several corpora are a list of {{ files = [...] }}")]
@@ -26,6 +28,16 @@ pub enum Error {
         "{file}:{line}: invalid UTF-8 at byte {byte} of the line; convert the file, for example with iconv -t UTF-8"
     )]
     Utf8 { file: String, line: u64, byte: usize },
+    #[error("{file}: not UTF-8 text but {kind}; {cure}")]
+    NotText { file: String, kind: &'static str, cure: &'static str },
+    #[error(
+        "{file}: markup is not read; extract the sentences first, one a line, for example with \
+         sed -n 's/.*<seg[^>]*>\\(.*\\)<\\/seg>.*/\\1/p', \
+         or with grep -v '^ *<' where only lines between sentences are marked up"
+    )]
+    Markup { file: String },
+    #[error("the text of this run is not where it was: {files}{place}; if it moved, name it anew: {cure}")]
+    Moved { files: String, place: String, cure: String },
     #[error(
         "{source_file} has {source_lines} lines, {target_file} has {target_lines}: the files must be line-aligned; \
          the first line without a partner is {longer}:{first}"
@@ -38,12 +50,22 @@ pub enum Error {
         longer: String,
         first: u64,
     },
+    #[error("{file}: one line with {returns} carriage returns in it, the line ends of old Macs; convert it with tr '\\r' '\\n'")]
+    Returns { file: String, returns: usize },
     #[error("{file} is empty: no line of text in it")]
     Empty { file: String },
     #[error("{file}:{line}: no tab; a line is source<TAB>target")]
     NoTab { file: String, line: u64 },
-    #[error("{file}:{line}: not a JSON object: {what}")]
-    Json { file: String, line: u64, what: String },
+    #[error("{file}:{line}: {there} columns, column {wanted} is needed")]
+    FewColumns { file: String, line: u64, there: usize, wanted: usize },
+    #[error("{file}:1: no column \"{name}\" (there: {there}); data.columns names them as the first line does")]
+    NoColumn { file: String, name: String, there: String },
+    #[error("{place}: not a JSON object: {what}")]
+    Json {
+        /// `file:line`, and `:column` where it is known.
+        place: String,
+        what: String,
+    },
     #[error("{file}:{line}: {what}; the fields are named by data.source_language and data.target_language")]
     Field { file: String, line: u64, what: String },
     #[error(transparent)]

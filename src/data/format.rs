@@ -19,21 +19,25 @@ use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::{xxh3_64, Xxh3};
 
 use super::filter::Dropped;
+use super::joined::Joined;
 use super::Error;
 
 /// Changes whenever old files must not be read.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER: usize = 64;
 const MAGIC: [u8; 8] = *b"NMTPAIRS";
 
 /// What is known of the corpora besides tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Description {
+    /// Of the text; see [`super::Dataset::fingerprint`].
+    pub(super) fingerprint: String,
     /// Pairs read.
     pub(super) read: u64,
     /// Kept pairs of each corpus; they lie one corpus after the other.
     pub(super) kept: Vec<u32>,
     pub(super) dropped: Vec<Dropped>,
+    pub(super) joined: Option<Joined>,
     pub(super) source_tokens: u64,
     pub(super) target_tokens: u64,
 }

@@ -1,16 +1,15 @@
 //! From text to a [`Dataset`]: finds the cache by content, else reads, encodes on all cores, filters and writes it.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
-use xxhash_rust::xxh3::{xxh3_64, Xxh3};
 
 use super::cache::Dataset;
 use super::filter::{all_dropped, Filter};
-use super::format::{Description, Writer, VERSION};
-use super::lines::{locate, open_bytes};
-use super::source::{Format, Pair, Pairs};
+use super::fingerprint::Contents;
+use super::format::{Description, Writer};
+use super::joined::Joined;
+use super::source::{Pair, Pairs};
 use super::{Error, Side};
 use crate::config::{Corpus, DataConfig};
 
@@ -43,16 +42,20 @@ pub fn prepare(job: &Prepare, encode: &Encode, progress: &mut dyn FnMut(u64)) ->
     if job.data.train.0.is_empty() {
         return Err(Error::NoCorpora);
     }
-    let path = cache_path(job)?;
-    let damaged = match Dataset::open(&path, &job.data.train)? {
-        Some(Ok(dataset)) => return Ok(dataset),
-        Some(Err(what)) => Some(what),
-        None => None,
-    };
-    build(job, &path, encode, progress)?;
-    match Dataset::open(&path, &job.data.train)? {
+    let contents = Contents::read(job)?;
+    let path = job.cache_dir.join(format!("{}.bin", contents.cache(job)?));
+    let mut damaged = None;
+    let mut found = Dataset::open(&path, &job.data.train)?;
+    let reused = matches!(found, Some(Ok(_)));
+    if !reused {
+        damaged = found.and_then(Result::err);
+        build(job, &contents, &path, encode, progress)?;
+        found = Dataset::open(&path, &job.data.train)?;
+    }
+    match found {
         Some(Ok(mut dataset)) => {
-            (dataset.reused, dataset.damaged) = (false, damaged);
+            (dataset.reused, dataset.damaged) = (reused, damaged);
+            dataset.former = contents.former(job, &dataset.fingerprint)?;
             Ok(dataset)
         }
         Some(Err(what)) => Err(Error::Cache { path, what: format!("it was just written, and {what}") }),
@@ -60,51 +63,19 @@ pub fn prepare(job: &Prepare, encode: &Encode, progress: &mut dyn FnMut(u64)) ->
     }
 }
 
-/// The name of the cache file is a hash of all that its content depends on; times of files are not trusted.
-fn cache_path(job: &Prepare) -> Result<PathBuf, Error> {
-    let data = job.data;
-    let mut parts = vec![
-        format!(
-            "version {VERSION}, tokenizer {:016x}, vocabulary {}",
-            xxh3_64(job.fingerprint.as_bytes()),
-            job.vocab_size
-        ),
-        format!("filters {} {} {}", data.min_length, data.max_length, data.max_length_ratio.to_bits()),
-    ];
-    for corpus in &data.train.0 {
-        let format = Format::of(corpus)?;
-        parts.push(format!("{format:?}"));
-        if format == Format::JsonLines {
-            parts.push(format!("{:?}", (&data.source_language, &data.target_language)));
-        }
-        for file in &corpus.files {
-            let zipped = file.ends_with(".gz");
-            parts.push(format!("{zipped} {:032x}", content_hash(file)?));
-        }
-    }
-    let mut key = Xxh3::new();
-    key.update(parts.join("\n").as_bytes());
-    Ok(job.cache_dir.join(format!("pairs-{:032x}.bin", key.digest128())))
-}
-
-fn content_hash(name: &str) -> Result<u128, Error> {
-    let mut file = open_bytes(name, &locate(name)?)?;
-    let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hash.digest128()),
-            Ok(n) => hash.update(&buffer[..n]),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(Error::Read { file: name.to_string(), line: 1, source }),
-        }
-    }
-}
-
-fn build(job: &Prepare, path: &Path, encode: &Encode, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
+fn build(
+    job: &Prepare,
+    contents: &Contents,
+    path: &Path,
+    encode: &Encode,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
     let mut filter = Filter::new(job.data);
     let mut writer = Writer::create(path, job.vocab_size)?;
-    let mut description =
-        Description { read: 0, kept: Vec::new(), dropped: Vec::new(), source_tokens: 0, target_tokens: 0 };
+    let mut description = Description::default();
+    // the first version called a line blank only if it is white space
+    let newly_blank = |text: &str, ids: &[u32]| ids.is_empty() && !text.trim().is_empty();
+    let mut changed = false;
     for (index, corpus) in job.data.train.0.iter().enumerate() {
         let mut kept = 0;
         let mut pairs = Pairs::open(corpus, job.data)?;
@@ -112,6 +83,8 @@ fn build(job: &Prepare, path: &Path, encode: &Encode, progress: &mut dyn FnMut(u
         while !block.is_empty() {
             let (next, encoded) = rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, encode));
             for (pair, (source, target)) in block.iter().zip(encoded?) {
+                Joined::add(&mut description.joined, pair.joined, index, pair.line);
+                changed |= newly_blank(&pair.source, &source) || newly_blank(&pair.target, &target);
                 if filter.keep(source.len(), target.len(), index, pair.line) {
                     writer.push(&source, &target, pair.line)?;
                     kept += 1;
@@ -132,6 +105,7 @@ fn build(job: &Prepare, path: &Path, encode: &Encode, progress: &mut dyn FnMut(u
     if description.kept.iter().all(|&kept| kept == 0) {
         return Err(all_dropped(description.read, &description.dropped, job.data));
     }
+    description.fingerprint = contents.text(job, changed || description.joined.is_some())?;
     writer.finish(&description)
 }
 

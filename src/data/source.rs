@@ -1,10 +1,10 @@
 //! Parallel text as a stream of sentence pairs, whatever the files' format.
 
-use serde_json::Value;
-
-use super::lines::Lines;
+use super::fields::{self, Columns, Fields};
+use super::joined::Joined;
+use super::lines::{locate, Lines};
 use super::{Error, Side};
-use crate::config::{Corpora, Corpus, DataConfig};
+use crate::config::{ending, BothSides, Corpora, Corpus, DataConfig};
 
 /// One sentence pair as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,44 +13,46 @@ pub struct Pair {
     pub target: String,
     /// 1-based line in its file or files.
     pub line: u64,
+    /// Sides with line breaks inside, which are spaces now: 0, 1 or 2.
+    pub joined: u64,
 }
 
 /// How the files of a corpus hold pairs, known from their endings (`.gz` aside).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     TwoFiles,
-    /// `source<TAB>target`, more columns ignored.
     Tsv,
-    /// `{"translation": {"en": …, "de": …}}` or `{"en": …, "de": …}`, one object a line.
     JsonLines,
 }
+
+/// Not "rar": it is a language.
+const PACKED: [&str; 13] =
+    ["zst", "bz2", "xz", "zip", "tar", "tgz", "7z", "lz4", "parquet", "arrow", "pdf", "docx", "xlsx"];
+const MARKED_UP: [&str; 8] = ["xml", "sgm", "sgml", "tmx", "xlf", "xliff", "html", "htm"];
 
 impl Format {
     /// Errors: not one or two files, endings that are not read.
     pub(super) fn of(corpus: &Corpus) -> Result<Self, Error> {
         let wrong = |file: &str, cure| Err(Error::Ending { file: file.to_string(), cure });
         for file in &corpus.files {
-            if [".zst", ".bz2", ".xz", ".zip", ".tar", ".parquet", ".arrow"].iter().any(|end| file.ends_with(end)) {
+            let ending = ending(file);
+            if PACKED.contains(&ending.as_str()) {
                 return wrong(file, "plain text, .tsv and .jsonl are read, each also as .gz; convert it first");
             }
-        }
-        let both_sides = |file: &str| {
-            let name = file.strip_suffix(".gz").unwrap_or(file);
-            match name.rsplit_once('.').map(|(_, ending)| ending) {
-                Some("tsv") => Some(Format::Tsv),
-                Some("jsonl" | "json" | "ndjson") => Some(Format::JsonLines),
-                _ => None,
+            if MARKED_UP.contains(&ending.as_str()) {
+                return Err(Error::Markup { file: file.clone() });
             }
-        };
+        }
         match corpus.files.as_slice() {
-            [file] => match both_sides(file) {
-                Some(format) => Ok(format),
+            [file] => match BothSides::of(file) {
+                Some(BothSides::Tsv) => Ok(Format::Tsv),
+                Some(BothSides::JsonLines) => Ok(Format::JsonLines),
                 None => wrong(
                     file,
                     "a single file must be .tsv or .jsonl (also .gz) and hold both sides, otherwise give two files",
                 ),
             },
-            [a, b] => match [a, b].into_iter().find(|file| both_sides(file).is_some()) {
+            [a, b] => match [a, b].into_iter().find(|file| BothSides::of(file).is_some()) {
                 None => Ok(Format::TwoFiles),
                 Some(file) => wrong(
                     file,
@@ -67,51 +69,75 @@ impl Format {
 pub struct Pairs {
     reader: Reader,
     languages: [String; 2],
+    /// Carriage returns inside the first source.
+    returns: usize,
     started: bool,
     ended: bool,
 }
 
 enum Reader {
     Two(Lines, Lines),
-    Tsv(Lines),
+    Tsv(Lines, Columns),
     Json(Lines),
 }
 
 impl Pairs {
-    /// Opens the files (paths or `hf://`); `data` names the fields of JSON lines.
+    /// Opens the files (paths or `hf://`); `data` names the fields of JSON lines and the columns of TSV. The text of a
+    /// run is read again, at least when it is resumed, so it lies in files.
+    ///
+    /// # Errors
+    /// Files that can not be opened, pipes; a header without the columns that are named.
     pub fn open(corpus: &Corpus, data: &DataConfig) -> Result<Self, Error> {
         let format = Format::of(corpus)?;
-        let open = |i: usize| Lines::open(&corpus.files[i]);
+        let open = |i: usize| {
+            locate(&corpus.files[i])?;
+            Lines::open(&corpus.files[i])
+        };
         let reader = match format {
             Format::TwoFiles => Reader::Two(open(0)?, open(1)?),
-            Format::Tsv => Reader::Tsv(open(0)?),
+            Format::Tsv => {
+                let mut file = open(0)?;
+                let columns = Columns::find(Columns::named(corpus, data), &mut file)?;
+                Reader::Tsv(file, columns)
+            }
             Format::JsonLines => Reader::Json(open(0)?),
         };
         let languages = [data.source_language.clone(), data.target_language.clone()];
-        Ok(Pairs { reader, languages, started: false, ended: false })
+        Ok(Pairs { reader, languages, returns: 0, started: false, ended: false })
     }
 
     fn read(&mut self) -> Result<Option<Pair>, Error> {
+        let pair = |([source, target], joined): Fields, line| Some(Pair { source, target, line, joined });
         let pair = match &mut self.reader {
             Reader::Two(a, b) => match (a.next()?, b.next()?) {
-                (Some(source), Some(target)) => Some(Pair { source, target, line: a.line }),
+                (Some(source), Some(target)) => {
+                    if a.line == 1 {
+                        not_markup(a, &source)?;
+                        not_markup(b, &target)?;
+                        self.returns = source.matches('\r').count();
+                    }
+                    pair(([source, target], 0), a.line)
+                }
+                (None, None) if a.line == 1 && self.returns > 1 => {
+                    return Err(Error::Returns { file: a.name.clone(), returns: self.returns });
+                }
                 (None, None) => None,
                 (one, _) => return Err(unequal(a, b, one.is_some())?),
             },
-            Reader::Tsv(file) => match file.next()? {
-                Some(text) => Some(tsv(&text, file)?),
+            Reader::Tsv(file, columns) => match file.next()? {
+                Some(text) => pair(columns.fields(&text, file)?, file.line),
                 None => None,
             },
             Reader::Json(file) => loop {
                 match file.next()? {
                     Some(text) if text.trim().is_empty() => {}
-                    Some(text) => break Some(json(&text, &self.languages, file)?),
+                    Some(text) => break pair(fields::json(&text, &self.languages, file)?, file.line),
                     None => break None,
                 }
             },
         };
         if pair.is_none() && !self.started {
-            let (Reader::Two(first, _) | Reader::Tsv(first) | Reader::Json(first)) = &self.reader;
+            let (Reader::Two(first, _) | Reader::Tsv(first, _) | Reader::Json(first)) = &self.reader;
             return Err(Error::Empty { file: first.name.clone() });
         }
         self.started = true;
@@ -132,6 +158,29 @@ impl Iterator for Pairs {
     }
 }
 
+/// A document whose first line says that it is markup, whatever the file is called.
+fn not_markup(file: &Lines, text: &str) -> Result<(), Error> {
+    const STARTS: [&str; 12] = [
+        "<?xml",
+        "<!doctype",
+        "<tmx",
+        "<srcset",
+        "<refset",
+        "<tstset",
+        "<mteval",
+        "<xliff",
+        "<html",
+        "<doc>",
+        "<doc ",
+        "<url>",
+    ];
+    let start = text.trim_start().chars().take(16).collect::<String>().to_ascii_lowercase();
+    match STARTS.iter().any(|known| start.starts_with(known)) {
+        true => Err(Error::Markup { file: file.name.clone() }),
+        false => Ok(()),
+    }
+}
+
 /// The error of two files of which one ended; `Err` if the longer one can not be read to its end.
 fn unequal(a: &mut Lines, b: &mut Lines, a_is_longer: bool) -> Result<Error, Error> {
     let longer = if a_is_longer { &mut *a } else { &mut *b };
@@ -147,51 +196,25 @@ fn unequal(a: &mut Lines, b: &mut Lines, a_is_longer: bool) -> Result<Error, Err
     })
 }
 
-fn tsv(text: &str, file: &Lines) -> Result<Pair, Error> {
-    let mut columns = text.split('\t');
-    match (columns.next(), columns.next()) {
-        (Some(source), Some(target)) => {
-            Ok(Pair { source: source.to_string(), target: target.to_string(), line: file.line })
-        }
-        _ => Err(Error::NoTab { file: file.name.clone(), line: file.line }),
-    }
+/// Validation or test text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldOut {
+    /// All pairs, unfiltered and in order.
+    pub pairs: Vec<(String, String)>,
+    pub joined: Option<Joined>,
 }
 
-fn json(text: &str, languages: &[String; 2], file: &Lines) -> Result<Pair, Error> {
-    let not_object = |what: String| Error::Json { file: file.name.clone(), line: file.line, what };
-    let value: Value = serde_json::from_str(text).map_err(|e| match text.trim_start().starts_with('[') {
-        true => not_object("it begins an array; one object a line is needed".to_string()),
-        false => not_object(e.to_string()),
-    })?;
-    let Value::Object(mut object) = value else {
-        return Err(not_object("one object a line is needed".to_string()));
-    };
-    if let Some(Value::Object(inner)) = object.get_mut("translation") {
-        object = std::mem::take(inner);
-    }
-    let mut field = |language: &String| match object.get_mut(language) {
-        Some(Value::String(text)) => Ok(std::mem::take(text)),
-        found => {
-            let what = match found {
-                None => {
-                    let there: Vec<&str> = object.keys().map(String::as_str).collect();
-                    format!("no field \"{language}\" (there: {})", there.join(", "))
-                }
-                Some(_) => format!("the field \"{language}\" is not a string"),
-            };
-            Err(Error::Field { file: file.name.clone(), line: file.line, what })
-        }
-    };
-    Ok(Pair { source: field(&languages[0])?, target: field(&languages[1])?, line: file.line })
-}
-
-/// All pairs of validation or test text, unfiltered and in order; `corpora` may be empty, a named corpus may not.
-pub fn raw_pairs(corpora: &Corpora, data: &DataConfig) -> Result<Vec<(String, String)>, Error> {
-    let mut all = Vec::new();
-    for corpus in &corpora.0 {
+/// Reads held-out text; `corpora` may be empty, a named corpus may not.
+///
+/// # Errors
+/// Everything that is wrong with the text.
+pub fn held_out(corpora: &Corpora, data: &DataConfig) -> Result<HeldOut, Error> {
+    let mut all = HeldOut::default();
+    for (index, corpus) in corpora.0.iter().enumerate() {
         for pair in Pairs::open(corpus, data)? {
             let pair = pair?;
-            all.push((pair.source, pair.target));
+            Joined::add(&mut all.joined, pair.joined, index, pair.line);
+            all.pairs.push((pair.source, pair.target));
         }
     }
     Ok(all)

@@ -67,6 +67,7 @@ fn data(facts: &Facts) -> Vec<(&'static str, String)> {
         let place = format!("{}:{}", file.map_or("", String::as_str), dropped.first_line);
         rows.push(("  dropped", format!("{} {reason}, the first at {place}", units::count(dropped.count))));
     }
+    rows.extend(train.joined.iter().map(|joined| ("  line breaks", joined.describe(&config.data.train))));
     let (source, target) = train.tokens();
     rows.push(("  tokens", format!("{} source, {} target", units::count(source), units::count(target))));
     let [source, target] = &resources.survey.train;
@@ -76,6 +77,9 @@ fn data(facts: &Facts) -> Vec<(&'static str, String)> {
     ));
     let held_out = |set: &Option<Validator>| set.as_ref().map_or("none".to_string(), |v| units::count(v.len() as u64));
     rows.push(("validation, test pairs", format!("{}, {}", held_out(&resources.valid), held_out(&resources.test))));
+    for (joined, corpora) in resources.joined.iter().zip([&config.data.valid, &config.data.test]) {
+        rows.extend(joined.iter().map(|joined| ("  line breaks", joined.describe(corpora))));
+    }
     rows.extend(held_out_rows(&resources.survey));
     let sizes = resources.vocabulary;
     let pieces = match config.tokenizer.joint && config.tokenizer.target_path.is_empty() {

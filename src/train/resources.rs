@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
+use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::exit::InputError;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
@@ -24,6 +24,10 @@ pub struct Resources {
     pub train: Dataset,
     pub valid: Option<Validator>,
     pub test: Option<Validator>,
+    /// Fields of validation and test text whose line breaks became spaces.
+    pub joined: [Option<Joined>; 2],
+    /// Warnings about columns of `.tsv` files.
+    pub(super) doubtful: Vec<String>,
     pub vocabulary: Vocabulary,
     pub(super) survey: Survey,
     batching: Batching,
@@ -37,9 +41,16 @@ impl Resources {
     /// # Errors
     /// Everything that is wrong with the text or the tokenizer.
     pub fn load(config: &Config, run: Option<&Path>, cache_dir: &Path, note: &mut dyn FnMut(String)) -> Result<Self> {
+        if run.is_some() {
+            data::all_there(&config.data)?;
+        }
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
-        let valid = data::raw_pairs(&config.data.valid, &config.data)?;
-        let test = data::raw_pairs(&config.data.test, &config.data)?;
+        let valid = data::held_out(&config.data.valid, &config.data)?;
+        let test = data::held_out(&config.data.test, &config.data)?;
+        let joined = [valid.joined, test.joined];
+        let (doubtful, plain): (Vec<_>, Vec<_>) = data::look(&config.data)?.into_iter().partition(|r| r.warning);
+        plain.into_iter().for_each(|remark| note(remark.text));
+        let doubtful = doubtful.into_iter().map(|remark| remark.text).collect();
         let (tokenizers, tokenizer_note) = match run {
             Some(folder) => (Tokenizers::load_saved(folder)?, "of this run".to_string()),
             None => obtain_tokenizers(config, note)?,
@@ -51,7 +62,7 @@ impl Resources {
                 false => Validator::new(text, &tokenizers, &config.data.target_language).map(Some),
             }
         };
-        let (valid, test) = (held_out(valid)?, held_out(test)?);
+        let (valid, test) = (held_out(valid.pairs)?, held_out(test.pairs)?);
         let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
         let survey = Survey::of(&config.data, &tokenizers, &train, sets)?;
         if let Some(set) = survey.held_out.iter().find(|set| set.blank == set.pairs) {
@@ -60,7 +71,19 @@ impl Resources {
         let vocabulary = vocabulary(&tokenizers);
         let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
         let seed = config.seed;
-        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, survey, batching, seed })
+        Ok(Resources {
+            tokenizers,
+            tokenizer_note,
+            train,
+            valid,
+            test,
+            joined,
+            doubtful,
+            vocabulary,
+            survey,
+            batching,
+            seed,
+        })
     }
 
     /// Batches of another size from here on.

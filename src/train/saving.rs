@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use crate::checkpoint::{self, Snapshot};
 use crate::config::InForce;
+use crate::data::Dataset;
 use crate::exit::InputError;
 use crate::optim::{Ema, Optimizer};
 use crate::params::ParamSet;
@@ -98,10 +99,10 @@ pub(super) fn restore(
 }
 
 /// Refuses to continue on other text or another vocabulary: batches and ids would mean something else.
-pub(super) fn check_same_data(saved: &Entries, now: &Entries) -> Result<(), InputError> {
+pub(super) fn check_same_data(saved: &Entries, now: &Entries, text: &Dataset) -> Result<(), InputError> {
     let what = if saved.tokenizer_fingerprint != now.tokenizer_fingerprint {
         "the tokenizer in the run folder is not the one this run was started with"
-    } else if saved.data_fingerprint != now.data_fingerprint {
+    } else if !text.is_of(&saved.data_fingerprint) {
         "the training text has changed since this run was started"
     } else {
         return Ok(());

@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use candle_core::DType;
 
 use crate::config::Config;
-use crate::data;
 use crate::events::sinks::Sinks;
 use crate::model;
 use crate::optim::{self, Ema, Schedule};
@@ -71,12 +70,7 @@ impl Session {
         let run = record.paths().root().to_path_buf();
         let cache = resources::cache_dir(&config, &run);
         let mut note = |text: String| record.note(text);
-        let loaded = Resources::load(&config, checkpoint.as_ref().map(|_| run.as_path()), &cache, &mut note);
-        let mut resources = loaded.map_err(|error| match checkpoint.is_some() && error.is::<data::Error>() {
-            true => error
-                .context("the text of this run can not be read; text that moved is named anew with --set data.train"),
-            false => error,
-        })?;
+        let mut resources = Resources::load(&config, checkpoint.as_ref().map(|_| run.as_path()), &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
         batch_size::settle(&mut config, &mut resources, model.as_ref(), &mut note)?;
         let distance = distance::prepare(&config, &resources, model.params(), &mut note)?;
@@ -97,7 +91,7 @@ impl Session {
                 let all = [model.params(), &params];
                 saving::restore(&path, found, all, (&ledger, &in_force), optimizer.as_mut(), ema.as_mut())
                     .with_context(|| format!("go on from {}", path.display()))?;
-                saving::check_same_data(&ledger, &fresh)?;
+                saving::check_same_data(&ledger, &fresh, &resources.train)?;
                 (ledger, Vec::new())
             }
             None => {

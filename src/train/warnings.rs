@@ -13,7 +13,7 @@ const WORTH: f64 = 1.0;
 /// Everything that seems wrong, one warning for each kind. `total_updates`: 0 = unknown.
 pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vectors], total_updates: u64) -> Vec<String> {
     let survey = &resources.survey;
-    let mut found: Vec<String> = Vec::new();
+    let mut found: Vec<String> = resources.doubtful.clone();
     found.extend(round_trip(survey));
     found.extend(unknown(survey));
     found.extend(references(config, &survey.held_out));

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nmt_train::config::{BatchType, Corpora, Corpus, DataConfig};
+use nmt_train::config::{BatchType, Column, Corpora, Corpus, DataConfig};
 use nmt_train::data::{
-    prepare, raw_pairs, text_lines, Batching, Dataset, Epoch, Error, Lengths, Pairs, Prepare, Reason, Side,
+    held_out, look, prepare, read_lines, text_lines, Batching, Dataset, Epoch, Error, Joined, Lengths, Pairs, Prepare,
+    Reason, Side,
 };
 
 struct Folder(tempfile::TempDir);
@@ -41,7 +42,7 @@ fn gz(text: &str) -> Vec<u8> {
 }
 
 fn corpus(files: &[&String]) -> Corpus {
-    Corpus { files: files.iter().map(|f| f.to_string()).collect(), weight: 1.0 }
+    Corpus::of(files.iter().map(|f| f.to_string()).collect())
 }
 
 fn config(corpora: Vec<Corpus>) -> DataConfig {
@@ -50,7 +51,7 @@ fn config(corpora: Vec<Corpus>) -> DataConfig {
 
 fn read(files: &[&String]) -> Result<Vec<(String, String)>, Error> {
     let data = config(vec![corpus(files)]);
-    raw_pairs(&data.train, &data)
+    Ok(held_out(&data.train, &data)?.pairs)
 }
 
 fn pair(a: &str, b: &str) -> (String, String) {
@@ -77,7 +78,7 @@ fn the_cache_file(folder: &Path) -> PathBuf {
 #[test]
 fn all_formats_give_the_same_pairs() {
     let f = Folder::new();
-    let (en, de, tsv) = ("a b\nc\n\n", "ä b\nc\n\n", "a b\tä b\nc\tc\tmore\n\t\n");
+    let (en, de, tsv) = ("a b\nc\n\n", "ä b\nc\n\n", "a b\tä b\nc\tc\tmore\n\n");
     let flat =
         "{\"en\": \"a b\", \"de\": \"ä b\"}\n{\"de\": \"c\", \"en\": \"c\", \"id\": 7}\n\n{\"en\":\"\",\"de\":\"\"}\n";
     let nested = "{\"translation\": {\"en\": \"a b\", \"de\": \"\\u00e4 b\"}}\n\
@@ -88,6 +89,9 @@ fn all_formats_give_the_same_pairs() {
         vec![f.file("t.en.gz", gz(en)), f.file("u.de", de)],
         vec![f.file("t.tsv", tsv)],
         vec![f.file("t.tsv.gz", gz(tsv))],
+        vec![f.file("zipped.TSV", gz(tsv))],
+        vec![f.file("plain.tsv.gz", tsv)],
+        vec![f.file("t2.en", gz(en)), f.file("u.de.gz", de)],
         vec![f.file("flat.jsonl", flat)],
         vec![f.file("nested.json", nested)],
         vec![f.file("nested.jsonl.gz", gz(nested))],
@@ -102,7 +106,13 @@ fn all_formats_give_the_same_pairs() {
 fn gzip_files_of_several_members_are_read_to_the_end() {
     let f = Folder::new();
     let two = [gz("a\nb\n"), gz("c\n")].concat();
-    assert_eq!(read(&[&f.file("t.en.gz", two), &f.file("t.de", "1\n2\n3\n")]).unwrap().len(), 3);
+    let de = f.file("t.de", "1\n2\n3\n");
+    assert_eq!(read(&[&f.file("t.en.gz", &two), &de]).unwrap().len(), 3);
+    let padded = f.file("t.en", [two, vec![0; 512]].concat());
+    assert_eq!(read(&[&padded, &de]).unwrap().len(), 3);
+    let garbage = f.file("t.en", [gz("a\nb\nc\n"), b"d\n".to_vec()].concat());
+    let wanted = "t.en:4: can not read: not a whole gzip file (something else follows its end)";
+    assert_eq!(f.message(&read(&[&garbage, &de]).unwrap_err()), wanted);
 }
 
 #[test]
@@ -134,7 +144,7 @@ fn errors_of_text_name_file_line_and_cure() {
     let relative = read(&[&"no/such.en".to_string(), &plain]).unwrap_err().to_string();
     assert!(relative.contains("no/such.en") && relative.contains("(looked for in "), "{relative}");
     let folder = f.path().to_str().unwrap().to_string();
-    assert!(read(&[&folder, &plain]).unwrap_err().to_string().contains("is not a regular file"));
+    assert!(read(&[&folder, &plain]).unwrap_err().to_string().contains("is a folder"));
 
     let (empty, blank) = (f.file("empty.en", ""), f.file("empty.de", ""));
     assert_eq!(say(&[&empty, &blank]), "empty.en is empty: no line of text in it");
@@ -149,16 +159,37 @@ fn errors_of_text_name_file_line_and_cure() {
     let names = "; the fields are named by data.source_language and data.target_language";
     assert_eq!(json("{\"en\":\"a\",\"fr\":\"b\"}"), format!("t.jsonl:2: no field \"de\" (there: en, fr){names}"));
     assert_eq!(json("{\"en\":3,\"de\":\"b\"}"), format!("t.jsonl:2: the field \"en\" is not a string{names}"));
-    assert!(json("{\"en\":").starts_with("t.jsonl:2: not a JSON object: EOF"));
+    assert!(json("{\"en\":").starts_with("t.jsonl:2:6: not a JSON object: EOF"));
+    let surrogate = json("{\"en\":\"ä\",\"de\":\"b\\ud800\"}");
+    assert!(surrogate.starts_with("t.jsonl:2:") && !surrogate.contains("line 1"), "{surrogate}");
     assert_eq!(json("7"), "t.jsonl:2: not a JSON object: one object a line is needed");
     let array = say(&[&f.file("a.json", "[\n{\"en\":\"a\",\"de\":\"b\"}\n]")]);
-    assert_eq!(array, "a.json:1: not a JSON object: it begins an array; one object a line is needed");
+    assert_eq!(
+        array,
+        "a.json:1: not a JSON object: it begins an array; one object a line is needed, as `jq -c .[]` writes them"
+    );
 
-    let fake = say(&[&f.file("fake.en.gz", "a\nb\n"), &plain]);
-    assert!(fake.starts_with("fake.en.gz:1: can not read: not a whole gzip file"), "{fake}");
+    let fake = read(&[&f.file("fake.en.gz", "a\nb\n"), &plain]).unwrap();
+    assert_eq!(fake, [pair("a", "a"), pair("b", "b")], "the name does not decide");
     let whole = gz(&"some words of text\n".repeat(50_000));
     let cut = say(&[&f.file("cut.en.gz", &whole[..whole.len() / 2]), &f.file("many.de", "x\n".repeat(50_000))]);
     assert!(cut.starts_with("cut.en.gz:") && cut.contains(" can not read: not a whole gzip file"), "{cut}");
+
+    let utf16: Vec<u8> = "\u{FEFF}ein\nzwei\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16 = say(&[&f.file("utf16.en", utf16), &plain]);
+    assert_eq!(utf16, "utf16.en: not UTF-8 text but UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8");
+    for name in ["a.xml", "a.sgm", "a.tmx.gz"] {
+        assert!(say(&[&f.file(name, "a\nb\n"), &plain]).starts_with(&format!("{name}: markup is not read; extract")));
+    }
+    let mac = say(&[&f.file("mac.en", "a\rb\rc\r"), &f.file("mac.de", "a\rb\rc\r")]);
+    assert_eq!(
+        mac,
+        "mac.en: one line with 2 carriage returns in it, the line ends of old Macs; convert it with tr '\\r' '\\n'"
+    );
+    let sniffed = say(&[&f.file("dev.en", "\u{FEFF}<?xml version=\"1.0\"?>\n<seg>a</seg>\n"), &plain]);
+    assert!(sniffed.starts_with("dev.en: markup is not read"), "{sniffed}");
+    assert!(say(&[&f.file("tags.en", "<url>http://a.b</url>\na\n"), &plain]).contains("grep -v"));
+    assert!(say(&[&f.file("t.tar.gz", ""), &plain]).starts_with("t.tar.gz: unsupported ending"));
 
     assert!(say(&[&plain]).starts_with("two.de: unsupported ending; a single file must be .tsv or .jsonl"));
     assert!(say(&[&plain, &f.file("t.parquet", "")]).starts_with("t.parquet: unsupported ending; "));
@@ -240,6 +271,8 @@ fn text_is_encoded_again_only_if_its_content_or_the_settings_change() {
     assert!(!go(&DataConfig { max_length: 50, ..data.clone() }, "one"), "another filter");
     let moved = config(vec![Corpus { weight: 2.0, ..corpus(&[&f.file("moved.tsv", "a\tb\n")]) }]);
     assert!(go(&moved, "one"), "the same text elsewhere, with another weight");
+    let columns = DataConfig { columns: vec![Column::Number(2), Column::Number(1)], ..data.clone() };
+    assert!(!go(&columns, "one"), "other columns");
     let time = std::fs::metadata(f.path().join("a.tsv")).unwrap().modified().unwrap();
     f.file("a.tsv", "a\tc\n");
     std::fs::OpenOptions::new().append(true).open(f.path().join("a.tsv")).unwrap().set_modified(time).unwrap();
@@ -345,4 +378,151 @@ fn an_unwritable_cache_folder_is_named() {
     let error = f.message(&run(&data, &f.path().join("file/cache")).unwrap_err());
     assert!(error.starts_with("can not write the encoded text to file/cache/pairs-"), "{error}");
     assert!(error.ends_with("; data.cache_dir chooses another folder"), "{error}");
+}
+
+/// The fingerprint in checkpoints is of the text: it does not change when the files move or are zipped, and is what the
+/// first version wrote for plain files (computed by formula with Python's xxhash).
+#[test]
+fn the_fingerprint_is_of_the_text() {
+    let f = Folder::new();
+    let (en, de) = ("a b\nc\n", "ä b\nc d\n");
+    let go = |files: &[&String]| run(&config(vec![corpus(files)]), &f.path().join("cache")).unwrap();
+    let plain = go(&[&f.file("t.en", en), &f.file("t.de", de)]);
+    assert_eq!(plain.fingerprint, "pairs-b41b785edec0f0f3edef2ca46bbd160e");
+    let zipped = go(&[&f.file("u.en.gz", gz(en)), &f.file("u", gz(de))]);
+    assert_eq!(zipped.fingerprint, plain.fingerprint);
+    assert!(zipped.is_of(&plain.fingerprint) && plain.is_of(&zipped.fingerprint));
+    let again = go(&[&f.file("u.en.gz", gz(en)), &f.file("u", gz(de))]);
+    assert!(again.reused && again.fingerprint == plain.fingerprint);
+    let other = go(&[&f.file("t.en", "a b\nd\n"), &f.file("t.de", de)]);
+    assert!(!other.is_of(&plain.fingerprint));
+    let json = go(&[&f.file("t.jsonl", "{\"en\":\"a\",\"de\":\"b\"}\n")]);
+    assert_eq!(json.fingerprint, "pairs-1036dee2aef5dd26b95e4875ab8337c2");
+}
+
+/// The first version hashed zipped files as they lie; its checkpoints go on with the same files.
+#[test]
+fn zipped_text_of_the_first_version_is_known_again() {
+    let f = Folder::new();
+    let zipped = b"\x1F\x8B\x08\x00\x00\x00\x00\x00\x02\x03\x4B\xE4\x4C\xE2\x02\x00\xCE\x94\x11\x1A\x04\x00\x00\x00";
+    let set = run(&config(vec![corpus(&[&f.file("t.tsv.gz", zipped)])]), f.path()).unwrap();
+    assert!(set.is_of("pairs-6e62a0f731846d0f6a922d900817121d"), "{}", set.fingerprint);
+    assert!(!set.is_of("pairs-0"));
+}
+
+#[test]
+fn line_breaks_inside_fields_become_spaces_and_are_counted() {
+    let f = Folder::new();
+    let json = f.file(
+        "t.jsonl",
+        "{\"en\":\"a\",\"de\":\"b\"}\n{\"en\":\"a\\nb\",\"de\":\"c\\r\\nd\\n\"}\n{\"en\":\"e\\u2028f\",\"de\":\"g\\rh\"}\n",
+    );
+    let tsv = f.file("t.tsv", "a\rb\tc\r\r\n");
+    let corpora = config(vec![corpus(&[&tsv]), corpus(&[&json])]);
+    let wanted = Joined { count: 5, first_corpus: 0, first_line: 1 };
+    let held = held_out(&corpora.train, &corpora).unwrap();
+    let pairs = [pair("a b", "c"), pair("a", "b"), pair("a b", "c d"), pair("e\u{2028}f", "g h")];
+    assert_eq!((held.pairs, held.joined), (pairs.to_vec(), Some(wanted.clone())));
+    for reused in [false, true] {
+        let set = run(&corpora, &f.path().join("cache")).unwrap();
+        assert_eq!((set.reused, set.joined.as_ref()), (reused, Some(&wanted)));
+        assert!(set.fingerprint.ends_with("-2"), "the first version encoded these fields otherwise");
+    }
+    assert_eq!(
+        wanted.describe(&Corpora(vec![corpus(&[&"t.tsv".to_string()])])),
+        "5 fields had line breaks inside, now spaces, the first at t.tsv:1"
+    );
+}
+
+/// A TSV corpus with the columns that are given, and without any.
+fn tsv(f: &Folder, text: &str, columns: &[Column]) -> DataConfig {
+    DataConfig { columns: columns.to_vec(), ..config(vec![corpus(&[&f.file("t.tsv", text)])]) }
+}
+
+#[test]
+fn columns_of_tsv_are_chosen_by_number_or_name() {
+    let f = Folder::new();
+    let tatoeba = "1276\tHello\t77\tHallo\n\n1277\tGo\t78\tGeh\n";
+    let numbers = [Column::Number(2), Column::Number(4)];
+    let wanted = vec![pair("Hello", "Hallo"), pair("", ""), pair("Go", "Geh")];
+    let pairs = |data: &DataConfig| held_out(&data.train, data).map(|held| held.pairs);
+    assert_eq!(pairs(&tsv(&f, tatoeba, &numbers)).unwrap(), wanted);
+    let names = [Column::Name("de".to_string()), Column::Name("en".to_string())];
+    let ted = "talk\ten\tde\nx\tHello\tHallo\nx\tGo\tGeh\n";
+    assert_eq!(pairs(&tsv(&f, ted, &names)).unwrap(), [pair("Hallo", "Hello"), pair("Geh", "Go")]);
+    let mut own = tsv(&f, tatoeba, &names);
+    own.train.0[0].columns = numbers.to_vec();
+    assert_eq!(pairs(&own).unwrap(), wanted, "a corpus has its own");
+    let say = |data: &DataConfig| f.message(&pairs(data).unwrap_err());
+    assert_eq!(say(&tsv(&f, "1\ta\t2\tb\n1\ta\n", &numbers)), "t.tsv:2: 2 columns, column 4 is needed");
+    assert!(say(&tsv(&f, "en\tfr\na\tb\n", &names)).starts_with("t.tsv:1: no column \"de\" (there: en, fr)"));
+    assert_eq!(say(&tsv(&f, "en\tde\n", &names)), "t.tsv is empty: no line of text in it");
+}
+
+/// Remarks on a text with the columns that are given; warnings begin with "!".
+fn remarks(f: &Folder, text: &str, columns: &[Column]) -> Vec<String> {
+    let told = look(&tsv(f, text, columns)).unwrap();
+    let line = |text: &str| text.replace(&format!("{}/", f.path().display()), "");
+    told.iter().map(|r| format!("{}{}", if r.warning { "!" } else { "" }, line(&r.text))).collect()
+}
+
+#[test]
+fn columns_that_are_most_likely_not_meant_are_told() {
+    let f = Folder::new();
+    let numbers = |a, b| [Column::Number(a), Column::Number(b)];
+    let tatoeba: String = (0..30).map(|i| format!("{}\tHello {i}\t{}\tHallo {i}\n", 1276 + i, 77 + i)).collect();
+    assert_eq!(
+        remarks(&f, &tatoeba, &[]),
+        [
+            "t.tsv has 4 columns; 1 and 2 are used, as \"1276\" -> \"Hello 0\"; data.columns names others",
+            "!t.tsv: column 1, used as the source, holds numbers, as \"1276\", not text; set data.columns = [2, 4]",
+        ]
+    );
+    let chosen = ["t.tsv has 4 columns; 2 and 4 are used, as \"Hello 0\" -> \"Hallo 0\""];
+    assert_eq!(remarks(&f, &tatoeba, &numbers(2, 4)), chosen);
+    let ted = "talk_name\ten\tde\nx\tHello there\tHallo\nx\tGo\tGeh\n";
+    assert_eq!(
+        remarks(&f, ted, &[]),
+        [
+            "t.tsv has 3 columns; 1 and 2 are used, as \"talk_name\" -> \"en\"; data.columns names others",
+            "!t.tsv:1 looks like a header and is taken for text: \"talk_name\" -> \"en\"; \
+             set data.columns = [\"en\", \"de\"]",
+        ]
+    );
+    let names = [Column::Name("en".to_string()), Column::Name("de".to_string())];
+    let named = ["t.tsv has 3 columns; \"en\" and \"de\" are used, as \"Hello there\" -> \"Hallo\""];
+    assert_eq!(remarks(&f, ted, &names), named);
+    let plain_header = remarks(&f, "Source\tTarget\na\tb\n", &[]);
+    assert_eq!(plain_header.len(), 1);
+    assert!(plain_header[0].ends_with("set data.columns = [\"Source\", \"Target\"]"), "{plain_header:?}");
+    let languages: String = (0..30).map(|i| format!("{i}\teng\tText {i}\n")).collect();
+    let told = remarks(&f, &languages, &numbers(2, 3));
+    assert!(told[1].starts_with("!t.tsv: column 2, used as the source, holds \"eng\" in every line"), "{told:?}");
+    for right in ["a dog\tein Hund\nin 1990\t1990\nyes\tja\n", "", "\n\n", "one\n"] {
+        assert_eq!(remarks(&f, right, &[]), Vec::<String>::new());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_read_where_text_is_read_once() {
+    let f = Folder::new();
+    let name = f.path().join("pipe").to_str().unwrap().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&name).status().unwrap().success());
+    let target = f.file("t.de", "x\n");
+    for error in
+        [read(&[&name, &target]).unwrap_err(), run(&config(vec![corpus(&[&name, &target])]), f.path()).unwrap_err()]
+    {
+        assert!(f.message(&error).starts_with("pipe is not a regular file; text is read twice"), "{error}");
+    }
+    let writer = std::thread::spawn({
+        let name = name.clone();
+        move || {
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(name).unwrap();
+            pipe.write_all(&gz("\u{FEFF}one\ntwo")).unwrap();
+        }
+    });
+    assert_eq!(read_lines(&name).unwrap(), ["one", "two"]);
+    writer.join().unwrap();
+    assert!(read_lines("-/").is_err());
 }

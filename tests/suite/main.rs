@@ -19,6 +19,7 @@ mod optimizer_references;
 mod optimizers;
 mod phases;
 mod quickstart_data;
+mod reading;
 mod report;
 mod resume;
 mod rnn;
