@@ -14,9 +14,9 @@ pub struct DataConfig {
     pub valid: Corpora,
     /// Test text, same forms, scored once after training; [] = none.
     pub test: Corpora,
-    /// Name of the source language; also the field of JSON lines. "zh" and "ja" matter to scoring.
+    /// Name of the source language; also the field of JSON lines.
     pub source_language: String,
-    /// Name of the target language; chooses the default BLEU tokenizer (zh for "zh", else 13a).
+    /// Name of the target language; also the field of JSON lines. Chooses how BLEU cuts words, see validation.tokenize.
     pub target_language: String,
     /// Longest side of a training pair in tokens, `</s>` included; longer pairs are dropped and counted. 1 or more.
     pub max_length: usize,

@@ -98,6 +98,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("phase", Effect::Training, "the phases so far must have trained the same with the same optimizer"),
     ("validation.metrics", Effect::Training, ""),
     ("validation.early_stopping_metric", Effect::Training, "the best so far was chosen by another metric"),
+    ("validation.tokenize", Effect::Training, "BLEU before and after is not of the same words"),
     ("validation.", Effect::Free, ""),
     ("decode.", Effect::Free, ""),
     ("checkpoint.", Effect::Free, ""),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
+use super::limits::{is_bleu_tokenizer, too_many_threads, BLEU_TOKENIZERS, LARGEST_BEAM};
 use super::{
     Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
     ScheduleKind, TiedEmbeddings, Trainable,
@@ -58,6 +59,10 @@ impl Checks {
         self.rule(value >= least, &[key], format!("must be {least} or more"));
     }
 
+    fn beam(&mut self, key: &'static str, value: usize) {
+        self.rule((1..=LARGEST_BEAM).contains(&value), &[key], format!("must be 1 or more, {LARGEST_BEAM} at most"));
+    }
+
     /// In [0, 1).
     fn share(&mut self, key: &'static str, value: f64) {
         self.rule((0.0..1.0).contains(&value), &[key], "must be in [0, 1)");
@@ -82,6 +87,8 @@ fn top(check: &mut Checks, config: &Config) {
     let known = ["cpu", "cuda", "auto"].contains(&config.device.as_str());
     let device = known || index.is_some_and(|index| index.parse::<u16>().is_ok());
     check.rule(device, &["device"], r#"must be "cpu", "cuda", "cuda:N" with a whole number N, or "auto""#);
+    let too_many = too_many_threads(config.threads);
+    check.rule(too_many.is_none(), &["threads"], too_many.unwrap_or_default());
 }
 
 fn data(check: &mut Checks, config: &Config) {
@@ -209,7 +216,7 @@ fn train(check: &mut Checks, config: &Config) {
     );
 
     let decode = &config.decode;
-    check.at_least("decode.beam_size", decode.beam_size, 1);
+    check.beam("decode.beam_size", decode.beam_size);
     check.at_least("decode.batch_size", decode.batch_size, 1);
     check.not_negative("decode.length_penalty", decode.length_penalty);
     check.above_zero("decode.max_length_factor", decode.max_length_factor);
@@ -367,7 +374,13 @@ fn schedule(check: &mut Checks, config: &Config) {
 
 fn validation(check: &mut Checks, config: &Config) {
     let validation = &config.validation;
-    check.at_least("validation.beam_size", validation.beam_size, 1);
+    check.beam("validation.beam_size", validation.beam_size);
+    let tokenize = &validation.tokenize;
+    check.rule(
+        tokenize.is_empty() || is_bleu_tokenizer(tokenize),
+        &["validation.tokenize"],
+        format!("must be one of {}, spm:FILE, or empty", BLEU_TOKENIZERS.join(", ")),
+    );
     let names: Vec<&str> = validation.metrics.iter().map(|metric: &Metric| metric.name()).collect();
     check.rule(
         names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)),
@@ -544,6 +557,11 @@ mod tests {
         for (set, text) in [
             ("device=cuda:x", "must be \"cpu\""),
             ("device=gpu", "must be \"cpu\""),
+            ("threads=1000000", "must be"),
+            ("decode.beam_size=1001", "must be 1 or more, 1000 at most"),
+            ("validation.beam_size=9223372036854775807", "must be 1 or more, 1000 at most"),
+            ("validation.tokenize=mecab", "must be one of 13a, zh, intl, char, none, spm:FILE, or empty"),
+            ("validation.tokenize='spm:'", "must be one of 13a"),
             ("data.train=[\"a.en\"]", "must be two files"),
             ("data.valid=[{files=[\"a.tsv\"], weight=2.0}]", "must have no weights"),
             ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "must have one or two files"),
@@ -570,7 +588,7 @@ mod tests {
             let found = problems(set);
             assert!(found.contains(text), "{set}: {found}");
         }
-        for set in ["device=cuda:1", "schedule.kind=cosine", "schedule.kind=plateau", "schedule.kind=noam"] {
+        for set in ["device=cuda:1", "validation.tokenize=char", "schedule.kind=cosine", "schedule.kind=plateau", "schedule.kind=noam"] {
             assert_eq!(problems(set), "");
         }
     }
