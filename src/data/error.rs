@@ -14,8 +14,10 @@ pub enum Error {
         /// Where a relative path was looked for, else empty.
         place: String,
     },
-    #[error("{file} is not a regular file; text is read twice (to find its cache, then to encode), so pipes and folders can not be used")]
+    #[error("{file} is not a regular file; text is read twice (to find its cache, then to encode), so pipes can not be used")]
     NotAFile { file: String },
+    #[error("{file} is a folder; name a file in it")]
+    Folder { file: String },
     #[error("{file}: unsupported ending; {cure}")]
     Ending { file: String, cure: &'static str },
     #[error("a corpus is one file with both sides or two line-aligned files, not {0} files; several corpora are a list of {{ files = [...] }}")]

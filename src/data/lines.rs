@@ -1,23 +1,35 @@
-//! Lines of one text file, plain or gzip, checked for UTF-8 and counted.
+//! The one reader of text: lines of a file, a pipe or stdin, plain or gzip, checked for UTF-8 and counted.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
-
+use super::unzip::{Unzip, BUFFER};
 use super::{hub, Error};
 
-const BUFFER: usize = 1 << 17;
+/// Names stdin where a file is asked for.
+const STDIN: &str = "-";
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The local file behind a path or an `hf://` name; it must be a regular file.
+/// The local file behind a path or an `hf://` name that is read more than once.
+///
+/// # Errors
+/// A file that is not there, a folder, a pipe.
 pub(super) fn locate(name: &str) -> Result<PathBuf, Error> {
     let path = hub::resolve(name)?;
-    let metadata = std::fs::metadata(&path).map_err(|source| open_error(name, source))?;
-    if !metadata.is_file() {
+    if name == STDIN || !metadata(name, &path)?.is_file() {
         return Err(Error::NotAFile { file: name.to_string() });
     }
     Ok(path)
+}
+
+/// Errors: a file that is not there, a folder.
+fn metadata(name: &str, path: &Path) -> Result<std::fs::Metadata, Error> {
+    let metadata = std::fs::metadata(path).map_err(|source| open_error(name, source))?;
+    if metadata.is_dir() {
+        return Err(Error::Folder { file: name.to_string() });
+    }
+    Ok(metadata)
 }
 
 /// Opens the raw bytes of `path`, which the user calls `name`.
@@ -35,7 +47,7 @@ fn open_error(name: &str, source: io::Error) -> Error {
     Error::Open { file: name.to_string(), source, place }
 }
 
-/// All lines of a file (a path or an `hf://` name, also `.gz`), in memory.
+/// All lines of a text, in memory; names as for [`Lines::open`].
 ///
 /// # Errors
 /// A file that can not be read; invalid UTF-8, with its line.
@@ -49,25 +61,42 @@ pub fn read_lines(name: &str) -> Result<Vec<String>, Error> {
 }
 
 /// A line ends at `\n` only, so U+2028, U+0085, form feeds and NUL stay inside it; one `\r` before the `\n` and a byte
-/// order mark at the start of the file are removed.
-pub(super) struct Lines {
-    pub(super) name: String,
+/// order mark at the start of the text are removed. gzip is known by its first bytes. A line is there as soon as its end
+/// was written, also through a pipe.
+pub struct Lines {
+    /// As the user calls the text, for messages.
+    pub name: String,
     /// Lines returned so far, so also the 1-based number of the last one.
-    pub(super) line: u64,
+    pub line: u64,
     reader: Box<dyn BufRead + Send>,
 }
 
 impl Lines {
-    /// Opens a path or an `hf://` name.
-    pub(super) fn open(name: &str) -> Result<Self, Error> {
-        let file = open_bytes(name, &locate(name)?)?;
-        let reader: Box<dyn Read + Send> =
-            if name.ends_with(".gz") { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
-        Ok(Lines { name: name.to_string(), line: 0, reader: Box::new(BufReader::with_capacity(BUFFER, reader)) })
+    /// Opens a path (a file, a pipe, a device), an `hf://` name, or stdin as `-`.
+    ///
+    /// # Errors
+    /// Nothing there that can be opened; a folder.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        if name == STDIN {
+            return Ok(Self::reading("stdin", io::stdin()));
+        }
+        let path = hub::resolve(name)?;
+        metadata(name, &path)?;
+        Ok(Self::reading(name, open_bytes(name, &path)?))
+    }
+
+    /// Lines of anything that gives bytes; nothing is read yet. `name` is for messages.
+    pub fn reading(name: &str, input: impl Read + Send + 'static) -> Self {
+        let reader = Box::new(BufReader::with_capacity(BUFFER, Unzip::new(input)));
+        Lines { name: name.to_string(), line: 0, reader }
     }
 
     /// The next line without its end, or `None` after the last.
-    pub(super) fn next(&mut self) -> Result<Option<String>, Error> {
+    ///
+    /// # Errors
+    /// Bytes that can not be read, a gzip file that is not whole, invalid UTF-8; each with the line.
+    #[expect(clippy::should_implement_trait, reason = "an iterator would go on after an error")]
+    pub fn next(&mut self) -> Result<Option<String>, Error> {
         let mut bytes = Vec::new();
         if self.reader.read_until(b'\n', &mut bytes).map_err(|e| self.read_error(e))? == 0 {
             return Ok(None);
@@ -79,18 +108,15 @@ impl Lines {
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
-        if self.line == 1 && bytes.starts_with(b"\xEF\xBB\xBF") {
-            bytes.drain(..3);
-        }
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) => {
-                Err(Error::Utf8 { file: self.name.clone(), line: self.line, byte: e.utf8_error().valid_up_to() + 1 })
-            }
-        }
+        let mark = if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        bytes.drain(..mark);
+        String::from_utf8(bytes).map(Some).map_err(|e| {
+            let byte = mark + e.utf8_error().valid_up_to() + 1;
+            Error::Utf8 { file: self.name.clone(), line: self.line, byte }
+        })
     }
 
-    /// Reads to the end of the file to know its number of lines.
+    /// Reads to the end of the text to know its number of lines.
     pub(super) fn count_rest(&mut self) -> Result<u64, Error> {
         let mut bytes = Vec::new();
         while self.reader.read_until(b'\n', &mut bytes).map_err(|e| self.read_error(e))? > 0 {
@@ -108,5 +134,33 @@ impl Lines {
             _ => source,
         };
         Error::Read { file: self.name.clone(), line: self.line + 1, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_line_of_a_pipe_is_there_as_soon_as_it_ends() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut lines = Lines::reading("stdin", reader);
+        writer.write_all(b"\xEF").unwrap();
+        writer.write_all(b"\xBB\xBFone\r\n").unwrap();
+        assert_eq!(lines.next().unwrap().as_deref(), Some("one"));
+        writer.write_all(b"\n\x1Ftwo\nthr").unwrap();
+        assert_eq!(lines.next().unwrap().as_deref(), Some(""));
+        assert_eq!(lines.next().unwrap().as_deref(), Some("\x1Ftwo"));
+        writer.write_all(b"ee").unwrap();
+        drop(writer);
+        assert_eq!(lines.next().unwrap().as_deref(), Some("three"));
+        assert_eq!((lines.next().unwrap(), lines.line), (None, 4));
+    }
+
+    #[test]
+    fn the_place_of_invalid_text_counts_the_byte_order_mark() {
+        let mut lines = Lines::reading("stdin", &b"\xEF\xBB\xBFab\xFF\n"[..]);
+        assert!(lines.next().unwrap_err().to_string().starts_with("stdin:1: invalid UTF-8 at byte 6 of the line"));
     }
 }

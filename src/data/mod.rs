@@ -12,13 +12,14 @@ mod hub;
 mod lines;
 mod prepare;
 mod source;
+mod unzip;
 
 pub use batches::{batches_by_length, Batching, Epoch, Lengths, Span, SOURCE_SHARE};
 pub use cache::{Dataset, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};
 pub use hub::{resolve, Hub, HubError};
-pub use lines::read_lines;
+pub use lines::{read_lines, Lines};
 pub use prepare::{prepare, Encode, Prepare};
 pub use source::{raw_pairs, text_lines, Pair, Pairs, TextLines};
 
