@@ -36,7 +36,8 @@ mod tests {
         assert_eq!(quoted("train.max_updates=5"), "train.max_updates=5");
         assert_eq!(quoted("it's [a]"), "'it'\\''s [a]'");
         assert_eq!(quoted(""), "''");
-        for word in ["runs/my conf", "a$b", "~/x", "a;b", "a&b", "a*", "a|b", "a\nb", "a\\b", "größe", "=ls", "{a,b}"] {
+        for word in ["runs/my conf", "a$b", "~/x", "a;b", "a&b", "a*", "a|b", "a\nb", "a\\b", "größe", "=ls", "{a,b}"]
+        {
             assert_eq!(quoted(word), format!("'{word}'"));
         }
         assert_eq!(command(["nmt-train", "--resume", "my runs/a"]), "nmt-train --resume 'my runs/a'");

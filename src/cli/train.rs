@@ -12,13 +12,14 @@ use crate::events::sinks::Sinks;
 use crate::events::tensorboard::TensorBoard;
 use crate::events::{End, Event, Sink};
 use crate::exit::{ExitCode, InputError};
-use crate::fsio;
 use crate::train::{self, FileSinks, Job, Opened, RunFolder, Session, Signals, StopReason};
+use crate::{fsio, shell};
 
 use super::args::{CommonArgs, TrainArgs};
-use super::{load_config, say, terminal};
+use super::{load_config, load_run_config, say, terminal};
 
-pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
+/// `words`: the command line, to be recorded.
+pub(super) fn train(args: &TrainArgs, common: &CommonArgs, words: &[String]) -> Result<ExitCode> {
     let signals = Signals::install()?;
     let mut sinks = terminal(common);
     let (config, folder) = match (&args.resume, &args.config) {
@@ -33,8 +34,8 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
         }
         (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
     };
-    let threads = train::set_threads(config.threads);
-    let command = std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ");
+    let threads = train::set_threads(config.threads)?;
+    let command = shell::command(words);
     let resume = args.resume.is_some();
     let open_files = Box::new(open_files);
     let job = Job { config, folder, sinks, open_files, signals, threads, command, resume };
@@ -77,7 +78,7 @@ fn resumed(run: &Path, args: &TrainArgs, common: &CommonArgs, sinks: &mut Sinks)
         return Err(InputError::new(format!("{run} is not a run folder: it has no config.toml")).into());
     }
     let folder = RunFolder::open(run)?;
-    let old = load_config(&own, &[], &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
+    let old = load_run_config(&own, &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
     let mut new = load_config(args.config.as_deref().unwrap_or(&own), &args.set, common)?.config;
     // The folder may have been moved or named by the config file; it is the one that was given.
     new.run_dir = run.display().to_string();
@@ -108,24 +109,4 @@ fn write_final_json(args: &TrainArgs, end: &serde_json::Map<String, serde_json::
         fsio::write_atomic(path, line.as_bytes())?;
     }
     Ok(())
-}
-
-/// An argument as a shell would take it.
-fn quoted(arg: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+%".contains(c);
-    if !arg.is_empty() && arg.chars().all(plain) {
-        arg.to_string()
-    } else {
-        format!("'{}'", arg.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_recorded_command_can_be_pasted_into_a_shell() {
-        assert_eq!(super::quoted("train.max_updates=5"), "train.max_updates=5");
-        assert_eq!(super::quoted("it's [a]"), "'it'\\''s [a]'");
-        assert_eq!(super::quoted(""), "''");
-    }
 }

@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::exit::InputError;
 use crate::model::{self, Model};
 use crate::tokenizer::Tokenizers;
-use crate::train;
+use crate::{shell, train};
 
 use super::args::CommonArgs;
-use super::load_config;
+use super::load_run_config;
 
 /// File that `nmt-train average` writes into a run folder.
 pub(super) const AVERAGE: &str = "average.safetensors";
@@ -33,8 +33,8 @@ impl Trained {
             let run = run.display();
             return Err(InputError::new(format!("{run} is not a run folder: it has no config.toml")).into());
         }
-        let config = load_config(&config_path, &[], common)?.config;
-        train::set_threads(config.threads);
+        let config = load_run_config(&config_path, common)?.config;
+        train::set_threads(config.threads)?;
         let device = train::device_for_use(&config.device, config.train.precision)?;
         let tokenizers = Tokenizers::load_saved(run)?;
         let vocabulary = train::vocabulary(&tokenizers);
@@ -74,7 +74,7 @@ fn weights_path(run: &Path, name: &str) -> Result<PathBuf> {
                 false => Err(InputError::new(format!(
                     "{} does not exist; make it with `nmt-train average {} --last 5`",
                     path.display(),
-                    run.display()
+                    shell::path(run)
                 ))
                 .into()),
             };

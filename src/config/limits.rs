@@ -22,8 +22,9 @@ pub fn most_threads() -> usize {
 pub fn too_many_threads(threads: usize) -> Option<String> {
     let (most, cores) = (most_threads(), cores());
     let of = if cores == 1 { "the one core".to_string() } else { format!("each of the {cores} cores") };
-    (threads > most)
-        .then(|| format!("must be {most} at most, {THREADS_A_CORE} for {of} that this process may use; 0 = physical cores"))
+    (threads > most).then(|| {
+        format!("must be {most} at most, {THREADS_A_CORE} for {of} that this process may use; 0 = physical cores")
+    })
 }
 
 /// Whether `name` stands for a tokenizer of BLEU: one of [`BLEU_TOKENIZERS`], or `spm:` and a file.

@@ -588,7 +588,13 @@ mod tests {
             let found = problems(set);
             assert!(found.contains(text), "{set}: {found}");
         }
-        for set in ["device=cuda:1", "validation.tokenize=char", "schedule.kind=cosine", "schedule.kind=plateau", "schedule.kind=noam"] {
+        for set in [
+            "device=cuda:1",
+            "validation.tokenize=char",
+            "schedule.kind=cosine",
+            "schedule.kind=plateau",
+            "schedule.kind=noam",
+        ] {
             assert_eq!(problems(set), "");
         }
     }

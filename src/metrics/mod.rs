@@ -9,6 +9,7 @@ mod bleu;
 mod chrf;
 mod edit;
 mod ngrams;
+mod script;
 mod ter;
 mod tercom;
 mod text;
@@ -16,6 +17,7 @@ mod tokenize;
 
 pub use bleu::{bleu, sentence_bleu, Bleu, BleuOptions};
 pub use chrf::{chrf, Chrf, ChrfOptions};
+pub use script::advice;
 pub use ter::{ter, Ter, TerOptions};
 pub use tokenize::{default_tokenizer, BleuTokenizer};
 
@@ -28,6 +30,8 @@ pub enum MetricsError {
     NoReferences,
     #[error("{hypotheses} hypotheses but {lines} lines in reference stream {stream}; every stream needs one line a hypothesis")]
     Lengths { hypotheses: usize, stream: usize, lines: usize },
+    #[error("unknown tokenizer of BLEU: {name}")]
+    Tokenizer { name: String },
 }
 
 /// `exp(nll)`, where `nll` is the mean negative log-likelihood a token in nats; infinite where that overflows.

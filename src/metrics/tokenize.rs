@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::text::{is_space, isolate, split_western, unescape, words};
+use super::MetricsError;
 
 /// How BLEU cuts lines into words; part of its signature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BleuTokenizer {
     /// mteval-v13a: ASCII punctuation apart; the standard.
     #[default]
@@ -24,7 +25,7 @@ pub enum BleuTokenizer {
 
 impl BleuTokenizer {
     /// Its name in signatures and on the command line.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             BleuTokenizer::V13a => "13a",
             BleuTokenizer::Zh => "zh",
@@ -40,8 +41,19 @@ impl BleuTokenizer {
         [V13a, Zh, Intl, Char, None].into_iter().find(|tokenizer| tokenizer.name() == name)
     }
 
+    /// The tokenizer that a name in a config or on the command line stands for; that of the language for an empty name.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn wanted(name: &str, language: &str) -> Result<Self, MetricsError> {
+        match name {
+            "" => Ok(default_tokenizer(language).0),
+            name => Self::from_name(name).ok_or_else(|| MetricsError::Tokenizer { name: name.to_string() }),
+        }
+    }
+
     /// The line with whitespace between tokens; how much of it carries no meaning.
-    pub(super) fn tokenize(self, line: &str) -> String {
+    pub(super) fn tokenize(&self, line: &str) -> String {
         match self {
             BleuTokenizer::V13a => v13a(line),
             BleuTokenizer::Zh => split_western(&isolate(line.trim_matches(is_space), is_chinese)),
@@ -52,7 +64,7 @@ impl BleuTokenizer {
     }
 
     /// The line as sacreBLEU's tokenizer returns it: single spaces, none at the ends (`none` leaves the line alone).
-    pub fn tokens(self, line: &str) -> String {
+    pub fn tokens(&self, line: &str) -> String {
         match self {
             BleuTokenizer::None => line.to_owned(),
             _ => words(&self.tokenize(line)).collect::<Vec<_>>().join(" "),
@@ -116,6 +128,7 @@ fn intl(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn v13a_unescapes_and_drops_skipped() {
@@ -155,8 +168,9 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for name in ["13a", "zh", "intl", "char", "none"] {
-            assert_eq!(BleuTokenizer::from_name(name).map(BleuTokenizer::name), Some(name));
+        for name in config::BLEU_TOKENIZERS {
+            assert_eq!(BleuTokenizer::from_name(name).as_ref().map(BleuTokenizer::name), Some(name));
+            assert!(config::is_bleu_tokenizer(name));
         }
         assert_eq!(BleuTokenizer::from_name("ja-mecab"), None);
     }

@@ -3,22 +3,25 @@
 use anyhow::Result;
 
 use crate::batch::{Batch, Sequences};
-use crate::config::{BatchType, DecodeConfig, Metric};
+use crate::config::{BatchType, Config, DecodeConfig, Metric};
 use crate::data::{self, Batching};
 use crate::decode::{self, DecodeError};
-use crate::metrics::{self, Bleu, BleuOptions, Chrf, ChrfOptions};
+use crate::exit::InputError;
+use crate::metrics::{self, Bleu, BleuOptions, BleuTokenizer, Chrf, ChrfOptions};
 use crate::model::Model;
 use crate::objective;
 use crate::tokenizer::Tokenizers;
+use crate::units;
 
 /// A held-out set, ready to be scored many times.
 pub struct Validator {
     /// `(source, reference)` as in the files.
     text: Vec<(String, String)>,
-    /// The same as ids, each ending with `</s>`; none for a blank line.
+    /// The same as ids, each ending with `</s>`; a blank source has none at all.
     source: Vec<Vec<u32>>,
     target: Vec<Vec<u32>>,
-    target_language: String,
+    /// Of BLEU.
+    tokenizer: BleuTokenizer,
 }
 
 /// Results on a held-out set; what was not asked for is `None`.
@@ -44,16 +47,16 @@ impl Scores {
 }
 
 impl Validator {
-    /// Encodes the pairs once.
+    /// Encodes the pairs once. `tokenizer`: how BLEU cuts words.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, target_language: &str) -> Result<Self> {
+    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, tokenizer: BleuTokenizer) -> Result<Self> {
         let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
         let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
         let source = tokenizers.source.encode_lines(&sources)?;
-        let target = tokenizers.target.encode_lines(&targets)?;
-        Ok(Validator { source, target, text, target_language: target_language.to_string() })
+        let target = tokenizers.target.encode_labels(&targets)?;
+        Ok(Validator { source, target, text, tokenizer })
     }
 
     /// Number of pairs.
@@ -63,6 +66,45 @@ impl Validator {
 
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+
+    /// What is worth knowing before the set is scored; `name` is that of the set.
+    ///
+    /// # Errors
+    /// When there is nothing to translate in it.
+    pub fn remarks(&self, name: &str, config: &Config) -> Result<Vec<String>, InputError> {
+        if self.source.iter().all(Vec::is_empty) {
+            return Err(InputError::new(format!(
+                "every source line of the {name} text is blank: nothing can be scored"
+            )));
+        }
+        let pairs = || self.source.iter().zip(&self.target);
+        let (count, longest) = (|n: usize| units::count(n as u64), config.data.max_length);
+        let mut remarks = Vec::new();
+        let unasked = pairs().filter(|(source, target)| source.is_empty() && target.len() > 1).count();
+        if unasked > 0 {
+            remarks.push(format!(
+                "{} pairs of the {name} text have a blank source line and a target: such a line is translated to nothing, \
+                 which BLEU and chrF count and nll does not",
+                count(unasked)
+            ));
+        }
+        let long = pairs().filter(|(source, target)| source.len().max(target.len()) > longest).count();
+        if long > 0 {
+            remarks.push(format!(
+                "{} pairs of the {name} text are longer than the {longest} tokens (data.max_length) of the longest that \
+                 training sees; they are scored as they are",
+                count(long)
+            ));
+        }
+        let measures_bleu = name == "test" || config.validation.metrics.contains(&Metric::Bleu);
+        let advice = || metrics::advice(&config.validation.tokenize, &config.data.target_language, &self.references());
+        remarks.extend(measures_bleu.then(advice).flatten());
+        Ok(remarks)
+    }
+
+    fn references(&self) -> Vec<&str> {
+        self.text.iter().map(|(_, reference)| reference.as_str()).collect()
     }
 
     /// Pair `i` as text.
@@ -96,15 +138,11 @@ impl Validator {
                 Err(DecodeError::Stopped) => return Ok(None),
                 found => found?,
             };
-            scores.hypotheses = found
-                .iter()
-                .map(|best| tokenizers.target.decode_line(best.first().map_or(&[], |hypothesis| &hypothesis.ids)))
-                .collect::<Result<_, _>>()?;
+            scores.hypotheses = decode::best_lines(&found, &tokenizers.target)?;
             let hypotheses: Vec<&str> = scores.hypotheses.iter().map(String::as_str).collect();
-            let references = [self.text.iter().map(|(_, reference)| reference.as_str()).collect::<Vec<_>>()];
+            let references = [self.references()];
             if wanted.contains(&Metric::Bleu) {
-                let (tokenizer, _) = metrics::default_tokenizer(&self.target_language);
-                let options = BleuOptions { tokenizer, ..Default::default() };
+                let options = BleuOptions { tokenizer: self.tokenizer.clone(), ..Default::default() };
                 scores.bleu = Some(metrics::bleu(&hypotheses, &references, &options)?);
             }
             if wanted.contains(&Metric::Chrf) {
@@ -114,18 +152,18 @@ impl Validator {
         Ok(Some(scores))
     }
 
-    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. A pair with a blank side
-    /// does not count, as in training.
+    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
+    /// not count: it is translated to nothing without asking the model. A blank target is `</s>` alone. So this is what
+    /// [`decode::score`] says of the same pairs, over their tokens.
     fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let is_whole = |&i: &usize| !self.source[i].is_empty() && !self.target[i].is_empty();
-        let whole: Vec<usize> = (0..self.len()).filter(is_whole).collect();
-        let lengths: Vec<_> = whole.iter().map(|&i| (self.source[i].len(), self.target[i].len())).collect();
+        let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
+        let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), self.target[i].len())).collect();
         let (mut sum, mut tokens) = (0.0, 0);
         for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
             if stop() {
                 return Ok(None);
             }
-            let pairs: Vec<usize> = pairs.iter().map(|&i| whole[i]).collect();
+            let pairs: Vec<usize> = pairs.iter().map(|&i| asked[i]).collect();
             let batch = Batch {
                 source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
                 target: Sequences::pack(pairs.iter().map(|&i| self.target[i].as_slice())),

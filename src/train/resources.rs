@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
+use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
 use crate::tokenizer::{Tokenizer, Tokenizers};
@@ -41,13 +42,16 @@ impl Resources {
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
-        let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
-            match text.is_empty() {
-                true => Ok(None),
-                false => Validator::new(text, &tokenizers, &config.data.target_language).map(Some),
+        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
+        let mut held_out = |name: &str, text: Vec<(String, String)>| -> Result<Option<Validator>> {
+            if text.is_empty() {
+                return Ok(None);
             }
+            let set = Validator::new(text, &tokenizers, bleu_tokenizer.clone())?;
+            set.remarks(name, config)?.into_iter().for_each(&mut *note);
+            Ok(Some(set))
         };
-        let (valid, test) = (held_out(valid)?, held_out(test)?);
+        let (valid, test) = (held_out("validation", valid)?, held_out("test", test)?);
         let vocabulary = vocabulary(&tokenizers);
         let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
         Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, batching, seed: config.seed })
