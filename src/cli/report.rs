@@ -19,6 +19,9 @@ pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode>
     if to_stdout(args).filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(InputError::new("only one of --csv, --json and --html can go to stdout (\"-\")").into());
     }
+    if args.target.is_some_and(|target| !target.is_finite()) {
+        return Err(InputError::new("--target must be a finite number").into());
+    }
     let folders = report::find(&args.runs)?;
     let options = Options { score: args.score, baseline: args.baseline.clone(), target: args.target };
     let found = Report::of(&folders, &options)?;

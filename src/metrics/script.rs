@@ -75,7 +75,7 @@ fn splits(tokenizer: &BleuTokenizer, script: &Script) -> bool {
     match tokenizer {
         BleuTokenizer::V13a | BleuTokenizer::Intl | BleuTokenizer::None => false,
         BleuTokenizer::Zh => script.tokenizer == "zh",
-        BleuTokenizer::Char => true,
+        BleuTokenizer::Char | BleuTokenizer::Spm(_) => true,
     }
 }
 

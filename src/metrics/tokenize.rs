@@ -1,11 +1,14 @@
-//! The tokenizers of BLEU: 13a, zh, intl, char, none.
+//! The tokenizers of BLEU: 13a, zh, intl, char, none, and those of SentencePiece models.
 
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
+use super::spm::SentencePiece;
 use super::text::{is_space, isolate, split_western, unescape, words};
 use super::MetricsError;
+use crate::config::SPM_PREFIX;
 
 /// How BLEU cuts lines into words; part of its signature.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum BleuTokenizer {
     Char,
     /// Only at whitespace.
     None,
+    /// The pieces of a SentencePiece model.
+    Spm(Arc<SentencePiece>),
 }
 
 impl BleuTokenizer {
@@ -32,10 +37,11 @@ impl BleuTokenizer {
             BleuTokenizer::Intl => "intl",
             BleuTokenizer::Char => "char",
             BleuTokenizer::None => "none",
+            BleuTokenizer::Spm(model) => model.name(),
         }
     }
 
-    /// The tokenizer of that name.
+    /// The tokenizer of that name; a model is not known by name, see [`BleuTokenizer::wanted`].
     pub fn from_name(name: &str) -> Option<Self> {
         use BleuTokenizer::*;
         [V13a, Zh, Intl, Char, None].into_iter().find(|tokenizer| tokenizer.name() == name)
@@ -44,11 +50,12 @@ impl BleuTokenizer {
     /// The tokenizer that a name in a config or on the command line stands for; that of the language for an empty name.
     ///
     /// # Errors
-    /// An unknown name.
+    /// An unknown name; a SentencePiece model that can not be read.
     pub fn wanted(name: &str, language: &str) -> Result<Self, MetricsError> {
-        match name {
-            "" => Ok(default_tokenizer(language).0),
-            name => Self::from_name(name).ok_or_else(|| MetricsError::Tokenizer { name: name.to_string() }),
+        match (name, name.strip_prefix(SPM_PREFIX)) {
+            ("", _) => Ok(default_tokenizer(language).0),
+            (_, Some(path)) => Ok(BleuTokenizer::Spm(Arc::new(SentencePiece::load(Path::new(path))?))),
+            (name, None) => Self::from_name(name).ok_or_else(|| MetricsError::Tokenizer { name: name.to_string() }),
         }
     }
 
@@ -60,13 +67,14 @@ impl BleuTokenizer {
             BleuTokenizer::Intl => intl(line),
             BleuTokenizer::Char => isolate(line, |_| true),
             BleuTokenizer::None => line.to_owned(),
+            BleuTokenizer::Spm(model) => model.tokens(line),
         }
     }
 
     /// The line as sacreBLEU's tokenizer returns it: single spaces, none at the ends (`none` leaves the line alone).
     pub fn tokens(&self, line: &str) -> String {
         match self {
-            BleuTokenizer::None => line.to_owned(),
+            BleuTokenizer::None | BleuTokenizer::Spm(_) => self.tokenize(line),
             _ => words(&self.tokenize(line)).collect::<Vec<_>>().join(" "),
         }
     }
