@@ -60,7 +60,8 @@ impl Checks {
     }
 
     fn beam(&mut self, key: &'static str, value: usize) {
-        self.rule((1..=LARGEST_BEAM).contains(&value), &[key], format!("must be 1 or more, {LARGEST_BEAM} at most"));
+        self.at_least(key, value, 1);
+        self.rule(value <= LARGEST_BEAM, &[key], format!("must be {LARGEST_BEAM} at most"));
     }
 
     /// In [0, 1).
@@ -558,8 +559,8 @@ mod tests {
             ("device=cuda:x", "must be \"cpu\""),
             ("device=gpu", "must be \"cpu\""),
             ("threads=1000000", "must be"),
-            ("decode.beam_size=1001", "must be 1 or more, 1000 at most"),
-            ("validation.beam_size=9223372036854775807", "must be 1 or more, 1000 at most"),
+            ("decode.beam_size=1001", "must be 1000 at most"),
+            ("validation.beam_size=9223372036854775807", "must be 1000 at most"),
             ("validation.tokenize=mecab", "must be one of 13a, zh, intl, char, none, spm:FILE, or empty"),
             ("validation.tokenize='spm:'", "must be one of 13a"),
             ("data.train=[\"a.en\"]", "must be two files"),

@@ -73,7 +73,8 @@ impl SentencePiece {
         let min_score = normal.map(|piece| piece.score).fold(f32::MAX, f32::min);
         let longest = proto.pieces.iter().map(|piece| piece.text.len()).max().unwrap_or(0);
         let pieces = proto.pieces.iter().map(|piece| Piece { score: piece.score, kind: piece.kind }).collect();
-        let normalizer = Normalizer::new(proto.normalizer, user_defined).ok_or_else(|| wrong("its rules are damaged"))?;
+        let normalizer =
+            Normalizer::new(proto.normalizer, user_defined).ok_or_else(|| wrong("its rules are damaged"))?;
         let name = format!("spm-{}", path.file_stem().unwrap_or_default().to_string_lossy());
         let (model_type, byte_fallback) = (proto.model_type, proto.byte_fallback);
         Ok(SentencePiece {

@@ -99,7 +99,8 @@ fn arguments_that_are_not_utf8_are_an_error_of_the_command_line() {
         "",
     ] {
         let mut command = toy.command(args);
-        let child = command.arg(bad).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child =
+            command.arg(bad).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         done(child).exits(2).tells(&["is not valid UTF-8: \"caf\\xE9\""]);
     }
 }
@@ -151,7 +152,8 @@ fn a_signal_ends_a_translation_at_once() {
 #[test]
 fn ctrl_c_ends_the_prompt() {
     use std::io::{Read, Write};
-    let there = std::process::Command::new("script").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there =
+        std::process::Command::new("script").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !there.is_ok_and(|status| status.success()) {
         eprintln!("skipped: there is no `script`");
         return;

@@ -55,6 +55,8 @@ fn nll_of_training_is_the_mean_of_score() {
     // targets of blank sources are another matter: -inf
     let sources = toy.read("held.en");
     let targets = toy.read("held.de");
+    let plain = |text: &str| text.trim_start_matches('\u{FEFF}').to_string();
+    let (sources, targets) = (plain(&sources), plain(&targets));
     let both: Vec<(&str, &str)> = lines(&sources).into_iter().zip(lines(&targets)).collect();
     let text = |side: fn(&(&str, &str)) -> String| both.iter().map(side).collect::<String>();
     toy.write("s", text(|(source, _)| format!("{source}\n")));
@@ -149,8 +151,9 @@ fn several_references_count_as_in_sacrebleu() {
     for (line, expected) in told.lines().zip(expected) {
         assert!(line.starts_with(expected), "{told}");
     }
-    let swapped = toy.run("evaluate --hypothesis h --reference r2 --reference r1 -m bleu,chrf,ter").exits(0).out;
-    assert_eq!(swapped, told);
+    // of two references that are as good, chrF takes the first
+    let swapped = toy.run("evaluate --hypothesis h --reference r2 --reference r1 -m chrf").exits(0).out;
+    assert!(swapped.starts_with("chrF2 = 62.67  nrefs:2|"), "{swapped}");
     toy.write("r2", "one\ntwo\n");
     toy.run("evaluate --hypothesis h --reference r1 --reference r2").exits(3).tells(&["h has 4 lines, r2 has 2"]);
 }
@@ -210,7 +213,7 @@ fn scripts_without_spaces_are_told_of_in_training_and_by_evaluate_and_the_config
     let other = toy.run("evaluate run --source s --reference t --tokenize intl").exits(0);
     assert!(other.out.contains("|tok:intl|"), "{}", other.out);
     let wrong = toy.run("--config toy.toml --set validation.tokenize=mecab").exits(3);
-    wrong.tells(&["validation.tokenize = \"mecab\"", "13a, zh, intl, char, none"]);
+    wrong.tells(&["validation.tokenize=mecab: must be one of 13a, zh, intl, char, none, spm:FILE, or empty"]);
 }
 
 #[test]

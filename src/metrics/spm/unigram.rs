@@ -30,13 +30,13 @@ impl SentencePiece {
                 let piece = self.piece(id);
                 let score = match piece.kind {
                     Kind::Unused => continue,
-                    // the length times a score that is all but zero in the library
-                    Kind::UserDefined => f64::from((end - start) as f32 * f32::MIN_POSITIVE) - 0.1,
-                    _ => f64::from(piece.score),
+                    // in the library the length times a score that is all but zero, less this
+                    Kind::UserDefined => -0.1,
+                    _ => piece.score,
                 };
-                let score = score + f64::from(so_far);
-                if best[end].start.is_none() || score > f64::from(best[end].score) {
-                    best[end] = Best { id, score: score as f32, start: Some(start) };
+                let score = score + so_far;
+                if best[end].start.is_none() || score > best[end].score {
+                    best[end] = Best { id, score, start: Some(start) };
                 }
                 is_known |= end - start == length;
             }
