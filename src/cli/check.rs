@@ -15,6 +15,9 @@ pub(super) fn check(args: &CheckArgs, common: &CommonArgs) -> Result<ExitCode> {
     let mut sinks = terminal(common);
     let report = train::check(&loaded.config, &loaded.run_dir(), threads, &mut |note| sinks.emit(&Event::Note(note)))?;
     sinks.emit(&Event::Start(report.start));
+    for message in report.warnings {
+        sinks.emit(&Event::Warning { step: 0, message });
+    }
     sinks.emit(&Event::Note(report.largest_batch));
     Ok(ExitCode::Success)
 }

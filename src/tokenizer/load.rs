@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Mutex;
 
 use flate2::read::MultiGzDecoder;
-use serde_json::{json, Value};
+use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::{library, special, template, Error, Result, Tokenizer};
+use super::scheme::{settle_decoder, Scheme};
+use super::{library, special, template, words, Error, Origin, Result, Tokenizer};
 use crate::fsio;
 
 /// Names under which others know our special tokens, in order of preference.
@@ -19,7 +22,7 @@ const PAD_NAMES: [&str; 6] = ["<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|padding|>
 /// Our padding token when the usual name is taken by another id than the last.
 const OWN_PAD: &str = "<nmt_pad>";
 
-pub(super) fn load(path: &Path) -> Result<Tokenizer> {
+pub(super) fn load(path: &Path, origin: Origin) -> Result<Tokenizer> {
     let bytes = fsio::read(path)?;
     let bytes = match bytes.starts_with(&[0x1F, 0x8B]) {
         true => {
@@ -36,7 +39,7 @@ pub(super) fn load(path: &Path) -> Result<Tokenizer> {
         let reason = "it has no \"model\"".to_string();
         return Err(Error::NotATokenizer { path: path.to_path_buf(), reason });
     }
-    finish(json).map_err(|fault| match fault {
+    finish(json, origin).map_err(|fault| match fault {
         Fault::Holes { count, largest, hole } => Error::Holes { path: path.to_path_buf(), count, largest, hole },
         Fault::Library(reason) => Error::NotATokenizer { path: path.to_path_buf(), reason },
     })
@@ -61,7 +64,7 @@ impl From<tokenizers::Error> for Fault {
 ///
 /// # Errors
 /// When the library does not take it, or its ids have holes.
-pub(super) fn finish(mut json: Value) -> std::result::Result<Tokenizer, Fault> {
+pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tokenizer, Fault> {
     settle(&mut json);
     let supplied = supply_unk(&mut json);
     let unk_name = unk_name(&json["model"]);
@@ -113,31 +116,25 @@ pub(super) fn finish(mut json: Value) -> std::result::Result<Tokenizer, Fault> {
         serde_json::from_value(template::post_processor(eos_name, eos)).map_err(|e| Fault::Library(e.to_string()))?;
     inner.with_post_processor(Some(template));
     inner.set_encode_special_tokens(true);
-    Ok(Tokenizer::new(inner, [unk, eos, pad], added)?)
+    if origin == Origin::Foreign {
+        added.extend(settle_decoder(&mut inner)?);
+    }
+    let fingerprint = format!("{:032x}", xxh3_128(inner.to_string(false)?.as_bytes()));
+    if origin == Origin::Run {
+        // only now: the folder of an older run may hold a file whose decoder was not looked at
+        settle_decoder(&mut inner)?;
+    }
+    let caches = words::is_word_by_word(&inner).then(Mutex::default);
+    let scheme = Scheme::of(&inner);
+    Ok(Tokenizer { inner, unk, eos, pad, added, fingerprint, scheme, caches })
 }
 
-/// Takes out what would cut, fill or randomize ids, and names the decoder that belongs to the pre-tokenizer if none
-/// is named.
+/// Takes out what would cut, fill or randomize ids.
 fn settle(json: &mut Value) {
     json["truncation"] = Value::Null;
     json["padding"] = Value::Null;
     if json["model"].get("dropout").is_some() {
         json["model"]["dropout"] = Value::Null;
-    }
-    if json["decoder"].is_null() {
-        let rules = json["pre_tokenizer"].to_string();
-        json["decoder"] = match () {
-            () if rules.contains("\"ByteLevel\"") => {
-                json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})
-            }
-            () if rules.contains("\"Metaspace\"") => {
-                json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true})
-            }
-            () if json["model"]["type"] == "WordPiece" => {
-                json!({"type": "WordPiece", "prefix": "##", "cleanup": false})
-            }
-            () => Value::Null,
-        };
     }
 }
 

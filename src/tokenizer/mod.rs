@@ -6,6 +6,8 @@
 mod bpe;
 mod lines;
 mod load;
+mod round_trip;
+mod scheme;
 mod template;
 mod train;
 mod unigram;
@@ -16,11 +18,12 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 use tokenizers::{AddedToken, Tokenizer as Inner};
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::TokenizerConfig;
 use crate::fsio;
 pub use lines::is_blank;
+pub use round_trip::RoundTrip;
+use scheme::Scheme;
 use words::WordCache;
 
 /// What can be wrong with a tokenizer or the text it is trained on.
@@ -66,8 +69,18 @@ pub struct Tokenizer {
     pad: u32,
     added: Vec<String>,
     fingerprint: String,
+    scheme: Scheme,
     /// Remembered words, where the rules allow to encode word by word; one map for each thread at work.
     caches: Option<Mutex<Vec<WordCache>>>,
+}
+
+/// Whose file a `tokenizer.json` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Anybody's, for a new run.
+    Foreign,
+    /// A run's, which knows it by its fingerprint.
+    Run,
 }
 
 /// Lines that one thread encodes at a time; also how long a cache is held.
@@ -79,7 +92,15 @@ impl Tokenizer {
     /// # Errors
     /// When it can not be read, is no such file, or its ids have holes.
     pub fn load(path: &Path) -> Result<Self> {
-        load::load(path)
+        load::load(path, Origin::Foreign)
+    }
+
+    /// Reads the `tokenizer.json` of a run. Its [`Tokenizer::fingerprint`] is that of the file as it is.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::load`].
+    pub fn load_saved(path: &Path) -> Result<Self> {
+        load::load(path, Origin::Run)
     }
 
     /// Trains on lines of text. The same lines in the same order give the same tokenizer, on any number of threads.
@@ -88,16 +109,6 @@ impl Tokenizer {
     /// Text without words, a vocabulary too small for its characters, an unknown normalization.
     pub fn train(config: &TokenizerConfig, lines: impl Iterator<Item = String>) -> Result<Self> {
         train::train(config, lines)
-    }
-
-    /// From a finished `inner` that needs nothing more.
-    ///
-    /// # Errors
-    /// When the library can not write it as JSON.
-    fn new(inner: Inner, [unk, eos, pad]: [u32; 3], added: Vec<String>) -> tokenizers::Result<Self> {
-        let fingerprint = format!("{:032x}", xxh3_128(inner.to_string(false)?.as_bytes()));
-        let caches = words::is_word_by_word(&inner).then(Mutex::default);
-        Ok(Tokenizer { inner, unk, eos, pad, added, fingerprint, caches })
     }
 
     /// Ids of each line, `</s>` last and only there: the names of special tokens within a line are ordinary text.
@@ -126,7 +137,8 @@ impl Tokenizer {
         let take = |caches: &Mutex<Vec<WordCache>>| caches.lock().ok().and_then(|mut free| free.pop());
         let mut cache = take(caches).unwrap_or_default();
         let ids = lines.iter().map(|line| {
-            let ids = cache.encode(line, |text| self.encode_plain(text))?;
+            let stand_alone = |word: &str| words::stand_alone(&self.inner, word);
+            let ids = cache.encode(line, |text| self.encode_plain(text), stand_alone)?;
             Ok(self.ended(ids))
         });
         let ids = ids.collect();
@@ -152,7 +164,7 @@ impl Tokenizer {
     /// # Errors
     /// When the decoder of a tokenizer of others fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(library)
+        round_trip::decode(&self.inner, ids).map_err(library)
     }
 
     /// Number of ids, special tokens included.
@@ -178,6 +190,13 @@ impl Tokenizer {
     /// The text of an id as the vocabulary has it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// The word that a piece stands for or begins, whatever marks words in this tokenizer; `None` for parts of words
+    /// and special tokens.
+    pub fn word(&self, id: u32) -> Option<String> {
+        let (token, text) = (self.token(id)?, self.decode(&[id]).ok()?);
+        self.scheme.word(&token, &text)
     }
 
     /// All tokens by id.
@@ -231,11 +250,7 @@ impl Tokenizers {
     /// # Errors
     /// Those of [`Tokenizer::load`].
     pub fn load(source: &Path, target: Option<&Path>) -> Result<Self> {
-        let first = Tokenizer::load(source)?;
-        match target {
-            Some(target) if target != source => Ok(Self::separate(first, Tokenizer::load(target)?)),
-            _ => Ok(Self::joint(first)),
-        }
+        Self::load_each(source, target, Tokenizer::load)
     }
 
     /// Loads what [`Tokenizers::save`] wrote.
@@ -244,7 +259,15 @@ impl Tokenizers {
     /// Those of [`Tokenizer::load`].
     pub fn load_saved(folder: &Path) -> Result<Self> {
         let target = folder.join(TARGET_FILE);
-        Self::load(&folder.join(JOINT_FILE), target.exists().then_some(target.as_path()))
+        Self::load_each(&folder.join(JOINT_FILE), target.exists().then_some(target.as_path()), Tokenizer::load_saved)
+    }
+
+    fn load_each(source: &Path, target: Option<&Path>, load: fn(&Path) -> Result<Tokenizer>) -> Result<Self> {
+        let first = load(source)?;
+        match target {
+            Some(target) if target != source => Ok(Self::separate(first, load(target)?)),
+            _ => Ok(Self::joint(first)),
+        }
     }
 
     /// Writes `tokenizer.json`, and `tokenizer.target.json` when the sides differ.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tokenizers::Tokenizer as Inner;
 
+use super::round_trip::normalized;
 use super::{template, Result};
 
 /// Different words kept while counting; twice as many are held for a moment.
@@ -50,14 +51,15 @@ pub(super) fn limited(words: Vec<(String, u64)>) -> Vec<(String, u64)> {
 }
 
 /// Whether a line's ids are those of its words, one after the other, which holds for the rules of
-/// [`template::pre_tokenizer`]: no normalization joins two words, and no token of its own contains a space.
+/// [`template::pre_tokenizer`]: no normalization reaches over a space, and no token of its own contains one. The words
+/// must also [`stand_alone`].
 pub(super) fn is_word_by_word(inner: &Inner) -> bool {
     let json = |part: Option<serde_json::Result<Value>>| part.and_then(|value| value.ok()).unwrap_or(Value::Null);
     let pre_tokenizer = json(inner.get_pre_tokenizer().map(serde_json::to_value));
     let normalizer = json(inner.get_normalizer().map(serde_json::to_value));
     let plain = |step: &Value| {
         let name = step["type"].as_str().unwrap_or_default();
-        step.is_null() || ["NFC", "NFKC", "Lowercase"].contains(&name)
+        step.is_null() || ["NFC", "NFD", "NFKC", "NFKD", "Lowercase"].contains(&name)
     };
     let normalizes_within_words = match normalizer["normalizers"].as_array() {
         Some(steps) => steps.iter().all(plain),
@@ -67,11 +69,19 @@ pub(super) fn is_word_by_word(inner: &Inner) -> bool {
     pre_tokenizer == template::pre_tokenizer() && normalizes_within_words && only_special
 }
 
+/// Whether a word has the same ids at the start of a line and behind a space. One whose normal form begins with a
+/// space (U+00A0, U+00B4, …) has not: the mark of words is put only where there is none yet.
+pub(super) fn stand_alone(inner: &Inner, word: &str) -> bool {
+    // nothing composes with an ASCII character to a space
+    let is_plain = word.bytes().next().is_some_and(|first| first.is_ascii() && first != b' ');
+    is_plain || !normalized(inner, word).starts_with([' ', '▁'])
+}
+
 /// Ids of words seen before.
 #[derive(Default)]
 pub(super) struct WordCache {
-    /// Start and end in `ids`.
-    spans: HashMap<Box<str>, (u32, u32)>,
+    /// Start and end in `ids`; `None` for a word that does not stand alone.
+    spans: HashMap<Box<str>, Option<(u32, u32)>>,
     ids: Vec<u32>,
 }
 
@@ -81,32 +91,51 @@ const MAX_CACHED: usize = 1 << 18;
 const MAX_LENGTH: usize = 64;
 
 impl WordCache {
-    /// Ids of a line; `encode` gives those of a word or line that is new.
+    /// Ids of a line; `encode` gives those of a word or line that is new, `stand_alone` is the function above.
     ///
     /// # Errors
     /// Those of `encode`.
-    pub(super) fn encode(&mut self, line: &str, encode: impl Fn(&str) -> Result<Vec<u32>>) -> Result<Vec<u32>> {
+    pub(super) fn encode(
+        &mut self,
+        line: &str,
+        encode: impl Fn(&str) -> Result<Vec<u32>>,
+        stand_alone: impl Fn(&str) -> bool,
+    ) -> Result<Vec<u32>> {
         // spaces at the ends and in a row are tokens of their own
         if line.starts_with(' ') || line.ends_with(' ') || line.contains("  ") || line.contains('▁') {
             return encode(line);
         }
         let mut ids = Vec::with_capacity(line.len() / 3);
         for word in line.split(' ') {
-            if let Some(&(start, end)) = self.spans.get(word) {
-                ids.extend_from_slice(&self.ids[start as usize..end as usize]);
-                continue;
-            }
-            let found = encode(word)?;
-            ids.extend_from_slice(&found);
-            if word.len() <= MAX_LENGTH {
-                if self.spans.len() >= MAX_CACHED {
-                    *self = Self::default();
+            match self.spans.get(word) {
+                Some(&Some((start, end))) => {
+                    ids.extend_from_slice(&self.ids[start as usize..end as usize]);
+                    continue;
                 }
-                let start = self.ids.len() as u32;
-                self.ids.extend(found);
-                self.spans.insert(word.into(), (start, self.ids.len() as u32));
+                Some(None) => return encode(line),
+                None => (),
+            }
+            let found = if stand_alone(word) { Some(encode(word)?) } else { None };
+            if word.len() <= MAX_LENGTH {
+                self.remember(word, found.as_deref());
+            }
+            match found {
+                Some(found) => ids.extend(found),
+                None => return encode(line),
             }
         }
         Ok(ids)
+    }
+
+    fn remember(&mut self, word: &str, ids: Option<&[u32]>) {
+        if self.spans.len() >= MAX_CACHED {
+            *self = Self::default();
+        }
+        let start = self.ids.len() as u32;
+        let span = ids.map(|ids| {
+            self.ids.extend_from_slice(ids);
+            (start, self.ids.len() as u32)
+        });
+        self.spans.insert(word.into(), span);
     }
 }

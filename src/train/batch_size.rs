@@ -15,6 +15,7 @@ use crate::ops;
 use crate::optim::{self, Gradients};
 use crate::units;
 
+use super::memory::optimizer_states;
 use super::resources::Resources;
 
 /// The first size that is tried.
@@ -99,7 +100,7 @@ fn fits(config: &Config, resources: &Resources, model: &dyn Model) -> Result<boo
     let batch = epoch.batch(&resources.train, epoch.largest());
     let params = model.params();
     let step = || -> candle_core::Result<()> {
-        let numbers = params.elements() * optim::states(&config.optimizer);
+        let numbers = params.elements() * optimizer_states(config);
         let _state = Tensor::zeros(numbers.max(1), DType::F32, params.device())?;
         let forward = Forward::train(config.seed, 0);
         let smoothing = config.train.label_smoothing;

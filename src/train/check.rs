@@ -17,10 +17,13 @@ use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
 use super::stop::{Limits, Signals};
+use super::warnings::warnings;
 
 /// What a dry run found.
 pub struct Report {
     pub start: Start,
+    /// What seems wrong, each with an example and what to do.
+    pub warnings: Vec<String>,
     /// A sentence about the largest batch.
     pub largest_batch: String,
 }
@@ -40,6 +43,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
     super::distance::prepare(config, &resources, model.params(), note)?;
     let epoch = resources.epoch(0);
     let updates_per_epoch = (epoch.len() as u64).div_ceil(config.train.gradient_accumulation_steps as u64);
+    let total_updates = Limits::new(config, Signals::default()).total_updates(updates_per_epoch);
     let start = preflight::start(&Facts {
         config,
         resources: &resources,
@@ -47,7 +51,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         optimizer: optim::build(&config.optimizer, model.params().dtype(), model.params().device()).describe(),
         pretrained: &pretrained,
         updates_per_epoch,
-        total_updates: Limits::new(config, Signals::default()).total_updates(updates_per_epoch),
+        total_updates,
         threads,
         run,
         step: 0,
@@ -71,5 +75,6 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         loss_sum / tokens as f64,
         units::bytes(peak_memory_bytes_of(model.params().device())),
     );
-    Ok(Report { start, largest_batch })
+    let warnings = warnings(config, &resources, &pretrained, total_updates);
+    Ok(Report { start, warnings, largest_batch })
 }

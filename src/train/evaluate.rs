@@ -3,23 +3,23 @@
 use anyhow::Result;
 
 use crate::batch::{Batch, Sequences};
-use crate::config::{BatchType, Config, DecodeConfig, Metric};
+use crate::config::{BatchType, DecodeConfig, Metric};
 use crate::data::{self, Batching};
 use crate::decode::{self, DecodeError};
-use crate::exit::InputError;
 use crate::metrics::{self, Bleu, BleuOptions, BleuTokenizer, Chrf, ChrfOptions};
 use crate::model::Model;
 use crate::objective;
 use crate::tokenizer::Tokenizers;
-use crate::units;
 
 /// A held-out set, ready to be scored many times.
 pub struct Validator {
     /// `(source, reference)` as in the files.
     text: Vec<(String, String)>,
-    /// The same as ids, each ending with `</s>`; a blank source has none at all.
+    /// The same as ids, each ending with `</s>`; none for a blank line.
     source: Vec<Vec<u32>>,
     target: Vec<Vec<u32>>,
+    /// Ids of a blank target: `</s>` alone.
+    nothing: [u32; 1],
     /// Of BLEU.
     tokenizer: BleuTokenizer,
 }
@@ -55,8 +55,8 @@ impl Validator {
         let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
         let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
         let source = tokenizers.source.encode_lines(&sources)?;
-        let target = tokenizers.target.encode_labels(&targets)?;
-        Ok(Validator { source, target, text, tokenizer })
+        let target = tokenizers.target.encode_lines(&targets)?;
+        Ok(Validator { source, target, nothing: [tokenizers.target.eos_id()], text, tokenizer })
     }
 
     /// Number of pairs.
@@ -68,48 +68,19 @@ impl Validator {
         self.text.is_empty()
     }
 
-    /// What is worth knowing before the set is scored; `name` is that of the set.
-    ///
-    /// # Errors
-    /// When there is nothing to translate in it.
-    pub fn remarks(&self, name: &str, config: &Config) -> Result<Vec<String>, InputError> {
-        if self.source.iter().all(Vec::is_empty) {
-            return Err(InputError::new(format!(
-                "every source line of the {name} text is blank: nothing can be scored"
-            )));
-        }
-        let pairs = || self.source.iter().zip(&self.target);
-        let (count, longest) = (|n: usize| units::count(n as u64), config.data.max_length);
-        let mut remarks = Vec::new();
-        let unasked = pairs().filter(|(source, target)| source.is_empty() && target.len() > 1).count();
-        if unasked > 0 {
-            remarks.push(format!(
-                "{} pairs of the {name} text have a blank source line and a target: such a line is translated to nothing, \
-                 which BLEU and chrF count and nll does not",
-                count(unasked)
-            ));
-        }
-        let long = pairs().filter(|(source, target)| source.len().max(target.len()) > longest).count();
-        if long > 0 {
-            remarks.push(format!(
-                "{} pairs of the {name} text are longer than the {longest} tokens (data.max_length) of the longest that \
-                 training sees; they are scored as they are",
-                count(long)
-            ));
-        }
-        let measures_bleu = name == "test" || config.validation.metrics.contains(&Metric::Bleu);
-        let advice = || metrics::advice(&config.validation.tokenize, &config.data.target_language, &self.references());
-        remarks.extend(measures_bleu.then(advice).flatten());
-        Ok(remarks)
-    }
-
-    fn references(&self) -> Vec<&str> {
+    /// The target side as text.
+    pub(super) fn references(&self) -> Vec<&str> {
         self.text.iter().map(|(_, reference)| reference.as_str()).collect()
     }
 
     /// Pair `i` as text.
     pub fn pair(&self, i: usize) -> (&str, &str) {
         (&self.text[i].0, &self.text[i].1)
+    }
+
+    /// Ids of source and reference; none for blank lines.
+    pub(super) fn encoded(&self) -> [&[Vec<u32>]; 2] {
+        [&self.source, &self.target]
     }
 
     /// Scores the model; `None` when `stop` asked to give up on the way.
@@ -157,7 +128,8 @@ impl Validator {
     /// [`decode::score`] says of the same pairs, over their tokens.
     fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
         let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
-        let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), self.target[i].len())).collect();
+        let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
+        let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), labels(i).len())).collect();
         let (mut sum, mut tokens) = (0.0, 0);
         for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
             if stop() {
@@ -166,7 +138,7 @@ impl Validator {
             let pairs: Vec<usize> = pairs.iter().map(|&i| asked[i]).collect();
             let batch = Batch {
                 source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
-                target: Sequences::pack(pairs.iter().map(|&i| self.target[i].as_slice())),
+                target: Sequences::pack(pairs.iter().map(|&i| labels(i))),
                 pairs: pairs.iter().map(|&i| i as u64).collect(),
             };
             sum += objective::evaluate(model, &batch)?.iter().sum::<f64>();

@@ -9,6 +9,7 @@ mod evaluate;
 mod finished;
 mod guard;
 mod machine;
+mod memory;
 mod phases;
 mod preflight;
 mod progress;
@@ -20,7 +21,9 @@ mod session;
 mod state;
 mod step;
 mod stop;
+mod survey;
 mod validation;
+mod warnings;
 
 pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::config::{BatchType, Config, ModelKind};
+use crate::config::{Config, ModelKind};
 use crate::events::Start;
 use crate::model::Model;
 use crate::ops::Level;
@@ -13,8 +13,10 @@ use crate::units;
 use super::distance;
 use super::evaluate::Validator;
 use super::machine::total_memory_bytes;
+use super::memory::memory_estimate;
 use super::phases;
-use super::resources::Resources;
+use super::resources::{Resources, Vectors};
+use super::survey::{HeldOutSurvey, Survey};
 
 /// Facts that only the run knows.
 pub(super) struct Facts<'a> {
@@ -22,30 +24,12 @@ pub(super) struct Facts<'a> {
     pub resources: &'a Resources,
     pub model: &'a dyn Model,
     pub optimizer: String,
-    pub pretrained: &'a [String],
+    pub pretrained: &'a [Vectors],
     pub updates_per_epoch: u64,
     pub total_updates: u64,
     pub threads: usize,
     pub run: &'a std::path::Path,
     pub step: u64,
-}
-
-/// Bytes a training process of this model needs at its peak, roughly: weights, gradients and two moments for every
-/// parameter, and the activations that one micro-batch keeps for its backward pass.
-pub(super) fn memory_estimate(config: &Config, parameters: usize, optimizer_states: usize) -> u64 {
-    let model = &config.model;
-    let layers = model.encoder_layers() + model.decoder_layers();
-    let per_token = match model.kind {
-        // Per layer: projections, attention output, feed-forward inner, two norms; twice, for the gradient edges.
-        ModelKind::Transformer => layers * (12 * model.d_model + 3 * model.d_ff),
-        ModelKind::Rnn => layers * 14 * model.rnn.hidden_size,
-    };
-    let tokens = match config.train.batch_type {
-        BatchType::Tokens => config.train.batch_size.or(0),
-        BatchType::Sentences => config.train.batch_size.or(0) * 30,
-    };
-    let ema = usize::from(config.train.ema_decay > 0.0);
-    (4 * (parameters * (2 + optimizer_states + ema) + tokens * per_token)) as u64
 }
 
 /// Builds the table and the facts of the `start` row.
@@ -85,8 +69,14 @@ fn data(facts: &Facts) -> Vec<(&'static str, String)> {
     }
     let (source, target) = train.tokens();
     rows.push(("  tokens", format!("{} source, {} target", units::count(source), units::count(target))));
+    let [source, target] = &resources.survey.train;
+    rows.push((
+        "  unknown",
+        format!("{} source, {} target", units::count(source.unknown.part), units::count(target.unknown.part)),
+    ));
     let held_out = |set: &Option<Validator>| set.as_ref().map_or("none".to_string(), |v| units::count(v.len() as u64));
     rows.push(("validation, test pairs", format!("{}, {}", held_out(&resources.valid), held_out(&resources.test))));
+    rows.extend(held_out_rows(&resources.survey));
     let sizes = resources.vocabulary;
     let pieces = match config.tokenizer.joint && config.tokenizer.target_path.is_empty() {
         true => units::count(sizes.source_size as u64),
@@ -96,6 +86,27 @@ fn data(facts: &Facts) -> Vec<(&'static str, String)> {
     rows
 }
 
+/// What is odd about the held-out sets, in the order of the row above; nothing where nothing is.
+fn held_out_rows(survey: &Survey) -> Vec<(&'static str, String)> {
+    type Count = fn(&HeldOutSurvey) -> u64;
+    let counts: [(&str, Count); 5] = [
+        ("  with a blank side", |set| set.blank),
+        ("  longer than max_length", |set| set.long),
+        ("  unknown source tokens", |set| set.sides[0].unknown.part),
+        ("  unknown target tokens", |set| set.sides[1].unknown.part),
+        ("  also in training", |set| set.seen),
+    ];
+    let row = |(label, count): (&'static str, Count)| {
+        let number = |name: &str| {
+            let set = survey.held_out.iter().find(|set| set.name == name);
+            set.map_or("none".to_string(), |set| units::count(count(set)))
+        };
+        let any = survey.held_out.iter().any(|set| count(set) > 0);
+        any.then(|| (label, format!("{}, {}", number("data.valid"), number("data.test"))))
+    };
+    counts.into_iter().filter_map(row).collect()
+}
+
 fn model(facts: &Facts) -> Vec<(&'static str, String)> {
     let parts = parts(facts.model).into_iter().map(|(part, n)| format!("{part} {}", units::count(n)));
     let mut rows = vec![
@@ -103,7 +114,7 @@ fn model(facts: &Facts) -> Vec<(&'static str, String)> {
         ("parameters", units::count(facts.model.params().elements() as u64)),
         ("  by part", parts.collect::<Vec<_>>().join(", ")),
     ];
-    rows.extend(facts.pretrained.iter().map(|note| ("word vectors", note.clone())));
+    rows.extend(facts.pretrained.iter().map(|vectors| ("word vectors", vectors.to_string())));
     rows
 }
 
@@ -145,7 +156,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
 }
 
 fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
-    let memory = memory_estimate(facts.config, facts.model.params().elements(), optim::states(&facts.config.optimizer));
+    let memory = memory_estimate(facts.config, facts.model.params().elements());
     let mut rows = vec![
         ("device", device_text(facts)),
         ("memory", memory_text(memory, gpu(facts.model))),

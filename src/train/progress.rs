@@ -12,6 +12,7 @@ use super::session::Session;
 use super::state::Sums;
 use super::step::UpdateStats;
 use super::stop::StopReason;
+use super::warnings::warnings;
 
 /// The live line's own memory; not part of the state of training.
 pub(super) struct Pace {
@@ -37,7 +38,7 @@ impl Pace {
 }
 
 impl Session {
-    /// The pre-flight table.
+    /// The pre-flight table, and what seems wrong.
     pub(super) fn announce(&mut self) {
         let accumulation = self.config.train.gradient_accumulation_steps as u64;
         let batches = self.resources.epoch(self.state.epoch).len() as u64;
@@ -56,6 +57,12 @@ impl Session {
             step: self.state.step,
         });
         self.sinks.emit(&Event::Start(start));
+        // a resumed run told them when it began
+        if self.state.step == 0 {
+            for warning in warnings(&self.config, &self.resources, &self.pretrained, self.pace.total_updates) {
+                self.warn(warning);
+            }
+        }
     }
 
     pub(super) fn warn(&mut self, message: String) {

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Prepare, Side};
+use crate::exit::InputError;
 use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
@@ -13,6 +14,7 @@ use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
 use super::evaluate::Validator;
+use super::survey::Survey;
 
 /// Inputs of a run.
 pub struct Resources {
@@ -23,6 +25,7 @@ pub struct Resources {
     pub valid: Option<Validator>,
     pub test: Option<Validator>,
     pub vocabulary: Vocabulary,
+    pub(super) survey: Survey,
     batching: Batching,
     seed: u64,
 }
@@ -43,18 +46,22 @@ impl Resources {
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
         let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
-        let mut held_out = |name: &str, text: Vec<(String, String)>| -> Result<Option<Validator>> {
-            if text.is_empty() {
-                return Ok(None);
+        let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
+            match text.is_empty() {
+                true => Ok(None),
+                false => Validator::new(text, &tokenizers, bleu_tokenizer.clone()).map(Some),
             }
-            let set = Validator::new(text, &tokenizers, bleu_tokenizer.clone())?;
-            set.remarks(name, config)?.into_iter().for_each(&mut *note);
-            Ok(Some(set))
         };
-        let (valid, test) = (held_out("validation", valid)?, held_out("test", test)?);
+        let (valid, test) = (held_out(valid)?, held_out(test)?);
+        let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
+        let survey = Survey::of(&config.data, &tokenizers, &train, sets)?;
+        if let Some(set) = survey.held_out.iter().find(|set| set.blank == set.pairs) {
+            return Err(InputError::new(format!("{}: no pair has text on both sides", set.name)).into());
+        }
         let vocabulary = vocabulary(&tokenizers);
         let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
-        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, batching, seed: config.seed })
+        let seed = config.seed;
+        Ok(Resources { tokenizers, tokenizer_note, train, valid, test, vocabulary, survey, batching, seed })
     }
 
     /// Batches of another size from here on.
@@ -162,26 +169,33 @@ pub(super) fn cache_dir(config: &Config, run: &Path) -> PathBuf {
     }
 }
 
-/// The word that a piece stands for: pieces that begin a word carry a mark, the others are parts of words.
-fn whole_word(piece: &str) -> Option<String> {
-    piece.strip_prefix(['▁', 'Ġ']).filter(|word| !word.is_empty()).map(str::to_string)
+/// A file of word vectors and what was used of it.
+pub(super) struct Vectors {
+    pub(super) file: String,
+    pub(super) report: pretrained::Report,
 }
 
-/// Fills embedding tables with the word vectors that the config names. Returns a line about each file.
+impl std::fmt::Display for Vectors {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {}", self.file, self.report)
+    }
+}
+
+/// Fills embedding tables with the word vectors that the config names.
 ///
 /// # Errors
 /// Unreadable files, vectors of another width.
-pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<String>> {
+pub(super) fn fill_pretrained(config: &Config, tokenizers: &Tokenizers, model: &dyn Model) -> Result<Vec<Vectors>> {
     let tables: Option<[&Param; 2]> = model.params().embeddings();
     let files = [
         (&config.model.pretrained_embeddings, tables.map(|tables| tables[0]), &tokenizers.source),
         (&config.model.pretrained_target_embeddings, tables.map(|tables| tables[1]), &tokenizers.target),
     ];
-    let mut notes = Vec::new();
+    let mut used = Vec::new();
     for (file, table, tokenizer) in files.into_iter().filter(|(file, ..)| !file.is_empty()) {
         let Some(table) = table else { continue };
-        let report = pretrained::fill(table, &data::resolve(file)?, &|id| whole_word(&tokenizer.token(id)?))?;
-        notes.push(format!("{file}: {report}"));
+        let report = pretrained::fill(table, &data::resolve(file)?, &|id| tokenizer.word(id))?;
+        used.push(Vectors { file: file.clone(), report });
     }
-    Ok(notes)
+    Ok(used)
 }

@@ -21,7 +21,7 @@ use super::distance;
 use super::finished::Finished;
 use super::phases;
 use super::progress::Pace;
-use super::resources::{self, Resources};
+use super::resources::{self, Resources, Vectors};
 use super::run_folder::RunFolder;
 use super::saving;
 use super::state::TrainState;
@@ -51,8 +51,8 @@ pub struct Session {
     pub(super) threads: usize,
     /// Step of the newest checkpoint on disk.
     pub(super) saved_at: Option<u64>,
-    /// Lines about pretrained vectors, for the pre-flight table.
-    pub(super) pretrained: Vec<String>,
+    /// Pretrained vectors, for the pre-flight table.
+    pub(super) pretrained: Vec<Vectors>,
     metrics_bytes: Arc<AtomicU64>,
 }
 

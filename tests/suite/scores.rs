@@ -97,19 +97,6 @@ fn an_empty_pair_scores_the_same_everywhere() {
 }
 
 #[test]
-fn text_without_a_line_to_translate_is_refused_and_half_pairs_are_told() {
-    let toy = Toy::new();
-    toy.write("s", "\n \n");
-    toy.write("t", "a\nb\n");
-    let blank = toy.run("--config toy.toml --set data.valid=[\"s\",\"t\"]").exits(3);
-    blank.tells(&["every source line of the validation text is blank"]);
-    toy.write("s", "\nthe dog\n");
-    toy.run("check --config toy.toml --set data.test=[\"s\",\"t\"]")
-        .exits(0)
-        .tells(&["1 pairs of the test text have a blank source line and a target"]);
-}
-
-#[test]
 fn pipes_and_stdin_are_read_like_files() {
     let toy = Toy::trained();
     let run = toy.run("evaluate run --source valid.en --reference valid.de").exits(0).out;
@@ -188,9 +175,6 @@ fn lines_longer_than_training_saw_are_told_once_with_the_first() {
     let told = ["line 2 has ", " tokens, more than the 12 of the longest"];
     toy.run("evaluate run --source s --reference t").exits(0).tells(&told);
     toy.run("score run --source s --target t").exits(0).tells(&told);
-    toy.run("check --config toy.toml --set data.max_length=12 --set data.test=[\"s\",\"t\"]")
-        .exits(0)
-        .tells(&["1 pairs of the test text are longer than the 12 tokens"]);
 }
 
 #[test]

@@ -1,0 +1,47 @@
+//! What a run needs of memory, roughly, before anything is allocated.
+
+use crate::config::{BatchType, Config, ModelKind};
+use crate::optim;
+
+/// Bytes a training process of this model needs at its peak, roughly: weights, gradients and the optimizer's state for
+/// every parameter, and the activations that one micro-batch keeps for its backward pass.
+pub(super) fn memory_estimate(config: &Config, parameters: usize) -> u64 {
+    let model = &config.model;
+    let layers = model.encoder_layers() + model.decoder_layers();
+    let per_token = match model.kind {
+        // Per layer: projections, attention output, feed-forward inner, two norms; twice, for the gradient edges.
+        ModelKind::Transformer => layers * (12 * model.d_model + 3 * model.d_ff),
+        ModelKind::Rnn => layers * 14 * model.rnn.hidden_size,
+    };
+    let tokens = match config.train.batch_type {
+        BatchType::Tokens => config.train.batch_size.or(0),
+        BatchType::Sentences => config.train.batch_size.or(0) * 30,
+    };
+    let ema = usize::from(config.train.ema_decay > 0.0);
+    (4 * (parameters * (2 + optimizer_states(config) + ema) + tokens * per_token)) as u64
+}
+
+/// Numbers an optimizer keeps for a parameter, the most of all phases: the run must not end where a later one begins.
+pub(super) fn optimizer_states(config: &Config) -> usize {
+    let begins = std::iter::once(0).chain(config.phase.iter().map(|phase| phase.from_update));
+    begins.map(|step| optim::states(&config.in_force(step).optimizer)).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{OptimizerName, PhaseConfig};
+
+    #[test]
+    fn the_phase_with_the_largest_state_counts() {
+        let mut config = Config::default();
+        config.optimizer.name = OptimizerName::Sgd;
+        config.optimizer.sgd.momentum = 0.0;
+        let without = memory_estimate(&config, 1000);
+        let phase =
+            |from_update, optimizer| PhaseConfig { from_update, optimizer: Some(optimizer), ..Default::default() };
+        config.phase = vec![phase(10, OptimizerName::Soap), phase(20, OptimizerName::Adam)];
+        assert_eq!(optimizer_states(&config), optim::states(&config.in_force(10).optimizer));
+        assert_eq!(memory_estimate(&config, 1000) - without, 4 * 1000 * optimizer_states(&config) as u64);
+    }
+}
