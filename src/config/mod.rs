@@ -26,7 +26,9 @@ pub use diff::{differences, flat, Difference, Effect};
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 pub use hvr::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
-pub use limits::{is_bleu_tokenizer, most_threads, too_many_threads, BLEU_TOKENIZERS, LARGEST_BEAM, SPM_PREFIX};
+pub use limits::{
+    is_bleu_tokenizer, most_threads, too_many_threads, total_memory_bytes, BLEU_TOKENIZERS, LARGEST_BEAM, SPM_PREFIX,
+};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{

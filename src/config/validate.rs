@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::keys::{as_toml, value_at};
-use super::limits::{is_bleu_tokenizer, too_many_threads, BLEU_TOKENIZERS, LARGEST_BEAM};
+use super::limits::{self, is_bleu_tokenizer, too_many_threads, BLEU_TOKENIZERS, LARGEST_BEAM, LARGEST_VOCABULARY};
 use super::{
     Config, Corpora, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
     ScheduleKind, TiedEmbeddings, Trainable,
@@ -59,9 +59,8 @@ impl Checks {
         self.rule(value >= least, &[key], format!("must be {least} or more"));
     }
 
-    fn beam(&mut self, key: &'static str, value: usize) {
-        self.at_least(key, value, 1);
-        self.rule(value <= LARGEST_BEAM, &[key], format!("must be {LARGEST_BEAM} at most"));
+    fn at_most(&mut self, key: &'static str, value: usize, most: usize) {
+        self.rule(value <= most, &[key], format!("must be {most} at most"));
     }
 
     /// In [0, 1).
@@ -144,6 +143,7 @@ fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
 fn tokenizer(check: &mut Checks, config: &Config) {
     let tokenizer = &config.tokenizer;
     check.at_least("tokenizer.vocab_size", tokenizer.vocab_size, 8);
+    check.at_most("tokenizer.vocab_size", tokenizer.vocab_size, LARGEST_VOCABULARY);
     check.rule(
         ["nfkc", "nfc", "none"].contains(&tokenizer.normalization.as_str()),
         &["tokenizer.normalization"],
@@ -182,6 +182,9 @@ fn model(check: &mut Checks, config: &Config) {
         &["model.d_model", "model.heads"],
         format!("must be a multiple of 2 × heads = {unit}"),
     );
+    if let Some((keys, text)) = limits::beyond_memory(model) {
+        check.rule(false, keys, text);
+    }
     check.share("model.dropout", model.dropout);
     for (key, dropout) in [
         ("model.attention_dropout", model.attention_dropout),
@@ -217,7 +220,8 @@ fn train(check: &mut Checks, config: &Config) {
     );
 
     let decode = &config.decode;
-    check.beam("decode.beam_size", decode.beam_size);
+    check.at_least("decode.beam_size", decode.beam_size, 1);
+    check.at_most("decode.beam_size", decode.beam_size, LARGEST_BEAM);
     check.at_least("decode.batch_size", decode.batch_size, 1);
     check.not_negative("decode.length_penalty", decode.length_penalty);
     check.above_zero("decode.max_length_factor", decode.max_length_factor);
@@ -375,13 +379,11 @@ fn schedule(check: &mut Checks, config: &Config) {
 
 fn validation(check: &mut Checks, config: &Config) {
     let validation = &config.validation;
-    check.beam("validation.beam_size", validation.beam_size);
-    let tokenize = &validation.tokenize;
-    check.rule(
-        tokenize.is_empty() || is_bleu_tokenizer(tokenize),
-        &["validation.tokenize"],
-        format!("must be one of {}, spm:FILE, or empty", BLEU_TOKENIZERS.join(", ")),
-    );
+    check.at_least("validation.beam_size", validation.beam_size, 1);
+    check.at_most("validation.beam_size", validation.beam_size, LARGEST_BEAM);
+    let known = validation.tokenize.is_empty() || is_bleu_tokenizer(&validation.tokenize);
+    let names = BLEU_TOKENIZERS.join(", ");
+    check.rule(known, &["validation.tokenize"], format!("must be one of {names}, spm:FILE, or empty"));
     let names: Vec<&str> = validation.metrics.iter().map(|metric: &Metric| metric.name()).collect();
     check.rule(
         names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)),
@@ -558,11 +560,6 @@ mod tests {
         for (set, text) in [
             ("device=cuda:x", "must be \"cpu\""),
             ("device=gpu", "must be \"cpu\""),
-            ("threads=1000000", "must be"),
-            ("decode.beam_size=1001", "must be 1000 at most"),
-            ("validation.beam_size=9223372036854775807", "must be 1000 at most"),
-            ("validation.tokenize=mecab", "must be one of 13a, zh, intl, char, none, spm:FILE, or empty"),
-            ("validation.tokenize='spm:'", "must be one of 13a"),
             ("data.train=[\"a.en\"]", "must be two files"),
             ("data.valid=[{files=[\"a.tsv\"], weight=2.0}]", "must have no weights"),
             ("data.train=[{files=[\"a\",\"b\",\"c\"]}]", "must have one or two files"),

@@ -51,7 +51,7 @@ impl Options {
 
     /// The longest translation of a source of this many tokens, in tokens with `</s>`; at least 1.
     fn max_length(&self, source_tokens: usize) -> usize {
-        (self.max_length_factor.max(0.0) * source_tokens as f64) as usize + 10
+        ((self.max_length_factor.max(0.0) * source_tokens as f64) as usize).saturating_add(10)
     }
 }
 

@@ -106,13 +106,6 @@ pub(super) fn peak_memory_bytes_of(device: &Device) -> u64 {
     peak_memory_bytes()
 }
 
-/// Memory of the machine in bytes, if the system tells.
-pub(super) fn total_memory_bytes() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -94,7 +94,7 @@ fn unknown_tokens_are_counted_a_side_and_told_with_a_word() {
         found[0]
     );
     toy.write("valid.de", "หมา\n".repeat(9));
-    let found = warned(&toy, "--set tokenizer.path=t.json --set data.test=[]");
+    let found = warned(&toy, "--set tokenizer.path=t.json --set data.test=[] --set validation.tokenize=char");
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[1].contains("target tokens (27 of 36) of data.valid are unknown"), "{}", found[1]);
 }
