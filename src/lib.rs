@@ -9,7 +9,7 @@
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other) |
 //! | 1 | `ops` `config` `params` `batch` `events` |
-//! | 0 | `rng` `fsio` `units` `exit` `shell` |
+//! | 0 | `rng` `fsio` `units` `exit` `shell` `sentencepiece` |
 
 pub mod batch;
 pub mod checkpoint;
@@ -28,6 +28,7 @@ pub mod optim;
 pub mod params;
 pub mod report;
 pub mod rng;
+pub mod sentencepiece;
 pub mod shell;
 pub mod tokenizer;
 pub mod train;

@@ -26,7 +26,8 @@ use super::trained::Trained;
 const BLOCK_LINES: usize = 4096;
 /// Whoever writes nothing for so long is taken to wait for an answer.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A block is translated after this time also when lines keep dribbling in.
+/// A block is translated after this time also when lines keep dribbling in. So which lines come together may depend on
+/// time; sums over 8 rows and fewer are rounded in another order than over more, which the sixth digit of a score may show.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<ExitCode> {
@@ -72,7 +73,7 @@ fn interactive(
     common: &CommonArgs,
 ) -> Result<()> {
     let language = &run.config.data.source_language;
-    say(common, &format!("type {language} and press Enter; Ctrl-D ends"));
+    say(common, &format!("type {language} and press Enter; Ctrl-D or Ctrl-C ends"));
     let mut input = Lines::reading("stdin", std::io::stdin());
     for number in 0.. {
         write!(std::io::stderr(), "{language}> ")?;

@@ -68,7 +68,8 @@ fn one() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TokenizerConfig {
-    /// A `tokenizer.json`, as a path or `hf://OWNER/NAME[@REVISION]/FILE`; empty = train one on the training text.
+    /// A `tokenizer.json` or a SentencePiece `.model`, as a path or `hf://OWNER/NAME[@REVISION]/FILE`; empty = train one on
+    /// the training text.
     pub path: String,
     /// The target side's `tokenizer.json` when it differs from the source's; empty = the same.
     pub target_path: String,

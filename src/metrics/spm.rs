@@ -3,15 +3,14 @@
 
 mod bpe;
 mod normalize;
-mod proto;
 mod unigram;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::fsio;
+use crate::sentencepiece::{Kind, ModelType, Piece, Proto};
 use normalize::Normalizer;
-use proto::{Kind, ModelType, Proto};
 
 /// Why a model can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +40,6 @@ pub struct SentencePiece {
     min_score: f32,
 }
 
-struct Piece {
-    score: f32,
-    kind: Kind,
-}
-
 impl SentencePiece {
     /// Reads a `.model` file.
     ///
@@ -63,16 +57,15 @@ impl SentencePiece {
         let (mut text, mut reserved, mut user_defined) = (HashMap::new(), HashMap::new(), Vec::new());
         for (piece, id) in proto.pieces.iter().zip(0..) {
             if piece.kind == Kind::UserDefined {
-                user_defined.push(piece.text.clone());
+                user_defined.push(piece.text.clone().into_bytes());
             }
             let is_text = matches!(piece.kind, Kind::Normal | Kind::UserDefined | Kind::Unused);
             let map = if is_text { &mut text } else { &mut reserved };
-            map.insert(piece.text.clone(), id);
+            map.insert(piece.text.clone().into_bytes(), id);
         }
         let normal = proto.pieces.iter().filter(|piece| piece.kind == Kind::Normal);
         let min_score = normal.map(|piece| piece.score).fold(f32::MAX, f32::min);
         let longest = proto.pieces.iter().map(|piece| piece.text.len()).max().unwrap_or(0);
-        let pieces = proto.pieces.iter().map(|piece| Piece { score: piece.score, kind: piece.kind }).collect();
         let normalizer =
             Normalizer::new(proto.normalizer, user_defined).ok_or_else(|| wrong("its rules are damaged"))?;
         let name = format!("spm-{}", path.file_stem().unwrap_or_default().to_string_lossy());
@@ -80,7 +73,7 @@ impl SentencePiece {
         Ok(SentencePiece {
             name,
             normalizer,
-            pieces,
+            pieces: proto.pieces,
             text,
             reserved,
             unknown,

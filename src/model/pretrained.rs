@@ -55,9 +55,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Fewer than a quarter of the words found.
+    /// Fewer than a quarter of the words found, or fewer than a tenth of the rows filled.
     pub fn is_low(&self) -> bool {
-        4 * self.covered < self.words.max(1)
+        4 * self.covered < self.words || 10 * self.covered < self.rows
     }
 }
 

@@ -11,7 +11,7 @@ use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::scheme::{settle_decoder, Scheme};
-use super::{library, special, template, words, Error, Origin, Result, Tokenizer};
+use super::{kinds, library, sentencepiece, special, template, words, Error, Origin, Result, Tokenizer};
 use crate::fsio;
 
 /// Names under which others know our special tokens, in order of preference.
@@ -23,26 +23,38 @@ const PAD_NAMES: [&str; 6] = ["<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|padding|>
 const OWN_PAD: &str = "<nmt_pad>";
 
 pub(super) fn load(path: &Path, origin: Origin) -> Result<Tokenizer> {
-    let bytes = fsio::read(path)?;
-    let bytes = match bytes.starts_with(&[0x1F, 0x8B]) {
-        true => {
-            let mut text = Vec::new();
-            let broken = |e: std::io::Error| fsio::Error::io("decompress", path, e);
-            MultiGzDecoder::new(&bytes[..]).read_to_end(&mut text).map_err(broken)?;
-            text
+    let refused = |reason: String| Error::NotATokenizer { path: path.to_path_buf(), reason };
+    if path.is_dir() {
+        return Err(refused(kinds::folder(path)));
+    }
+    let bytes = unpacked(path)?;
+    let json: Value = match serde_json::from_slice(&bytes) {
+        Ok(json) => json,
+        Err(_) if sentencepiece::is_model(&bytes) => sentencepiece::to_json(&bytes).map_err(refused)?,
+        Err(e) => {
+            let not_json = Error::NotJson { path: path.to_path_buf(), reason: e.to_string() };
+            return Err(kinds::other(&bytes).map_or(not_json, refused));
         }
-        false => bytes,
     };
-    let json: Value = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::NotJson { path: path.to_path_buf(), reason: e.to_string() })?;
     if !json["model"].is_object() {
-        let reason = "it has no \"model\"".to_string();
-        return Err(Error::NotATokenizer { path: path.to_path_buf(), reason });
+        return Err(refused(kinds::json(&json)));
     }
     finish(json, origin).map_err(|fault| match fault {
         Fault::Holes { count, largest, hole } => Error::Holes { path: path.to_path_buf(), count, largest, hole },
-        Fault::Library(reason) => Error::NotATokenizer { path: path.to_path_buf(), reason },
+        Fault::Library(reason) => refused(reason),
     })
+}
+
+/// The bytes of a file, of a gzipped one unpacked.
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    let bytes = fsio::read(path)?;
+    if !bytes.starts_with(&[0x1F, 0x8B]) {
+        return Ok(bytes);
+    }
+    let mut text = Vec::new();
+    let broken = |e: std::io::Error| fsio::Error::io("decompress", path, e);
+    MultiGzDecoder::new(&bytes[..]).read_to_end(&mut text).map_err(broken)?;
+    Ok(text)
 }
 
 /// What [`finish`] can meet.

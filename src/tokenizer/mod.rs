@@ -4,10 +4,12 @@
 //! encoded line, and a padding token as the last id, whose embedding row the model keeps at zero.
 
 mod bpe;
+mod kinds;
 mod lines;
 mod load;
 mod round_trip;
 mod scheme;
+mod sentencepiece;
 mod template;
 mod train;
 mod unigram;
@@ -87,7 +89,7 @@ enum Origin {
 const CHUNK: usize = 256;
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, gzipped or not. Missing special tokens are added, see [`Tokenizer::added`].
+    /// Reads a `tokenizer.json` or a Unigram model of SentencePiece, gzipped or not. Missing special tokens are added, see [`Tokenizer::added`].
     ///
     /// # Errors
     /// When it can not be read, is no such file, or its ids have holes.
@@ -209,7 +211,8 @@ impl Tokenizer {
         &self.added
     }
 
-    /// The `tokenizer.json`, which other tools turn into the same ids.
+    /// The `tokenizer.json`, which other tools turn into the same ids; but where a text holds the name of a special
+    /// token they take it for the token, unless told `encode_special_tokens`, which the file can not hold.
     ///
     /// # Errors
     /// When the library can not write it.

@@ -140,18 +140,28 @@ pub(super) fn settle_decoder(inner: &mut Inner) -> Result<Option<String>, Fault>
 
 /// A decoder is replaced by one that gives back more than so many times as many lines.
 const FEW: usize = 4;
-/// Lines to try decoders on, and words in each.
+/// Lines to try decoders on.
 const PROBES: usize = 50;
-const PROBE_WORDS: usize = 2;
 
-/// Short lines of words from all over the vocabulary.
+/// Short lines of pieces from all over the vocabulary, each of a word, a part of a word behind it, and a word.
 fn probes(inner: &Inner, scheme: &Scheme) -> Vec<String> {
-    let size = inner.get_vocab_size(true) as u32;
-    let word = |id: u32| scheme.word(&inner.id_to_token(id)?, &decode(inner, &[id]).ok()?);
-    let words: Vec<String> = (0..size).filter_map(word).collect();
-    let step = (words.len() / (PROBES * PROBE_WORDS)).max(1);
-    let words: Vec<&str> = words.iter().step_by(step).map(String::as_str).collect();
-    words.chunks(PROBE_WORDS).map(|words| words.join(" ")).collect()
+    let (mut words, mut parts) = (Vec::new(), Vec::new());
+    for id in 0..inner.get_vocab_size(true) as u32 {
+        let (Some(token), Ok(text)) = (inner.id_to_token(id), decode(inner, &[id])) else { continue };
+        match scheme.word(&token, &text) {
+            Some(_) => words.push(id),
+            None if !text.trim().is_empty() && !text.contains('\u{FFFD}') => parts.push(id),
+            None => (),
+        }
+    }
+    let spread = |ids: Vec<u32>| ids.iter().copied().step_by((ids.len() / PROBES).max(1)).collect::<Vec<u32>>();
+    let (words, parts) = (spread(words), spread(parts));
+    let line = |i: usize| {
+        let part = parts.get(i % parts.len().max(1)).copied();
+        let ids: Vec<u32> = [words[i]].into_iter().chain(part).chain([words[(i + 1) % words.len()]]).collect();
+        decode(inner, &ids).ok()
+    };
+    (0..words.len()).filter_map(line).collect()
 }
 
 /// The rules of a part, those of sequences one by one.

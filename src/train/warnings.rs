@@ -6,7 +6,7 @@ use crate::optim::Schedule;
 use crate::units;
 
 use super::resources::{Resources, Vectors};
-use super::survey::{Example, HeldOutSurvey, Share, SideSurvey};
+use super::survey::{Example, HeldOutSurvey, Share, SideSurvey, Survey};
 
 /// Percent above which a share is worth a warning.
 const WORTH: f64 = 1.0;
@@ -15,14 +15,11 @@ const WORTH: f64 = 1.0;
 pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vectors], total_updates: u64) -> Vec<String> {
     let survey = &resources.survey;
     let mut found: Vec<String> = Vec::new();
-    found.extend(round_trip(&survey.train));
-    found.extend(unknown("the training text", &survey.train));
-    for set in &survey.held_out {
-        found.extend(unknown(set.name, &set.sides));
-        found.extend(references(config, set));
-        found.extend(blank(set));
-        found.extend(long(config, set));
-    }
+    found.extend(round_trip(survey));
+    found.extend(unknown(survey));
+    found.extend(references(config, &survey.held_out));
+    found.extend(blank(&survey.held_out));
+    found.extend(long(config, &survey.held_out));
     found.extend(words_of_bleu(config, resources));
     found.extend(vectors.iter().filter_map(coverage));
     found.extend(warm_up(config, total_updates));
@@ -41,43 +38,53 @@ fn of(share: Share) -> String {
     format!("{} of {}", units::count(share.part), units::count(share.whole))
 }
 
-/// decode(encode(x)) ≠ x.
-fn round_trip(train: &[SideSurvey; 2]) -> Option<String> {
-    let sides = train.iter().zip(SIDES).filter(|(side, _)| side.different.part > 0);
-    let counts: Vec<String> = sides.map(|(side, name)| format!("{} {name} lines", of(side.different))).collect();
+/// decode(encode(x)) ≠ x, in the training text or, where all is well there, in held-out text.
+fn round_trip(survey: &Survey) -> Option<String> {
+    let counts = |text: &str, sides: &[SideSurvey; 2]| {
+        let sides = sides.iter().zip(SIDES).filter(|(side, _)| side.different.part > 0);
+        let sides = listed(sides.map(|(side, name)| format!("{} {name} lines", of(side.different))))?;
+        Some(format!("{sides} of {text}"))
+    };
+    let held_out = survey.held_out.iter().map(|set| (set.name, &set.sides));
+    let mut texts = [("the training text", &survey.train)].into_iter().chain(held_out);
+    let (counts, sides) = texts.find_map(|(text, sides)| Some((counts(text, sides)?, sides)))?;
     // what is written matters more than what is read
-    let example = train.iter().rev().find_map(|side| changed(&side.different_example))?;
+    let example = sides.iter().rev().find_map(|side| changed(&side.different_example))?;
     Some(format!(
-        "the tokenizer does not give text back: of {} looked at, {example}. Translations come out like this and score \
-         accordingly. Choose a tokenizer.json whose pieces show where spaces belong (a Metaspace or ByteLevel \
-         pre-tokenizer, or the model's own prefix or suffix) and that knows all characters, or train one with \
-         tokenizer.path = \"\"",
-        counts.join(" and ")
+        "the tokenizer does not give text back: {counts} come back changed, as {example}. Translations are written like \
+         this and score accordingly. Choose a tokenizer.json whose pieces show where spaces belong (a Metaspace or \
+         ByteLevel pre-tokenizer, or the model's own prefix or suffix) and that knows all characters, or train one with \
+         tokenizer.path = \"\""
     ))
 }
 
-fn unknown(text: &str, sides: &[SideSurvey; 2]) -> Option<String> {
-    let many = || sides.iter().zip(SIDES).filter(|(side, _)| side.unknown.percent() > WORTH);
-    let counts: Vec<String> = many()
-        .map(|(side, name)| format!("{} of the {name} tokens ({})", percent(side.unknown), of(side.unknown)))
-        .collect();
-    if counts.is_empty() {
-        return None;
-    }
-    let example = many().rev().find_map(|(side, _)| side.unknown_word.as_deref());
+fn unknown(survey: &Survey) -> Option<String> {
+    let held_out = survey.held_out.iter().map(|set| (set.name, &set.sides));
+    let texts = [("the training text", &survey.train)].into_iter().chain(held_out);
+    let sides = texts.flat_map(|(text, sides)| sides.iter().zip(SIDES).map(move |(side, name)| (text, name, side)));
+    let many: Vec<_> = sides.filter(|(.., side)| side.unknown.percent() > WORTH).collect();
+    let count = |(text, name, side): &(&str, &str, &SideSurvey)| {
+        format!("{} of the {name} tokens of {text} ({})", percent(side.unknown), of(side.unknown))
+    };
+    let counts = listed(many.iter().map(count))?;
+    let example = many.iter().rev().find_map(|(.., side)| side.unknown_word.as_deref());
     let example = example.map_or(String::new(), |word| format!(", for example in {}", quoted(word)));
     Some(format!(
-        "{} of {text} are unknown to the tokenizer{example}: all of them look the same to the model, and it can not \
-         write them. Choose a tokenizer made for this text (tokenizer.path = \"\" trains one, with more characters for a \
-         larger tokenizer.vocab_size), or one that spells unknown characters in bytes",
-        counts.join(" and ")
+        "{counts} are unknown to the tokenizer{example}: they all look the same to the model, and it can not write them. \
+         Choose a tokenizer made for this text (tokenizer.path = \"\" trains one; a larger tokenizer.vocab_size holds \
+         more characters), or one that spells unknown characters in bytes"
     ))
 }
 
 /// References that no output of the tokenizer equals.
-fn references(config: &Config, set: &HeldOutSurvey) -> Option<String> {
-    let side = &set.sides[1];
-    let example = changed(&side.normalized_example).filter(|_| side.normalized.percent() > WORTH)?;
+fn references(config: &Config, sets: &[HeldOutSurvey]) -> Option<String> {
+    let share = |set: &HeldOutSurvey| set.sides[1].normalized;
+    let many: Vec<&HeldOutSurvey> = sets.iter().filter(|set| share(set).percent() > WORTH).collect();
+    let count = |set: &&HeldOutSurvey| {
+        format!("{} of the references of {} ({} lines looked at)", percent(share(set)), set.name, of(share(set)))
+    };
+    let counts = listed(many.iter().map(count))?;
+    let example = many.iter().find_map(|set| changed(&set.sides[1].normalized_example))?;
     let cure = match config.tokenizer.path.as_str() {
         "" => format!(
             "choose another tokenizer.normalization (now \"{}\") or tokenizer.lowercase (now {})",
@@ -86,38 +93,42 @@ fn references(config: &Config, set: &HeldOutSurvey) -> Option<String> {
         path => format!("choose another tokenizer than {path}"),
     };
     Some(format!(
-        "the tokenizer changes {} of the references of {} ({} lines looked at), so that no translation can match them \
-         and scores stay low: {example}. Normalize the text in the same way, or {cure}",
-        percent(side.normalized),
-        set.name,
-        of(side.normalized)
+        "the tokenizer changes {counts}, so that no translation can match them and scores stay low: {example}. \
+         Normalize the text in the same way, or {cure}"
     ))
 }
 
-fn blank(set: &HeldOutSurvey) -> Option<String> {
-    let share = Share { part: set.blank, whole: set.pairs };
-    (share.percent() > WORTH).then(|| {
-        format!(
-            "{} pairs of {} have a blank side: a blank source line is translated by a blank line, which counts in BLEU \
-             and chrF and not in nll. Remove such pairs from both files",
-            of(share),
-            set.name
-        )
-    })
+fn blank(sets: &[HeldOutSurvey]) -> Option<String> {
+    let counts = counted(sets, |set| set.blank)?;
+    Some(format!(
+        "{counts} have a blank side: a blank source is translated by a blank line, which BLEU and chrF count and nll \
+         does not. Remove such pairs from both files"
+    ))
 }
 
-fn long(config: &Config, set: &HeldOutSurvey) -> Option<String> {
-    let share = Share { part: set.long, whole: set.pairs };
-    (share.percent() > WORTH).then(|| {
-        format!(
-            "{} pairs of {} are longer than data.max_length = {} tokens, the longest has {}: training leaves such pairs \
-             out, so the model never sees the like. Cut them into sentences, or raise data.max_length",
-            of(share),
-            set.name,
-            config.data.max_length,
-            units::count(set.longest as u64)
-        )
-    })
+fn long(config: &Config, sets: &[HeldOutSurvey]) -> Option<String> {
+    let counts = counted(sets, |set| set.long)?;
+    let longest = sets.iter().map(|set| set.longest).max().unwrap_or(0);
+    Some(format!(
+        "{counts} are longer than data.max_length = {} tokens, the longest has {}: training leaves such pairs out, so \
+         the model never sees the like. Cut them into sentences, or raise data.max_length",
+        config.data.max_length,
+        units::count(longest as u64)
+    ))
+}
+
+/// "1 of 3 pairs of data.valid and …" of the sets with many of them.
+fn counted(sets: &[HeldOutSurvey], count: fn(&HeldOutSurvey) -> u64) -> Option<String> {
+    let share = |set: &HeldOutSurvey| Share { part: count(set), whole: set.pairs };
+    let many = sets.iter().filter(|set| share(set).percent() > WORTH);
+    listed(many.map(|set| format!("{} pairs of {}", of(share(set)), set.name)))
+}
+
+/// "a, b and c"; nothing of nothing.
+fn listed(parts: impl Iterator<Item = String>) -> Option<String> {
+    let parts: Vec<String> = parts.collect();
+    let (last, before) = parts.split_last()?;
+    Some(if before.is_empty() { last.clone() } else { format!("{} and {last}", before.join(", ")) })
 }
 
 /// References in which BLEU finds no words.
@@ -134,21 +145,22 @@ fn coverage(vectors: &Vectors) -> Option<String> {
         return None;
     }
     let list = |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
-    let found = match report.words {
+    let missing = match report.words {
         0 => "no piece of the tokenizer is a word or begins one".to_string(),
         words => format!(
-            "only {} of the {} pieces that are words or begin them have a vector. The first without one: {}; the file \
-             begins with {}",
-            units::count(report.covered as u64),
+            "{} pieces are words or begin them, the first without a vector are {}; the file begins with {}",
             units::count(words as u64),
             list(&report.missing),
             list(&report.first)
         ),
     };
     Some(format!(
-        "the word vectors of {} hardly fill the embedding table: {found}. Use vectors of this language with the same \
-         upper and lower case, and a tokenizer with more whole words (a larger tokenizer.vocab_size)",
-        vectors.file
+        "the word vectors of {} fill only {} of the {} rows of the embedding table: {missing}. Use vectors of this \
+         language, upper and lower case as in the text, and a tokenizer with more whole words (a larger \
+         tokenizer.vocab_size)",
+        vectors.file,
+        units::count(report.covered as u64),
+        units::count(report.rows as u64)
     ))
 }
 

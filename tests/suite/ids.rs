@@ -87,6 +87,45 @@ fn words_whose_normal_form_begins_with_a_space_have_the_librarys_ids() {
     }
 }
 
+/// Files of others: the saved file, read by the library, gives the ids that training sees.
+#[test]
+fn files_of_others_have_the_librarys_ids() {
+    let pieces = ["a", "b", "##a", "##b", "ab", "▁", "▁a", "Ġ", "Ġa", ".", "a</w>", "b</w>", "é", "Ã", "©"];
+    let vocab: Map<String, Value> =
+        ["<unk>"].iter().chain(&pieces).zip(0u32..).map(|(p, i)| (p.to_string(), i.into())).collect();
+    let scores: Vec<Value> = ["<unk>"].iter().chain(&pieces).map(|p| json!([p, -1.5])).collect();
+    let bpe = |suffix: Option<&str>| {
+        json!({"type": "BPE", "dropout": 0.3, "unk_token": "<unk>", "continuing_subword_prefix": null,
+               "end_of_word_suffix": suffix, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []})
+    };
+    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let bert = json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                      "strip_accents": null, "lowercase": true});
+    let word_piece = json!({"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##",
+                            "max_input_chars_per_word": 100, "vocab": vocab});
+    let unigram = json!({"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": scores});
+    let lines = ["ab a. b", " a\u{A0}b ", "é e\u{301}", "\u{3000}a", "a\u{200B}b", "x <new> y a<new>", "", "ba  ab"];
+    for (model, pre_tokenizer, normalizer) in [
+        (bpe(None), metaspace.clone(), json!({"type": "NFKC"})),
+        (bpe(None), bytes, Value::Null),
+        (bpe(Some("</w>")), json!({"type": "WhitespaceSplit"}), json!({"type": "NFC"})),
+        (word_piece, json!({"type": "BertPreTokenizer"}), bert),
+        (unigram, metaspace, json!({"type": "NFKD"})),
+    ] {
+        let added = json!([{"id": 16, "content": "<new>", "single_word": false, "lstrip": true, "rstrip": false,
+                            "normalized": true, "special": false}]);
+        let (ours, library) = both(&json!({
+            "version": "1.0", "padding": null, "added_tokens": added, "normalizer": normalizer,
+            "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+            "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": null, "model": model,
+        }));
+        assert_same(&ours, &library, &lines.map(str::to_string), &pre_tokenizer);
+        let blank = ours.encode_lines(&["", " \u{3000}", "\u{FEFF}", "a"]).unwrap();
+        assert!(blank[..3].iter().all(Vec::is_empty) && blank[3].last() == Some(&ours.eos_id()), "{blank:?}");
+    }
+}
+
 /// Every character that a normalization changes stands at the beginning, in the middle and at the end of a word, and
 /// alone. Those it leaves alone do so by the hundred, for they can not hide each other's faults.
 #[test]

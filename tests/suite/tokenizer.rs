@@ -299,3 +299,66 @@ fn a_published_tokenizer_without_padding_loads_with_it_added() {
         assert_eq!(tokenizer.decode(&ids).unwrap(), line);
     }
 }
+
+/// Ids from Python's sentencepiece 0.2: `SentencePieceProcessor(model_file=…).encode(line)`.
+#[test]
+#[expect(clippy::print_stdout, reason = "says that it was skipped")]
+fn sentencepiece_models_give_sentencepieces_ids() {
+    let shared = std::env::var("NMT_SHARED").unwrap_or_else(|_| "../shared".to_string());
+    let folder = Path::new(&shared).join("artefacts");
+    if !folder.is_dir() {
+        println!("skipped: {} is absent", folder.display());
+        return;
+    }
+    let lines = [
+        "The cat sleeps.",
+        "  Ein  Hund frisst ½ Fisch\u{3000}… ",
+        "图书馆里有三只猫。",
+        "Größe 1998: „naïve“ café",
+        "a \u{85}b",
+    ];
+    let golden: [(&str, &str, [&[u32]; 5]); 3] = [
+        (
+            "sp200.model",
+            "</s>",
+            [
+                &[120, 20, 8, 7, 27, 47, 7, 9, 51, 8, 25, 9, 18],
+                &[90, 36, 7, 144, 153, 86, 16, 81, 38, 7, 158, 0, 191, 117, 12, 62, 7, 18, 18, 18],
+                &[7, 0],
+                &[7, 91, 16, 128, 198, 8, 7, 158, 165, 165, 174, 157, 7, 0, 13, 24, 0, 37, 8, 0, 7, 27, 24, 28, 0],
+                &[42, 7, 0, 30],
+            ],
+        ),
+        (
+            "spm_example.model",
+            "</s>",
+            [
+                &[28, 3074, 1982, 13, 3],
+                &[14407, 4640, 1289, 5833, 13, 13, 20, 383, 0, 1028, 1158, 10834, 991],
+                &[36, 0],
+                &[8622, 0, 107, 2859, 8858, 148, 36, 0, 1548, 0, 94, 0, 5533, 0],
+                &[8, 36, 0, 974],
+            ],
+        ),
+        (
+            "t5_tokenizer_base.model",
+            "</s>",
+            [
+                &[37, 1712, 2085, 7, 5],
+                &[890, 14587, 9030, 7, 7, 17, 209, 2, 357, 21252, 3, 233],
+                &[3, 2],
+                &[12622, 6260, 10, 395, 29, 9, 2, 162, 735, 11949],
+                &[3, 9, 3, 2, 115],
+            ],
+        ),
+    ];
+    for (name, eos, ids) in golden {
+        let tokenizer = Tokenizer::load(&folder.join(name)).unwrap();
+        assert_eq!(tokenizer.token(tokenizer.eos_id()).as_deref(), Some(eos), "{name}");
+        for (line, ids) in lines.iter().zip(ids) {
+            let wanted: Vec<u32> = ids.iter().copied().chain([tokenizer.eos_id()]).collect();
+            assert_eq!(tokenizer.encode(line).unwrap(), wanted, "{name} {line:?}");
+        }
+        assert_eq!(tokenizer.decode_line(&tokenizer.encode(lines[0]).unwrap()).unwrap(), lines[0], "{name}");
+    }
+}

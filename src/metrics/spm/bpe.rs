@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::proto::Kind;
 use super::{char_length, SentencePiece};
+use crate::sentencepiece::Kind;
 
 /// A piece so far: a range of the text, empty once it was merged into the one before.
 #[derive(Clone, Copy)]

@@ -1,12 +1,12 @@
 //! SentencePiece's normalization: replacements of the longest prefix by a table, white space as `▁`.
 
-use super::proto::NormalizerSpec;
+use crate::sentencepiece::Rules;
 
 const SPACE: &str = "▁";
 
 /// The rules of a model.
 pub(super) struct Normalizer {
-    spec: NormalizerSpec,
+    spec: Rules,
     /// A double-array trie (darts-clone): prefixes that are replaced.
     trie: Vec<u32>,
     /// The replacements, each ended by 0.
@@ -17,7 +17,7 @@ pub(super) struct Normalizer {
 
 impl Normalizer {
     /// `None` when the table is damaged.
-    pub(super) fn new(spec: NormalizerSpec, mut user_defined: Vec<Vec<u8>>) -> Option<Self> {
+    pub(super) fn new(spec: Rules, mut user_defined: Vec<Vec<u8>>) -> Option<Self> {
         user_defined.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
         let (mut trie, mut replacements) = (Vec::new(), Vec::new());
         if !spec.charsmap.is_empty() {

@@ -1,8 +1,8 @@
 //! The most probable pieces of a line (Kudo 2018), as SentencePiece's `EncodeOptimized` finds them, single precision and
 //! ties included.
 
-use super::proto::Kind;
 use super::{char_length, SentencePiece};
+use crate::sentencepiece::Kind;
 
 /// A character in no piece costs this more than the worst piece.
 const UNKNOWN_PENALTY: f32 = 10.0;

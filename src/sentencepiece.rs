@@ -1,22 +1,28 @@
-//! The parts of a SentencePiece model's protocol buffer that encoding needs.
+//! What a SentencePiece model (`.model`, a protocol buffer) holds, as far as encoding text needs it.
 
 /// A model as it stands in the file.
-#[derive(Default)]
-pub(super) struct Proto {
-    pub(super) pieces: Vec<ProtoPiece>,
-    pub(super) model_type: ModelType,
-    pub(super) byte_fallback: bool,
-    pub(super) normalizer: NormalizerSpec,
+#[derive(Debug, Default)]
+pub struct Proto {
+    /// By id.
+    pub pieces: Vec<Piece>,
+    pub model_type: ModelType,
+    /// Unknown characters are spelled in bytes.
+    pub byte_fallback: bool,
+    pub normalizer: Rules,
 }
 
-pub(super) struct ProtoPiece {
-    pub(super) text: Vec<u8>,
-    pub(super) score: f32,
-    pub(super) kind: Kind,
+/// A piece of the vocabulary.
+#[derive(Debug)]
+pub struct Piece {
+    pub text: String,
+    /// Log-probability (unigram), or the order of merges (BPE).
+    pub score: f32,
+    pub kind: Kind,
 }
 
+/// What a piece is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     Normal,
     Unknown,
     Control,
@@ -25,25 +31,29 @@ pub(super) enum Kind {
     Byte,
 }
 
+/// How text is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ModelType {
+pub enum ModelType {
     #[default]
     Unigram,
     Bpe,
     Other,
 }
 
-pub(super) struct NormalizerSpec {
-    pub(super) charsmap: Vec<u8>,
-    pub(super) add_dummy_prefix: bool,
-    pub(super) remove_extra_whitespaces: bool,
-    pub(super) escape_whitespaces: bool,
-    pub(super) whitespace_as_suffix: bool,
+/// What becomes of text before it is cut.
+#[derive(Debug)]
+pub struct Rules {
+    /// Replacements: the size of a double-array trie (darts-clone), the trie, the texts.
+    pub charsmap: Vec<u8>,
+    pub add_dummy_prefix: bool,
+    pub remove_extra_whitespaces: bool,
+    pub escape_whitespaces: bool,
+    pub whitespace_as_suffix: bool,
 }
 
-impl Default for NormalizerSpec {
+impl Default for Rules {
     fn default() -> Self {
-        NormalizerSpec {
+        Rules {
             charsmap: Vec::new(),
             add_dummy_prefix: true,
             remove_extra_whitespaces: true,
@@ -54,12 +64,12 @@ impl Default for NormalizerSpec {
 }
 
 impl Proto {
-    /// `None` when it is no such file.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads a file's bytes; `None` when they are no such model.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut proto = Proto::default();
         for (number, value) in Fields::of(bytes)? {
             match (number, value) {
-                (1, Value::Bytes(piece)) => proto.pieces.push(ProtoPiece::parse(piece)?),
+                (1, Value::Bytes(piece)) => proto.pieces.push(Piece::parse(piece)?),
                 (2, Value::Bytes(trainer)) => proto.trainer(trainer)?,
                 (3, Value::Bytes(normalizer)) => proto.normalizer(normalizer)?,
                 _ => (),
@@ -97,12 +107,12 @@ impl Proto {
     }
 }
 
-impl ProtoPiece {
+impl Piece {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut piece = ProtoPiece { text: Vec::new(), score: 0.0, kind: Kind::Normal };
+        let mut piece = Piece { text: String::new(), score: 0.0, kind: Kind::Normal };
         for (number, value) in Fields::of(bytes)? {
             match (number, value) {
-                (1, Value::Bytes(text)) => piece.text = text.to_vec(),
+                (1, Value::Bytes(text)) => piece.text = std::str::from_utf8(text).ok()?.to_string(),
                 (2, Value::Four(score)) => piece.score = f32::from_le_bytes(score),
                 (3, Value::Number(kind)) => {
                     piece.kind = match kind {
