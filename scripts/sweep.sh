@@ -45,6 +45,17 @@ wrong() { # MESSAGE
 
 number_of() { # OPTION VALUE
   case $2 in '' | *[!0-9]* | 0*) wrong "$1 needs a whole number from 1" ;; esac
+  [ ${#2} -le 9 ] || wrong "$1 $2 is too large"
+}
+
+logical_cores() {
+  nproc 2>/dev/null || sysctl -n hw.logicalcpu 2>/dev/null || echo 1
+}
+
+# As nmt-train bounds its threads. What is only printed may be meant for another machine.
+bounded() { # OPTION VALUE
+  local most=$((4 * $(logical_cores)))
+  [ "$mode" != run ] || [ "$2" -le "$most" ] || wrong "$1 $2: $most at most, 4 for each core"
 }
 
 parse_arguments() {
@@ -76,6 +87,8 @@ parse_arguments() {
     esac
     shift
   done
+  bounded --jobs "$jobs"
+  bounded --threads "${threads:-1}"
   [ -n "$sweep_file" ] || wrong 'which sweep file? see --help'
   if [ ! -f "$sweep_file" ] || [ ! -r "$sweep_file" ]; then wrong "can not read $sweep_file"; fi
   if [ -z "$out" ]; then

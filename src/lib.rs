@@ -10,7 +10,7 @@
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` |
-//! | 0 | `rng` `fsio` `units` `exit` `exact` `shell` |
+//! | 0 | `rng` `fsio` `units` `exit` `exact` `shell` `sentencepiece` |
 
 pub mod batch;
 pub mod checkpoint;
@@ -31,6 +31,7 @@ pub mod params;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod sentencepiece;
 pub mod shell;
 pub mod tokenizer;
 pub mod train;

@@ -29,7 +29,8 @@ pub(crate) fn model(shape: &Shape, device: &Device) -> candle_core::Result<Box<d
 
 /// Answers each line `N` on stdin with the times of N steps, until `quit` or the end.
 pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
-    train::set_threads(args.threads);
+    train::keep_candle_on_one_thread();
+    train::set_threads(args.threads)?;
     let base = train::peak_memory_bytes();
     let precision = match args.precision.as_str() {
         "bf16" => Precision::Bf16,

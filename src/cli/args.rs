@@ -3,6 +3,10 @@
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+use crate::config;
+use crate::events::console::Color;
+use crate::report;
+
 const TEMPLATE: &str =
     "{about-with-newline}\n{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
 
@@ -39,7 +43,8 @@ Exit codes:
    2  the command line is wrong
    3  the config, the data or the tokenizer is wrong; nothing was started
    4  training diverged and was stopped; the last good checkpoint is kept
-  75  stopped by a signal or max_hours after saving; the printed command goes on";
+  75  training was stopped by a signal or max_hours, after saving; the printed command goes on
+Ctrl-C ends every other command at once, as it ends any program (130 in a shell): there is nothing to save.";
 
 /// Trains neural machine translation on parallel text
 #[derive(Clone, Debug, Parser)]
@@ -107,7 +112,7 @@ pub struct CommonArgs {
     /// Compute on cpu, cuda, cuda:N or auto, instead of what the config says
     #[arg(long, global = true, value_name = "DEVICE", hide_short_help = true)]
     pub device: Option<String>,
-    /// Threads, instead of what the config says; 0 = physical cores
+    /// Threads, instead of what the config says; 0 = physical cores, at most four for each core
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub threads: Option<usize>,
     /// No progress; warnings and errors only
@@ -116,13 +121,6 @@ pub struct CommonArgs {
     /// When to colour stderr; auto = on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
     pub color: Color,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -138,14 +136,25 @@ pub enum Command {
     Tokenizer(TokenizerArgs),
     /// Translate lines from stdin to stdout
     ///
-    /// One line in, one line out, in order; empty lines stay empty. On a terminal it prompts. Several runs translate
-    /// together as an ensemble; they must share the vocabulary.
+    /// One line in, one line out, in order; blank lines give empty ones. On a terminal it prompts, and Ctrl-C or Ctrl-D
+    /// ends it. Through a pipe it answers as soon as no more lines are waiting. Several runs translate together as an
+    /// ensemble; they must share the vocabulary.
+    ///
+    /// The score of --n-best and --scores is log P(translation | source), the sum over its tokens with `</s>`, divided
+    /// by the length penalty: by length^A (decode.length_penalty_type = "length": with A = 1 it is the mean a token) or
+    /// by ((5 + length) / 6)^A ("gnmt"). With --length-penalty 0 it is the sum itself, as `score` prints it.
     Translate(TranslateArgs),
     /// BLEU, chrF and TER of a run or of a file, as sacreBLEU prints them
+    ///
+    /// Files may be pipes; one of them may be "-", stdin. Several references a line: give --reference several times. As
+    /// in sacreBLEU, an empty line of a further reference is a reference without words.
     Evaluate(EvaluateArgs),
     /// Log-probability of given translations
     ///
-    /// Prints one natural logarithm a line: of the target, `</s>` included, given the source. For rescoring.
+    /// Prints one natural logarithm a line: log P(target | source), the sum over the tokens of the target with `</s>`, not
+    /// divided by anything (what `translate --scores --length-penalty 0` prints). A blank target is `</s>` alone. For a
+    /// blank source, which is translated to nothing without asking the model, it is 0 with a blank target, else -inf.
+    /// For rescoring.
     Score(ScoreArgs),
     /// Average the weights of the last checkpoints
     Average(AverageArgs),
@@ -193,11 +202,11 @@ pub struct DecodeArgs {
     /// Which weights: best, latest, average, or the number of an update
     #[arg(long, value_name = "WHICH", default_value = "best")]
     pub checkpoint: String,
-    /// Hypotheses kept a step; 1 = greedy
+    /// Hypotheses kept a step; 1 = greedy, 1000 at most
     #[arg(short, long, value_name = "N")]
     pub beam: Option<usize>,
     /// Exponent of the length penalty; 0 = off
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub length_penalty: Option<f64>,
     /// Source tokens translated together
     #[arg(long, value_name = "TOKENS")]
@@ -211,10 +220,10 @@ pub struct TranslateArgs {
     pub runs: Vec<PathBuf>,
     #[command(flatten)]
     pub decode: DecodeArgs,
-    /// Print the N best of each line as "line ||| translation ||| score"
+    /// Print the N best of each line as "line ||| translation ||| score", lines counted from 0
     #[arg(long, value_name = "N")]
     pub n_best: Option<usize>,
-    /// Print the score and a tab before each translation
+    /// Print the score (log-probability, divided by the length penalty) and a tab before each translation
     #[arg(long, conflicts_with = "n_best")]
     pub scores: bool,
 }
@@ -225,21 +234,24 @@ pub struct EvaluateArgs {
     /// Run folders whose model translates --source; several make an ensemble
     #[arg(value_name = "RUN", requires = "source")]
     pub runs: Vec<PathBuf>,
-    /// Text to translate
+    /// Text to translate; "-" = stdin
     #[arg(long, value_name = "FILE", conflicts_with = "hypothesis")]
     pub source: Option<PathBuf>,
-    /// Translations made elsewhere, to be scored without a run
+    /// Translations made elsewhere, to be scored without a run; "-" = stdin
     #[arg(long, value_name = "FILE")]
     pub hypothesis: Option<PathBuf>,
-    /// Translations made by people
-    #[arg(long, value_name = "FILE")]
-    pub reference: PathBuf,
+    /// Translations made by people; several times for several references a line
+    #[arg(long, value_name = "FILE", required = true)]
+    pub reference: Vec<PathBuf>,
     /// What is measured
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "bleu,chrf")]
     pub metrics: Vec<Score>,
-    /// Tokenizer of BLEU [default: zh for a run into "zh", else 13a]
-    #[arg(long, value_name = "NAME")]
-    pub tokenize: Option<Tokenize>,
+    /// Words of BLEU: 13a, zh, intl, char, none or spm:FILE [default: validation.tokenize of the run]
+    ///
+    /// spm:FILE takes the pieces of a SentencePiece model, such as that of flores200. Where neither this nor the run says
+    /// it, the target language does: zh for "zh", char for "ja" and "ko", else 13a.
+    #[arg(long, value_name = "NAME", value_parser = bleu_tokenizer)]
+    pub tokenize: Option<String>,
     /// Ignore case
     #[arg(long)]
     pub lowercase: bool,
@@ -257,15 +269,11 @@ pub enum Score {
     Ter,
 }
 
-/// sacreBLEU's tokenizers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Tokenize {
-    #[value(name = "13a")]
-    T13a,
-    Zh,
-    Intl,
-    Char,
-    None,
+fn bleu_tokenizer(name: &str) -> Result<String, String> {
+    match config::is_bleu_tokenizer(name) {
+        true => Ok(name.to_string()),
+        false => Err(format!("known are {} and spm:FILE", config::BLEU_TOKENIZERS.join(", "))),
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -273,16 +281,16 @@ pub struct ScoreArgs {
     /// Run folder
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
-    /// Source text
+    /// Source text; "-" = stdin
     #[arg(long, value_name = "FILE")]
     pub source: PathBuf,
-    /// Its translations, line by line
+    /// Its translations, line by line; "-" = stdin
     #[arg(long, value_name = "FILE")]
     pub target: PathBuf,
     /// Which weights: best, latest, average, or the number of an update
     #[arg(long, value_name = "WHICH", default_value = "best")]
     pub checkpoint: String,
-    /// Source tokens scored together
+    /// Target tokens scored together; a longer line goes alone
     #[arg(long, value_name = "TOKENS")]
     pub batch_size: Option<usize>,
 }
@@ -313,7 +321,7 @@ pub struct ReportArgs {
     pub target: Option<f64>,
     /// Score of the validation set that runs are judged by
     #[arg(short, long, value_name = "NAME", default_value = "nll")]
-    pub score: ReportScore,
+    pub score: report::Score,
     /// Write one row a run; "-" = stdout
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
@@ -323,14 +331,6 @@ pub struct ReportArgs {
     /// Write the page here instead
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-}
-
-/// A score of the validation set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ReportScore {
-    Nll,
-    Bleu,
-    Chrf,
 }
 
 #[cfg(test)]
@@ -385,7 +385,8 @@ mod tests {
             "nmt-train tokenizer --config c.toml",
             "nmt-train translate a b --beam 5 --n-best 3 --length-penalty 0.6 --batch-size 100 --threads 2",
             "nmt-train evaluate a --source s --reference r --metrics bleu,chrf,chrf++,ter --tokenize 13a --lowercase",
-            "nmt-train evaluate --hypothesis h --reference r",
+            "nmt-train evaluate --hypothesis h --reference r --reference r2 --tokenize spm:m.model",
+            "nmt-train evaluate --source s --reference r a",
             "nmt-train score a --source s --target t",
             "nmt-train average a --last 5 --out m.safetensors",
             "nmt-train report runs/sweep a --baseline adam,adamw --target 2.5 --score nll --csv - --json j --html h",
@@ -398,7 +399,14 @@ mod tests {
             "nmt-train evaluate --reference r",
             "nmt-train evaluate a --reference r",
             "nmt-train evaluate a --source s --hypothesis h --reference r",
+            "nmt-train evaluate --hypothesis h --reference r --tokenize mecab",
+            "nmt-train evaluate --hypothesis h",
             "nmt-train translate",
+            "nmt-train translate a --n-best -1",
+            "nmt-train translate a --beam 1.5",
+            "nmt-train translate a --threads -2",
+            "nmt-train translate a --length-penalty x",
+            "nmt-train average a --last -3",
             "nmt-train average a --last 0",
             "nmt-train report",
             "nmt-train --config c check --config d",

@@ -5,51 +5,47 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::data;
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
 use crate::metrics::{self, BleuOptions, BleuTokenizer, ChrfOptions, TerOptions};
-use crate::train::Signals;
+use crate::run::Usable;
 
-use super::args::{CommonArgs, EvaluateArgs, Score, Tokenize};
+use super::args::{CommonArgs, EvaluateArgs, Score};
 use super::say;
+use super::text::{aligned, Lengths};
 use super::trained;
-use super::translate::{search_options, translate_lines};
+use super::translate::{encode, search, search_options};
 
 pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
-    let references = lines(&args.reference)?;
-    let mut language = String::new();
-    let hypotheses = match &args.hypothesis {
-        Some(path) => same_length(lines(path)?, path, &references, &args.reference)?,
-        None => {
-            let Some(path) = &args.source else {
-                return Err(InputError::new("evaluating a run needs --source FILE").into());
-            };
-            let lines = same_length(lines(path)?, path, &references, &args.reference)?;
-            let runs = trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
-            let options = search_options(&runs[0], &args.decode)?;
-            let signals = Signals::install()?;
-            let found = translate_lines(&runs, &lines, &options, &|| signals.raised())?;
-            language.clone_from(&runs[0].config.data.target_language);
-            let target = &runs[0].tokenizers.target;
-            let best = |hypotheses: &Vec<decode::Hypothesis>| target.decode(hypotheses.first().map_or(&[], |h| &h.ids));
-            found.iter().map(best).collect::<Result<Vec<_>, _>>()?
-        }
+    let Some(input) = args.hypothesis.as_ref().or(args.source.as_ref()) else {
+        return Err(InputError::new("evaluating a run needs --source FILE").into());
+    };
+    // A model that is not there, or a name that is wrong, should be known before a pipe is waited for.
+    let runs = trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
+    let run = runs.first();
+    let language = run.map_or("", |run| &run.config.data.target_language);
+    let wanted = args.tokenize.as_deref().or(run.map(|run| run.config.validation.tokenize.as_str())).unwrap_or("");
+    let tokenizer = BleuTokenizer::wanted(wanted, language)?;
+
+    let paths: Vec<&Path> = std::iter::once(input).chain(&args.reference).map(AsRef::as_ref).collect();
+    let mut texts = aligned(&paths)?;
+    let references = texts.split_off(1);
+    let hypotheses = match run {
+        Some(_) => translations(&runs, &texts.remove(0), args, common)?,
+        None => texts.remove(0),
     };
     let hypotheses: Vec<&str> = hypotheses.iter().map(String::as_str).collect();
-    let references = [references.iter().map(String::as_str).collect::<Vec<_>>()];
-
-    let (default_tokenizer, advice) = metrics::default_tokenizer(&language);
-    if let (None, Some(advice)) = (args.tokenize, advice) {
-        say(common, advice);
+    let references: Vec<Vec<&str>> =
+        references.iter().map(|lines| lines.iter().map(String::as_str).collect()).collect();
+    if let (Some(advice), true) = (metrics::advice(wanted, language, &references[0]), measures_bleu(args)) {
+        say(common, &advice);
     }
-    let tokenizer = args.tokenize.map_or(default_tokenizer, tokenizer);
     let mut out = std::io::stdout().lock();
     for metric in &args.metrics {
         let lowercase = args.lowercase;
         let (line, signature) = match metric {
             Score::Bleu => {
-                let options = BleuOptions { tokenizer, lowercase, ..Default::default() };
+                let options = BleuOptions { tokenizer: tokenizer.clone(), lowercase, ..Default::default() };
                 let score = metrics::bleu(&hypotheses, &references, &options)?;
                 (score.to_string(), score.signature())
             }
@@ -68,31 +64,16 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     Ok(ExitCode::Success)
 }
 
-/// Lines of a file.
-pub(super) fn lines(path: &Path) -> Result<Vec<String>> {
-    Ok(data::read_lines(&path.to_string_lossy())?)
+fn measures_bleu(args: &EvaluateArgs) -> bool {
+    args.metrics.contains(&Score::Bleu)
 }
 
-fn same_length(lines: Vec<String>, path: &Path, references: &[String], reference: &Path) -> Result<Vec<String>> {
-    if lines.len() == references.len() {
-        return Ok(lines);
-    }
-    Err(InputError::new(format!(
-        "{} has {} lines, {} has {}; they must be line by line the same sentences",
-        path.display(),
-        lines.len(),
-        reference.display(),
-        references.len()
-    ))
-    .into())
-}
-
-fn tokenizer(name: Tokenize) -> BleuTokenizer {
-    match name {
-        Tokenize::T13a => BleuTokenizer::V13a,
-        Tokenize::Zh => BleuTokenizer::Zh,
-        Tokenize::Intl => BleuTokenizer::Intl,
-        Tokenize::Char => BleuTokenizer::Char,
-        Tokenize::None => BleuTokenizer::None,
-    }
+/// The best translation of each line.
+fn translations(runs: &[Usable], lines: &[String], args: &EvaluateArgs, common: &CommonArgs) -> Result<Vec<String>> {
+    let sources = encode(&runs[0].tokenizers.source, lines)?;
+    let mut lengths = Lengths::of(runs);
+    lengths.look(&sources, 0);
+    lengths.tell(common);
+    let found = search(runs, &sources, &search_options(&runs[0], &args.decode)?)?;
+    Ok(decode::best_lines(&found, &runs[0].tokenizers.target)?)
 }

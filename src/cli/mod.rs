@@ -6,11 +6,13 @@ mod check;
 mod evaluate;
 mod report;
 mod score;
+mod text;
 mod tokenizer;
 mod train;
 mod trained;
 mod translate;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
@@ -18,18 +20,61 @@ use anyhow::Result;
 use clap::Parser;
 
 use crate::config::{self, Loaded, Source};
-use crate::events::console::{self, Console};
+use crate::events::console::Console;
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError};
-use crate::{checkpoint, data, decode, fsio, metrics, model, tokenizer as tokenizers};
+use crate::{checkpoint, data, decode, fsio, metrics, model, tokenizer as tokenizers, train as training};
 
-use args::{Cli, Color, Command, CommonArgs};
+use args::{Cli, Command, CommonArgs};
 
 /// Parses, runs, and turns an error into one message and a documented exit code.
 pub fn main() -> std::process::ExitCode {
-    let Cli { command, train: train_args, common, .. } = Cli::parse();
-    let result = match command {
-        None => train::train(&train_args, &common),
+    training::keep_candle_on_one_thread();
+    let words = match words(std::env::args_os()) {
+        Ok(words) => words,
+        Err(fault) => {
+            tell(&fault);
+            return ExitCode::Usage.into();
+        }
+    };
+    match run(Cli::parse_from(&words), &words) {
+        Ok(code) => code.into(),
+        Err(error) if is_broken_pipe(&error) => ExitCode::Success.into(),
+        Err(error) => {
+            tell(&message(&error));
+            exit_code(&error).into()
+        }
+    }
+}
+
+/// The command line, program name included. Paths go into configs, commands and messages, all of them UTF-8, so that
+/// other bytes are refused.
+fn words(args: impl Iterator<Item = OsString>) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    for (number, arg) in args.enumerate() {
+        match arg.into_string() {
+            Ok(word) => words.push(word),
+            Err(program) if number == 0 => words.push(program.to_string_lossy().into_owned()),
+            Err(arg) => {
+                return Err(format!("argument {number} is not valid UTF-8: {arg:?}; give another name to the file"))
+            }
+        }
+    }
+    Ok(words)
+}
+
+/// A closed stderr must not turn an error into a panic.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "nmt-train: {text}");
+}
+
+fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
+    let Cli { command, train: train_args, common, .. } = cli;
+    if let Some((threads, why)) = common.threads.and_then(|n| Some((n, config::too_many_threads(n)?))) {
+        return Err(InputError::new(format!("--threads {threads} {why}")).into());
+    }
+    match command {
+        None => train::train(&train_args, &common, words),
         Some(Command::Check(args)) => check::check(&args, &common),
         Some(Command::Init(args)) => init(args.preset.as_deref()),
         Some(Command::Tokenizer(args)) => tokenizer::tokenizer(&args, &common),
@@ -38,15 +83,6 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
         Some(Command::Report(args)) => report::report(&args, &common),
-    };
-    match result {
-        Ok(code) => code.into(),
-        Err(error) if is_broken_pipe(&error) => ExitCode::Success.into(),
-        Err(error) => {
-            // A closed stderr must not turn an error into a panic.
-            let _ = writeln!(std::io::stderr(), "nmt-train: {}", message(&error));
-            exit_code(&error).into()
-        }
     }
 }
 
@@ -79,10 +115,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || matches!(error.downcast_ref(), Some(fsio::Error::Locked { .. } | fsio::Error::MaybeLocked { .. }))
         || matches!(error.downcast_ref(), Some(checkpoint::Error::Mismatch { .. }))
         || matches!(error.downcast_ref(), Some(decode::DecodeError::Vocabularies { .. }));
-    match error.downcast_ref() {
-        Some(decode::DecodeError::Stopped) => ExitCode::Interrupted,
-        _ if input => ExitCode::Input,
-        _ => ExitCode::Failure,
+    match input {
+        true => ExitCode::Input,
+        false => ExitCode::Failure,
     }
 }
 
@@ -94,15 +129,19 @@ fn load_config(path: &Path, sets: &[String], common: &CommonArgs) -> Result<Load
     Ok(config::load(&Source::Path(path.to_path_buf()), &sets)?)
 }
 
+/// The config of a run, which may have been made on a larger machine: if it asks for more threads than this one is asked
+/// for, and the command line says nothing, one a core is taken.
+fn load_run_config(path: &Path, common: &CommonArgs) -> Result<Loaded> {
+    let recorded: Option<toml::Table> = fsio::read_to_string(path).ok().and_then(|text| text.parse().ok());
+    let threads = recorded.and_then(|config| usize::try_from(config.get("threads")?.as_integer()?).ok());
+    let own = threads.filter(|&n| config::too_many_threads(n).is_some()).map(|_| 0);
+    load_config(path, &[], &CommonArgs { threads: common.threads.or(own), ..common.clone() })
+}
+
 /// The terminal as a sink.
 fn terminal(common: &CommonArgs) -> Sinks {
-    let color = match common.color {
-        Color::Auto => console::Color::Auto,
-        Color::Always => console::Color::Always,
-        Color::Never => console::Color::Never,
-    };
     let mut sinks = Sinks::new();
-    sinks.push("the terminal", Box::new(Console::new(color, common.quiet)));
+    sinks.push("the terminal", Box::new(Console::new(common.color, common.quiet)));
     sinks
 }
 
@@ -110,5 +149,19 @@ fn terminal(common: &CommonArgs) -> Sinks {
 fn say(common: &CommonArgs, text: &str) {
     if !common.quiet {
         let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn an_argument_that_is_not_utf8_is_told_by_number_and_a_program_name_may_be_anything() {
+        let arg = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        let told = words([arg(b"nmt"), arg(b"-c"), arg(b"caf\xE9.toml")].into_iter()).unwrap_err();
+        assert_eq!(told, r#"argument 2 is not valid UTF-8: "caf\xE9.toml"; give another name to the file"#);
+        assert_eq!(words([arg(b"\xFF"), arg("größe".as_bytes())].into_iter()).unwrap(), ["\u{FFFD}", "größe"]);
     }
 }

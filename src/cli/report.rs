@@ -7,55 +7,58 @@ use anyhow::Result;
 
 use crate::exit::{ExitCode, InputError};
 use crate::fsio;
-use crate::report::{self, Options, Report, Score};
+use crate::report::{self, Options, Report};
 use crate::run::Paths;
 
-use super::args::{CommonArgs, ReportArgs, ReportScore};
+use super::args::{CommonArgs, ReportArgs};
 use super::say;
 
 pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode> {
-    let to_stdout = [&args.csv, &args.json, &args.html].into_iter().flatten().filter(|path| path.as_os_str() == "-");
-    if to_stdout.count() > 1 {
+    if to_stdout(args).filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(InputError::new("only one of --csv, --json and --html can go to stdout (\"-\")").into());
     }
+    if args.target.is_some_and(|target| !target.is_finite()) {
+        return Err(InputError::new("--target must be a finite number").into());
+    }
     let folders = report::find(&args.runs)?;
-    let score = match args.score {
-        ReportScore::Nll => Score::Nll,
-        ReportScore::Bleu => Score::Bleu,
-        ReportScore::Chrf => Score::Chrf,
-    };
-    let found = Report::of(&folders, &Options { score, baseline: args.baseline.clone(), target: args.target })?;
-    let mut text_to_stdout = true;
-    let mut write = |path: &Path, text: String| -> Result<()> {
-        if path.as_os_str() == "-" {
-            text_to_stdout = false;
-            std::io::stdout().write_all(text.as_bytes())?;
-        } else {
-            fsio::write_atomic(path, text.as_bytes())?;
-            say(common, &format!("written: {}", path.display()));
-        }
-        Ok(())
-    };
+    let options = Options { score: args.score, baseline: args.baseline.clone(), target: args.target };
+    let found = Report::of(&folders, &options)?;
+    // The table first: what follows can fail, on a folder that is only read for one.
+    if !to_stdout(args).any(|path| path.as_os_str() == "-") {
+        std::io::stdout().write_all(report::text(&found).as_bytes())?;
+    }
     if let Some(path) = &args.csv {
-        write(path, report::csv(&found))?;
+        write(path, &report::csv(&found), common)?;
     }
     if let Some(path) = &args.json {
-        write(path, format!("{:#}\n", report::json(&found)))?;
+        write(path, &format!("{:#}\n", report::json(&found)), common)?;
     }
-    if let Some(path) = page_path(args) {
-        write(&path, report::html(&found))?;
-    }
-    if text_to_stdout {
-        std::io::stdout().write_all(report::text(&found).as_bytes())?;
+    match (&args.html, args.runs.as_slice()) {
+        (Some(path), _) => write(path, &report::html(&found), common)?,
+        // Nobody asked for this one, so it is no fault that it can not be written.
+        (None, [folder]) => {
+            if let Err(error) = write(&Paths::of(folder).report(), &report::html(&found), common) {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "warning: the page was not written ({error:#}); --html FILE puts it elsewhere"
+                );
+            }
+        }
+        (None, _) => (),
     }
     Ok(ExitCode::Success)
 }
 
-/// Where the page goes: where the user says, or into the one folder that was given.
-fn page_path(args: &ReportArgs) -> Option<PathBuf> {
-    let own = match args.runs.as_slice() {
-        [folder] => Some(Paths::of(folder).report()),
-        _ => None,
-    };
-    args.html.clone().or(own)
+/// What can go to stdout in place of the table.
+fn to_stdout(args: &ReportArgs) -> impl Iterator<Item = &PathBuf> {
+    [&args.csv, &args.json, &args.html].into_iter().flatten()
+}
+
+fn write(path: &Path, text: &str, common: &CommonArgs) -> Result<()> {
+    if path.as_os_str() == "-" {
+        return Ok(std::io::stdout().write_all(text.as_bytes())?);
+    }
+    fsio::write_atomic(path, text.as_bytes())?;
+    say(common, &format!("written: {}", path.display()));
+    Ok(())
 }

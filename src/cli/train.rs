@@ -10,15 +10,15 @@ use crate::events::jsonl::final_json;
 use crate::events::sinks::Sinks;
 use crate::events::{End, Event};
 use crate::exit::{ExitCode, InputError};
-use crate::fsio;
 use crate::run::{Paths, RunFolder, StopReason};
-use crate::shell;
 use crate::train::{self, Job, Opened, Session, Signals};
+use crate::{fsio, shell};
 
 use super::args::{CommonArgs, TrainArgs};
-use super::{load_config, say, terminal};
+use super::{load_config, load_run_config, say, terminal};
 
-pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
+/// `words`: the command line, to be recorded.
+pub(super) fn train(args: &TrainArgs, common: &CommonArgs, words: &[String]) -> Result<ExitCode> {
     let signals = Signals::install()?;
     let mut sinks = terminal(common);
     let (config, previous, folder) = match (&args.resume, &args.config) {
@@ -33,8 +33,8 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs) -> Result<ExitCode> {
         }
         (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
     };
-    let threads = train::set_threads(config.threads);
-    let command = shell::command(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()));
+    let threads = train::set_threads(config.threads)?;
+    let command = shell::command(words);
     let job = Job { config, previous, folder, sinks, signals, threads, command };
     let session = match Session::open(job)? {
         Opened::Ready(session) => session,
@@ -64,7 +64,7 @@ fn resumed(
 ) -> Result<(Config, Option<Config>, RunFolder)> {
     let own = Paths::existing(run)?.config();
     let folder = RunFolder::open(run)?;
-    let old = load_config(&own, &[], &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
+    let old = load_run_config(&own, &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
     let mut new = load_config(args.config.as_deref().unwrap_or(&own), &args.set, common)?.config;
     // The folder may have been moved or named by the config file; it is the one that was given.
     new.run_dir = run.display().to_string();

@@ -9,14 +9,14 @@ use crate::run::{Checkpoint, Paths, Usable};
 use crate::train;
 
 use super::args::CommonArgs;
-use super::{load_config, say};
+use super::{load_run_config, say};
 
 /// `checkpoint`: "best", "latest", "average" or an update. Says which weights are used where that is not obvious.
 pub(super) fn load(run: &Path, checkpoint: &str, common: &CommonArgs) -> Result<Usable> {
     let checkpoint = Checkpoint::named(checkpoint)?;
     let paths = Paths::existing(run)?;
-    let config = load_config(&paths.config(), &[], common)?.config;
-    train::set_threads(config.threads);
+    let config = load_run_config(&paths.config(), common)?.config;
+    train::set_threads(config.threads)?;
     let device = train::device_for_use(&config.device, config.train.precision)?;
     let found = Usable::load(&paths, config, checkpoint, &device)?;
     if let Some(instead) = &found.instead {

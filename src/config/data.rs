@@ -17,9 +17,9 @@ pub struct DataConfig {
     pub valid: Corpora,
     /// Test text, same forms, scored once after training; [] = none.
     pub test: Corpora,
-    /// Name of the source language; also the field of JSON lines. "zh" and "ja" matter to scoring.
+    /// Name of the source language; also the field of JSON lines.
     pub source_language: String,
-    /// Name of the target language; chooses the default BLEU tokenizer (zh for "zh", else 13a).
+    /// Name of the target language; also the field of JSON lines. Chooses how BLEU cuts words, see validation.tokenize.
     pub target_language: String,
     /// Columns of the source and of the target in `.tsv` files: numbers from 1, as [2, 4], or names, as ["en", "de"], which
     /// stand in the first line (it is no text then); [] = the first two. A corpus may have its own:

@@ -119,6 +119,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("phase", Effect::Training, "the phases so far must have trained the same with the same optimizer"),
     ("validation.metrics", Effect::Training, ""),
     ("validation.early_stopping_metric", Effect::Training, "the best so far is chosen anew, by this metric"),
+    ("validation.tokenize", Effect::Training, "BLEU before and after is not of the same words"),
     ("validation.", Effect::Free, ""),
     ("decode.", Effect::Free, ""),
     ("checkpoint.", Effect::Free, ""),

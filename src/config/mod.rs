@@ -10,6 +10,7 @@ mod hessian2;
 mod home;
 mod hvr;
 mod keys;
+mod limits;
 mod load;
 mod model;
 mod optimizer;
@@ -27,6 +28,9 @@ pub use diff::{differences, flat, Difference, Effect};
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use hessian2::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 pub use hvr::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
+pub use limits::{
+    is_bleu_tokenizer, most_threads, too_many_threads, total_memory_bytes, BLEU_TOKENIZERS, LARGEST_BEAM, SPM_PREFIX,
+};
 pub use load::{load, Loaded, Source};
 pub use model::{Activation, AttentionKind, Cell, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::{
@@ -56,7 +60,7 @@ pub struct Config {
     pub run_dir: String,
     /// Where to compute: "cpu", "cuda", "cuda:N" or "auto" (CUDA if this program was built with it and a GPU is there).
     pub device: String,
-    /// Threads for computation; 0 = number of physical cores.
+    /// Threads for computation; 0 = number of physical cores. At most four for each core of the machine.
     pub threads: usize,
     pub data: DataConfig,
     pub tokenizer: TokenizerConfig,

@@ -100,12 +100,16 @@ pub struct ValidationConfig {
     pub valid_freq: Every,
     /// What is measured: any of "nll", "bleu", "chrf". Without bleu and chrf nothing is translated.
     pub metrics: Vec<Metric>,
-    /// Beam of the translations made for bleu and chrf; 1 = greedy. 1 or more.
+    /// Beam of the translations made for bleu and chrf; 1 = greedy. 1 or more, 1000 at most.
     pub beam_size: usize,
     /// Validations without improvement of early_stopping_metric after which training ends; 0 = never.
     pub early_stopping: u32,
     /// Metric that chooses the best checkpoint and stops early; one of `metrics`.
     pub early_stopping_metric: Metric,
+    /// How BLEU cuts lines into words, for validation, test and `nmt-train evaluate`: "13a", "zh", "intl", "char" or "none"
+    /// as in sacreBLEU, or "spm:FILE", the pieces of a SentencePiece model (flores200). Empty: zh for the target language
+    /// "zh", char for "ja" and "ko", else 13a.
+    pub tokenize: String,
     /// Sample translations shown after each validation. 0 or more.
     pub samples: usize,
 }
@@ -118,6 +122,7 @@ impl Default for ValidationConfig {
             beam_size: 1,
             early_stopping: 0,
             early_stopping_metric: Metric::Nll,
+            tokenize: String::new(),
             samples: 2,
         }
     }
@@ -154,7 +159,7 @@ impl Metric {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DecodeConfig {
-    /// Hypotheses kept a step; 1 = greedy. 1 or more.
+    /// Hypotheses kept a step; 1 = greedy. 1 or more, 1000 at most.
     pub beam_size: usize,
     /// Exponent `a` of the length penalty; 0 = off. 0 or more.
     pub length_penalty: f64,

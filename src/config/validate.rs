@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::data_rules;
 use super::keys::{as_toml, value_at};
+use super::limits::{self, is_bleu_tokenizer, too_many_threads, BLEU_TOKENIZERS, LARGEST_BEAM, LARGEST_VOCABULARY};
 use super::{
     Config, DistanceForm, Every, HvrForm, HvrTruncation, Metric, ModelKind, OptimizerName, PhaseObjective,
     ScheduleKind, TiedEmbeddings, Trainable,
@@ -59,6 +60,10 @@ impl Checks {
         self.rule(value >= least, &[key], format!("must be {least} or more"));
     }
 
+    fn at_most(&mut self, key: &'static str, value: usize, most: usize) {
+        self.rule(value <= most, &[key], format!("must be {most} at most"));
+    }
+
     /// In [0, 1).
     fn share(&mut self, key: &'static str, value: f64) {
         self.rule((0.0..1.0).contains(&value), &[key], "must be in [0, 1)");
@@ -83,11 +88,14 @@ fn top(check: &mut Checks, config: &Config) {
     let known = ["cpu", "cuda", "auto"].contains(&config.device.as_str());
     let device = known || index.is_some_and(|index| index.parse::<u16>().is_ok());
     check.rule(device, &["device"], r#"must be "cpu", "cuda", "cuda:N" with a whole number N, or "auto""#);
+    let too_many = too_many_threads(config.threads);
+    check.rule(too_many.is_none(), &["threads"], too_many.unwrap_or_default());
 }
 
 fn tokenizer(check: &mut Checks, config: &Config) {
     let tokenizer = &config.tokenizer;
     check.at_least("tokenizer.vocab_size", tokenizer.vocab_size, 8);
+    check.at_most("tokenizer.vocab_size", tokenizer.vocab_size, LARGEST_VOCABULARY);
     check.rule(
         ["nfkc", "nfc", "none"].contains(&tokenizer.normalization.as_str()),
         &["tokenizer.normalization"],
@@ -126,6 +134,9 @@ fn model(check: &mut Checks, config: &Config) {
         &["model.d_model", "model.heads"],
         format!("must be a multiple of 2 × heads = {unit}"),
     );
+    if let Some((keys, text)) = limits::beyond_memory(model) {
+        check.rule(false, keys, text);
+    }
     check.share("model.dropout", model.dropout);
     for (key, dropout) in [
         ("model.attention_dropout", model.attention_dropout),
@@ -162,6 +173,7 @@ fn train(check: &mut Checks, config: &Config) {
 
     let decode = &config.decode;
     check.at_least("decode.beam_size", decode.beam_size, 1);
+    check.at_most("decode.beam_size", decode.beam_size, LARGEST_BEAM);
     check.at_least("decode.batch_size", decode.batch_size, 1);
     check.not_negative("decode.length_penalty", decode.length_penalty);
     check.above_zero("decode.max_length_factor", decode.max_length_factor);
@@ -332,6 +344,10 @@ fn schedule(check: &mut Checks, config: &Config) {
 fn validation(check: &mut Checks, config: &Config) {
     let validation = &config.validation;
     check.at_least("validation.beam_size", validation.beam_size, 1);
+    check.at_most("validation.beam_size", validation.beam_size, LARGEST_BEAM);
+    let known = validation.tokenize.is_empty() || is_bleu_tokenizer(&validation.tokenize);
+    let names = BLEU_TOKENIZERS.join(", ");
+    check.rule(known, &["validation.tokenize"], format!("must be one of {names}, spm:FILE, or empty"));
     let names: Vec<&str> = validation.metrics.iter().map(|metric: &Metric| metric.name()).collect();
     check.rule(
         names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)),
@@ -543,7 +559,13 @@ mod tests {
             let found = problems(set);
             assert!(found.contains(text), "{set}: {found}");
         }
-        for set in ["device=cuda:1", "schedule.kind=cosine", "schedule.kind=plateau", "schedule.kind=noam"] {
+        for set in [
+            "device=cuda:1",
+            "validation.tokenize=char",
+            "schedule.kind=cosine",
+            "schedule.kind=plateau",
+            "schedule.kind=noam",
+        ] {
             assert_eq!(problems(set), "");
         }
     }

@@ -15,6 +15,7 @@ pub use translate::translate;
 
 use crate::config::DecodeConfig;
 use crate::model::Model;
+use crate::tokenizer::{self, Tokenizer};
 
 /// How to search.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +51,7 @@ impl Options {
 
     /// The longest translation of a source of this many tokens, in tokens with `</s>`; at least 1.
     fn max_length(&self, source_tokens: usize) -> usize {
-        (self.max_length_factor.max(0.0) * source_tokens as f64) as usize + 10
+        ((self.max_length_factor.max(0.0) * source_tokens as f64) as usize).saturating_add(10)
     }
 }
 
@@ -71,6 +72,15 @@ pub enum DecodeError {
 
 /// Result of decoding.
 pub type Result<T> = std::result::Result<T, DecodeError>;
+
+/// The best translation of each source as a line of text: what is printed, written and scored.
+///
+/// # Errors
+/// When the tokenizer can not decode.
+pub fn best_lines(found: &[Vec<Hypothesis>], target: &Tokenizer) -> tokenizer::Result<Vec<String>> {
+    let best = |hypotheses: &Vec<Hypothesis>| target.decode_line(hypotheses.first().map_or(&[], |best| &best.ids));
+    found.iter().map(best).collect()
+}
 
 fn check_ensemble(models: &[&dyn Model]) -> Result<()> {
     let mut sizes = Vec::with_capacity(models.len());

@@ -8,7 +8,8 @@ use crate::batch::Sequences;
 use crate::data::SOURCE_SHARE;
 use crate::model::{Forward, Model, Output};
 
-/// log P(target | source) of each `(source, target)` pair: the sum over target tokens; both sides end with `</s>`.
+/// log P(target | source) of each `(source, target)` pair: the sum over target tokens; both sides end with `</s>`, but a
+/// blank source has no ids at all.
 ///
 /// `start`: what the decoder reads first. `batch_size`: target tokens scored together, with [`SOURCE_SHARE`] times as many
 /// source tokens at most; a longer pair goes alone. A pair with an empty source scores 0 when its target has no words either (what [`super::translate`] gives), else −∞.

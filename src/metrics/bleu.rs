@@ -14,7 +14,7 @@ const ORDERS: usize = 4;
 const LOG_OF_ZERO: f64 = -9_999_999_999.0;
 
 /// What BLEU may be asked for; the default is sacreBLEU's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BleuOptions {
     /// How lines become tokens.
     pub tokenizer: BleuTokenizer,
@@ -61,13 +61,13 @@ pub fn bleu(hypotheses: &[&str], references: &[Vec<&str>], options: &BleuOptions
     for segment in &segments {
         sum.add(segment);
     }
-    Ok(sum.score(*options, references.len()))
+    Ok(sum.score(options.clone(), references.len()))
 }
 
 /// BLEU of one sentence against one reference or more; the effective order is always used.
 pub fn sentence_bleu(hypothesis: &str, references: &[&str], options: &BleuOptions) -> Result<Bleu, MetricsError> {
     let streams: Vec<Vec<&str>> = references.iter().map(|&line| vec![line]).collect();
-    bleu(&[hypothesis], &streams, &BleuOptions { effective_order: true, ..*options })
+    bleu(&[hypothesis], &streams, &BleuOptions { effective_order: true, ..options.clone() })
 }
 
 /// The sufficient statistics.

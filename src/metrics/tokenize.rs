@@ -1,13 +1,17 @@
-//! The tokenizers of BLEU: 13a, zh, intl, char, none.
+//! The tokenizers of BLEU: 13a, zh, intl, char, none, and those of SentencePiece models.
 
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
+use super::spm::SentencePiece;
 use super::text::{is_space, isolate, split_western, unescape, words};
+use super::MetricsError;
+use crate::config::SPM_PREFIX;
 
 /// How BLEU cuts lines into words; part of its signature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BleuTokenizer {
     /// mteval-v13a: ASCII punctuation apart; the standard.
     #[default]
@@ -20,41 +24,57 @@ pub enum BleuTokenizer {
     Char,
     /// Only at whitespace.
     None,
+    /// The pieces of a SentencePiece model.
+    Spm(Arc<SentencePiece>),
 }
 
 impl BleuTokenizer {
     /// Its name in signatures and on the command line.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             BleuTokenizer::V13a => "13a",
             BleuTokenizer::Zh => "zh",
             BleuTokenizer::Intl => "intl",
             BleuTokenizer::Char => "char",
             BleuTokenizer::None => "none",
+            BleuTokenizer::Spm(model) => model.name(),
         }
     }
 
-    /// The tokenizer of that name.
+    /// The tokenizer of that name; a model is not known by name, see [`BleuTokenizer::wanted`].
     pub fn from_name(name: &str) -> Option<Self> {
         use BleuTokenizer::*;
         [V13a, Zh, Intl, Char, None].into_iter().find(|tokenizer| tokenizer.name() == name)
     }
 
+    /// The tokenizer that a name in a config or on the command line stands for; that of the language for an empty name.
+    ///
+    /// # Errors
+    /// An unknown name; a SentencePiece model that can not be read.
+    pub fn wanted(name: &str, language: &str) -> Result<Self, MetricsError> {
+        match (name, name.strip_prefix(SPM_PREFIX)) {
+            ("", _) => Ok(default_tokenizer(language).0),
+            (_, Some(path)) => Ok(BleuTokenizer::Spm(Arc::new(SentencePiece::load(Path::new(path))?))),
+            (name, None) => Self::from_name(name).ok_or_else(|| MetricsError::Tokenizer { name: name.to_string() }),
+        }
+    }
+
     /// The line with whitespace between tokens; how much of it carries no meaning.
-    pub(super) fn tokenize(self, line: &str) -> String {
+    pub(super) fn tokenize(&self, line: &str) -> String {
         match self {
             BleuTokenizer::V13a => v13a(line),
             BleuTokenizer::Zh => split_western(&isolate(line.trim_matches(is_space), is_chinese)),
             BleuTokenizer::Intl => intl(line),
             BleuTokenizer::Char => isolate(line, |_| true),
             BleuTokenizer::None => line.to_owned(),
+            BleuTokenizer::Spm(model) => model.tokens(line),
         }
     }
 
     /// The line as sacreBLEU's tokenizer returns it: single spaces, none at the ends (`none` leaves the line alone).
-    pub fn tokens(self, line: &str) -> String {
+    pub fn tokens(&self, line: &str) -> String {
         match self {
-            BleuTokenizer::None => line.to_owned(),
+            BleuTokenizer::None | BleuTokenizer::Spm(_) => self.tokenize(line),
             _ => words(&self.tokenize(line)).collect::<Vec<_>>().join(" "),
         }
     }
@@ -116,6 +136,7 @@ fn intl(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn v13a_unescapes_and_drops_skipped() {
@@ -155,8 +176,9 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for name in ["13a", "zh", "intl", "char", "none"] {
-            assert_eq!(BleuTokenizer::from_name(name).map(BleuTokenizer::name), Some(name));
+        for name in config::BLEU_TOKENIZERS {
+            assert_eq!(BleuTokenizer::from_name(name).as_ref().map(BleuTokenizer::name), Some(name));
+            assert!(config::is_bleu_tokenizer(name));
         }
         assert_eq!(BleuTokenizer::from_name("ja-mecab"), None);
     }

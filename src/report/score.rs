@@ -1,7 +1,7 @@
 //! What runs are judged by.
 
 /// A score of the validation set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Score {
     /// Negative log-likelihood a target token, without label smoothing; lower is better.
     Nll,

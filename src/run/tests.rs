@@ -294,7 +294,11 @@ fn random_config(rng: &mut Stream) -> Config {
     config.train.gradient_accumulation_steps = 1 + pick(3) as usize;
     config.data.valid = crate::config::Corpora::default();
     if pick(8) > 0 {
-        config.data.valid.0.push(crate::config::Corpus { files: vec!["v.tsv".to_string()], weight: 1.0 });
+        config.data.valid.0.push(crate::config::Corpus {
+            files: vec!["v.tsv".to_string()],
+            weight: 1.0,
+            columns: Default::default(),
+        });
     }
     let every = |n: u64| match n {
         0 => Every::AtEnd,

@@ -18,6 +18,18 @@ impl Tokenizer {
         Ok(encoded)
     }
 
+    /// As [`Tokenizer::encode_lines`], for what a decoder is to say: of a blank line, `</s>` alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_labels(&self, lines: &[&str]) -> Result<Vec<Vec<u32>>> {
+        let mut encoded = self.encode_lines(lines)?;
+        for ids in encoded.iter_mut().filter(|ids| ids.is_empty()) {
+            ids.push(self.eos);
+        }
+        Ok(encoded)
+    }
+
     /// Text of ids without special tokens, on one line whatever the pieces hold.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::batch::{Batch, Sequences};
 use crate::config::{BatchType, DecodeConfig, Metric};
 use crate::data::{self, Batching};
 use crate::decode::{self, DecodeError};
-use crate::metrics::{self, Bleu, BleuOptions, Chrf, ChrfOptions};
+use crate::metrics::{self, Bleu, BleuOptions, BleuTokenizer, Chrf, ChrfOptions};
 use crate::model::Model;
 use crate::objective;
 use crate::tokenizer::Tokenizers;
@@ -18,7 +18,10 @@ pub struct Validator {
     /// The same as ids, each ending with `</s>`; none for a blank line.
     source: Vec<Vec<u32>>,
     target: Vec<Vec<u32>>,
-    target_language: String,
+    /// Ids of a blank target: `</s>` alone.
+    nothing: [u32; 1],
+    /// Of BLEU.
+    tokenizer: BleuTokenizer,
 }
 
 /// Results on a held-out set; what was not asked for is `None`.
@@ -44,16 +47,16 @@ impl Scores {
 }
 
 impl Validator {
-    /// Encodes the pairs once.
+    /// Encodes the pairs once. `tokenizer`: how BLEU cuts words.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, target_language: &str) -> Result<Self> {
+    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, tokenizer: BleuTokenizer) -> Result<Self> {
         let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
         let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
         let source = tokenizers.source.encode_lines(&sources)?;
         let target = tokenizers.target.encode_lines(&targets)?;
-        Ok(Validator { source, target, text, target_language: target_language.to_string() })
+        Ok(Validator { source, target, nothing: [tokenizers.target.eos_id()], text, tokenizer })
     }
 
     /// Number of pairs.
@@ -63,6 +66,11 @@ impl Validator {
 
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+
+    /// The target side as text.
+    pub(super) fn references(&self) -> Vec<&str> {
+        self.text.iter().map(|(_, reference)| reference.as_str()).collect()
     }
 
     /// Pair `i` as text.
@@ -101,15 +109,11 @@ impl Validator {
                 Err(DecodeError::Stopped) => return Ok(None),
                 found => found?,
             };
-            scores.hypotheses = found
-                .iter()
-                .map(|best| tokenizers.target.decode_line(best.first().map_or(&[], |hypothesis| &hypothesis.ids)))
-                .collect::<Result<_, _>>()?;
+            scores.hypotheses = decode::best_lines(&found, &tokenizers.target)?;
             let hypotheses: Vec<&str> = scores.hypotheses.iter().map(String::as_str).collect();
-            let references = [self.text.iter().map(|(_, reference)| reference.as_str()).collect::<Vec<_>>()];
+            let references = [self.references()];
             if wanted.contains(&Metric::Bleu) {
-                let (tokenizer, _) = metrics::default_tokenizer(&self.target_language);
-                let options = BleuOptions { tokenizer, ..Default::default() };
+                let options = BleuOptions { tokenizer: self.tokenizer.clone(), ..Default::default() };
                 scores.bleu = Some(metrics::bleu(&hypotheses, &references, &options)?);
             }
             if wanted.contains(&Metric::Chrf) {
@@ -119,21 +123,22 @@ impl Validator {
         Ok(Some(scores))
     }
 
-    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. A pair with a blank side
-    /// does not count, as in training.
+    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
+    /// not count: it is translated to nothing without asking the model. A blank target is `</s>` alone. So this is what
+    /// [`decode::score`] says of the same pairs, over their tokens.
     fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let is_whole = |&i: &usize| !self.source[i].is_empty() && !self.target[i].is_empty();
-        let whole: Vec<usize> = (0..self.len()).filter(is_whole).collect();
-        let lengths: Vec<_> = whole.iter().map(|&i| (self.source[i].len(), self.target[i].len())).collect();
+        let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
+        let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
+        let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), labels(i).len())).collect();
         let (mut sum, mut tokens) = (0.0, 0);
         for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
             if stop() {
                 return Ok(None);
             }
-            let pairs: Vec<usize> = pairs.iter().map(|&i| whole[i]).collect();
+            let pairs: Vec<usize> = pairs.iter().map(|&i| asked[i]).collect();
             let batch = Batch {
                 source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
-                target: Sequences::pack(pairs.iter().map(|&i| self.target[i].as_slice())),
+                target: Sequences::pack(pairs.iter().map(|&i| labels(i))),
                 pairs: pairs.iter().map(|&i| i as u64).collect(),
             };
             sum += objective::evaluate(model, &batch)?.iter().sum::<f64>();

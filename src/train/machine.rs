@@ -1,5 +1,8 @@
 //! The machine: device, threads, memory in use.
 
+use std::sync::OnceLock;
+
+use anyhow::{Error, Result};
 use candle_core::Device;
 
 use crate::config::Precision;
@@ -57,14 +60,25 @@ fn gpu(name: &str, _index: usize, _precision: Precision) -> Result<Device, Input
     )))
 }
 
-/// Sets the number of computing threads for the whole process; 0 = physical cores. Returns the number in force.
-/// Must run before the first tensor is made.
-pub fn set_threads(threads: usize) -> usize {
-    let threads = if threads == 0 { physical_cores() } else { threads };
-    std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
-    // candle's own pool spins while it waits and costs more than it gives on small machines; our operations use rayon.
+/// Makes the computing threads of the whole process; 0 = one a physical core. They are made once: a later call changes
+/// nothing. Returns the number in force. Must run before the first tensor is made.
+///
+/// # Errors
+/// When the system gives no more threads.
+pub fn set_threads(threads: usize) -> Result<usize> {
+    static MADE: OnceLock<Result<usize, String>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let threads = if threads == 0 { physical_cores() } else { threads };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        pool.map(|()| threads).map_err(|e| format!("can not start {threads} threads: {e}"))
+    });
+    made.clone().map_err(Error::msg)
+}
+
+/// Tells candle to make no threads of its own: its pool spins while it waits and costs more than it gives on small
+/// machines; our operations use rayon. Changes the environment, so it comes first in a program, before any thread.
+pub fn keep_candle_on_one_thread() {
     std::env::set_var("CANDLE_NUM_THREADS", "1");
-    threads
 }
 
 /// Physical cores this process may use.
@@ -90,13 +104,6 @@ pub(super) fn peak_memory_bytes_of(device: &Device) -> u64 {
     }
     debug_assert!(device.is_cpu(), "CPU and CUDA are all there is");
     peak_memory_bytes()
-}
-
-/// Memory of the machine in bytes, if the system tells.
-pub(super) fn total_memory_bytes() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

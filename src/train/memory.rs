@@ -15,10 +15,12 @@ pub(super) fn memory_estimate(config: &Config, parameters: usize) -> u64 {
     };
     let tokens = match config.train.batch_type {
         BatchType::Tokens => config.train.batch_size.or(0),
-        BatchType::Sentences => config.train.batch_size.or(0) * 30,
+        BatchType::Sentences => config.train.batch_size.or(0).saturating_mul(30),
     };
     let ema = usize::from(config.train.ema_decay > 0.0);
-    (4 * (parameters * (2 + optimizer_states(config) + ema) + tokens * per_token)) as u64
+    let numbers = parameters * (2 + optimizer_states(config) + ema);
+    // a batch without bounds is one of everything, and of no size that could be told
+    4_u64.saturating_mul((numbers as u64).saturating_add((tokens as u64).saturating_mul(per_token as u64)))
 }
 
 /// Numbers an optimizer keeps for a parameter, the most of all phases: the run must not end where a later one begins.

@@ -28,7 +28,7 @@ mod warnings;
 pub use check::{check, Report};
 pub use evaluate::{Scores, Validator};
 pub use finished::Finished;
-pub use machine::{device, device_for_use, peak_memory_bytes, set_threads};
+pub use machine::{device, device_for_use, keep_candle_on_one_thread, peak_memory_bytes, set_threads};
 pub use resources::{obtain_tokenizers, Resources};
 pub use run::{run, Outcome};
 pub use session::{Job, Opened, Session};

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::config::{Config, ModelKind};
+use crate::config::{total_memory_bytes, Config, ModelKind};
 use crate::events::Start;
 use crate::model::Model;
 use crate::ops::Level;
@@ -12,7 +12,6 @@ use crate::units;
 
 use super::distance;
 use super::evaluate::Validator;
-use super::machine::total_memory_bytes;
 use super::memory::memory_estimate;
 use super::phases;
 use super::resources::{Resources, Vectors};

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::exit::InputError;
+use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
 use crate::run::vocabulary;
@@ -56,10 +57,11 @@ impl Resources {
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
+        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
         let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
             match text.is_empty() {
                 true => Ok(None),
-                false => Validator::new(text, &tokenizers, &config.data.target_language).map(Some),
+                false => Validator::new(text, &tokenizers, bleu_tokenizer.clone()).map(Some),
             }
         };
         let (valid, test) = (held_out(valid.pairs)?, held_out(test.pairs)?);

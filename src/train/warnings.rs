@@ -1,6 +1,7 @@
 //! What seems wrong with a run before its first update: each warning says what, with an example, and what to do.
 
-use crate::config::{Config, PhaseObjective};
+use crate::config::{Config, Metric, PhaseObjective};
+use crate::metrics;
 use crate::optim::Schedule;
 use crate::units;
 
@@ -19,6 +20,7 @@ pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vector
     found.extend(references(config, &survey.held_out));
     found.extend(blank(&survey.held_out));
     found.extend(long(config, &survey.held_out));
+    found.extend(words_of_bleu(config, resources));
     found.extend(vectors.iter().filter_map(coverage));
     found.extend(warm_up(config, total_updates));
     found.extend(phases(config, total_updates));
@@ -99,8 +101,8 @@ fn references(config: &Config, sets: &[HeldOutSurvey]) -> Option<String> {
 fn blank(sets: &[HeldOutSurvey]) -> Option<String> {
     let counts = counted(sets, |set| set.blank)?;
     Some(format!(
-        "{counts} have a blank side: a blank line is translated by a blank line, which BLEU and chrF count and nll does \
-         not. Remove such pairs from both files"
+        "{counts} have a blank side: a blank source is translated by a blank line, which BLEU and chrF count and nll \
+         does not. Remove such pairs from both files"
     ))
 }
 
@@ -127,6 +129,14 @@ fn listed(parts: impl Iterator<Item = String>) -> Option<String> {
     let parts: Vec<String> = parts.collect();
     let (last, before) = parts.split_last()?;
     Some(if before.is_empty() { last.clone() } else { format!("{} and {last}", before.join(", ")) })
+}
+
+/// References in which BLEU finds no words.
+fn words_of_bleu(config: &Config, resources: &Resources) -> Option<String> {
+    let (validation, language) = (&config.validation, &config.data.target_language);
+    let valid = resources.valid.as_ref().filter(|_| validation.metrics.contains(&Metric::Bleu));
+    let mut sets = valid.into_iter().chain(&resources.test);
+    sets.find_map(|set| metrics::advice(&validation.tokenize, language, &set.references()))
 }
 
 fn coverage(vectors: &Vectors) -> Option<String> {

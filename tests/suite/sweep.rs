@@ -260,10 +260,14 @@ s.txt:4: names its run seed=2, as line 3 does
     );
     assert!(!toy.exists("runs"));
 
+    let most = nmt_train::config::most_threads();
     for (args, message) in [
         ("absent.txt", "sweep.sh: can not read absent.txt\n"),
         ("", "sweep.sh: which sweep file? see --help\n"),
         ("s.txt --jobs 0", "sweep.sh: --jobs needs a whole number from 1\n"),
+        ("s.txt --jobs 99999999999999999999", "sweep.sh: --jobs 99999999999999999999 is too large\n"),
+        ("s.txt --jobs 1000000", &format!("sweep.sh: --jobs 1000000: {most} at most, 4 for each core\n")),
+        ("s.txt --threads 1000000", &format!("sweep.sh: --threads 1000000: {most} at most, 4 for each core\n")),
         ("s.txt --line 3", "sweep.sh: --line 3: s.txt has 2 runs\n"),
         ("s.txt --frob", "sweep.sh: unknown option --frob; see --help\n"),
     ] {

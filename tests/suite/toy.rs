@@ -133,6 +133,18 @@ impl Toy {
         fsio::write_atomic(&self.path(name), bytes.as_ref()).unwrap();
     }
 
+    /// Gives a file of a checkpoint other content, and the manifest its size and checksum.
+    pub(crate) fn replace_in_checkpoint(&self, checkpoint: &str, file: &str, content: &str) {
+        self.write(&format!("{checkpoint}/{file}"), content);
+        let path = format!("{checkpoint}/manifest.json");
+        let mut manifest: Value = serde_json::from_str(&self.read(&path)).unwrap();
+        let entries = manifest["files"].as_array_mut().unwrap();
+        let entry = entries.iter_mut().find(|entry| entry["name"] == file).unwrap();
+        entry["bytes"] = content.len().into();
+        entry["xxh3"] = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(content.as_bytes())).into();
+        self.write(&path, manifest.to_string());
+    }
+
     /// Rows of a run's metrics.jsonl.
     pub(crate) fn rows(&self, run: &str) -> Vec<Value> {
         let text = self.read(&format!("{run}/metrics.jsonl"));

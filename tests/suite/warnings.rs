@@ -96,7 +96,7 @@ fn unknown_tokens_are_counted_a_side_and_told_with_a_word() {
         found[0]
     );
     toy.write("valid.de", "หมา\n".repeat(9));
-    let found = warned(&toy, "--set tokenizer.path=t.json --set data.test=[]");
+    let found = warned(&toy, "--set tokenizer.path=t.json --set data.test=[] --set validation.tokenize=char");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains(" and 75.0 % of the target tokens of data.valid (27 of 36) are unknown"), "{}", found[0]);
 }

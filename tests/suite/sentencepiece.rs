@@ -1,0 +1,58 @@
+//! The pieces of SentencePiece models against the library's own (`scripts/sentencepiece-fixtures.py` made them), and BLEU
+//! over them.
+
+use std::path::{Path, PathBuf};
+
+use nmt_train::fsio;
+use nmt_train::metrics::SentencePiece;
+use serde_json::Value;
+
+use super::toy::Toy;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentencepiece")
+}
+
+/// A model of the project, or of a corpus folder beside it that may be absent.
+fn find(name: &str) -> Option<PathBuf> {
+    let shared = std::env::var_os("NMT_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
+    [fixtures().join(name), shared.join("artefacts").join(name)].into_iter().find(|path| path.exists())
+}
+
+#[test]
+fn pieces_are_those_of_the_library() {
+    let json: Value = serde_json::from_str(&fsio::read_to_string(&fixtures().join("pieces.json")).unwrap()).unwrap();
+    let lines: Vec<&str> = json["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(lines.len() > 80);
+    let mut compared = 0;
+    for (name, pieces) in json["pieces"].as_object().unwrap() {
+        let Some(path) = find(name) else {
+            eprintln!("skipped: {name} is not there");
+            continue;
+        };
+        let model = SentencePiece::load(&path).unwrap();
+        for (line, expected) in lines.iter().zip(pieces.as_array().unwrap()) {
+            assert_eq!(model.tokens(line), expected.as_str().unwrap(), "{name}: {line:?}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 4, "{compared}");
+}
+
+#[test]
+fn evaluate_counts_pieces_and_names_the_model() {
+    let toy = Toy::new();
+    let model = fixtures().join("unigram.model");
+    toy.write("own.model", fsio::read(&model).unwrap());
+    toy.write("h", "The old clock had stopped.\n");
+    toy.write("r", "The old clock in the hall had stopped.\n");
+    let told = toy.run("evaluate --hypothesis h --reference r -m bleu --tokenize spm:own.model").exits(0).out;
+    let pieces = SentencePiece::load(&model).unwrap().tokens("The old clock had stopped.");
+    let count = pieces.split(' ').count();
+    assert!(told.contains(&format!("hyp_len = {count} ")) && told.contains("|tok:spm-own|"), "{told}");
+    toy.write("broken.model", "{ \"model\": 1 }");
+    toy.run("evaluate --hypothesis h --reference r --tokenize spm:broken.model")
+        .exits(3)
+        .tells(&["broken.model: not a SentencePiece model"]);
+    toy.run("evaluate --hypothesis h --reference r --tokenize spm:absent.model").exits(3).tells(&["absent.model"]);
+}
