@@ -140,6 +140,10 @@ impl Case {
         let mut rows: Vec<Value> = self.rows(run);
         rows.retain(|row| row["event"] == "train" || row["event"] == "valid");
         rows.iter_mut().for_each(without_times);
+        // Which metric judged at the time of a validation is told in its row.
+        for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+            row.retain(|name, _| !["early_stopping_metric", "is_best", "improvement"].contains(&name.as_str()));
+        }
         (tensors, rows)
     }
 }

@@ -22,8 +22,9 @@ fn a_validation_without_a_number_leaves_checkpoints_that_load() {
     for fault in ["score:nan=40", "score:inf=40", "score:nan=20,score:nan=40,score:inf=60"] {
         let toy = Toy::new();
         let done = toy.run_with("--config toy.toml", b"", &[("NMT_TRAIN_FAULT", fault)]).exits(0);
-        done.tells(&["warning: step 40: the validation loss is not a finite number; it counts as no improvement"]);
         let all = fault.matches("score").count() == 3;
+        let first = if all { 20 } else { 40 };
+        done.tells(&[&format!("warning: step {first}: the validation loss is not a finite number; it counts as no")]);
         assert_eq!(toy.exists("run/checkpoints/best"), !all);
         assert!(all || pointer(&toy, "best") != "step-00000040");
         let told = toy.pipe("translate run", "the dog\n").exits(0).err;
@@ -82,7 +83,7 @@ fn a_checkpoint_that_is_validated_later_becomes_the_best() {
 #[test]
 fn a_roll_back_leaves_each_event_once_and_the_report_says_what_became_of_the_run() {
     let toy = Toy::new();
-    let logged = "-q --config toy.toml --set train.log_freq=1 --set validation.valid_freq=5";
+    let logged = "-q --config toy.toml --set train.log_freq=1 --set validation.valid_freq=5 --set checkpoint.keep_best=0";
     toy.run_with(logged, b"", &[("NMT_TRAIN_FAULT", "gradient:nan=48-50")]).exits(0);
     for event in ["train", "valid", "checkpoint"] {
         let steps = steps(&toy, event);
@@ -206,7 +207,7 @@ fn the_tokenizer_of_another_run_is_refused_even_if_it_has_the_same_size() {
     let told = ["the tokenizer in run is not the one this run was trained with"];
     toy.pipe("translate run", "the dog\n").exits(3).tells(&told);
     toy.run("score run --source valid.en --target valid.de").exits(3).tells(&told);
-    toy.run("-q average run --last 2").exits(0);
+    toy.run("average run --last 2").exits(0);
     toy.pipe("translate run --checkpoint average", "the dog\n").exits(3).tells(&told);
     toy.write("run/tokenizer.json", own);
     toy.pipe("translate run --checkpoint average", "the dog\n").exits(0);
