@@ -47,7 +47,7 @@ pub(super) fn prepare(
 }
 
 /// The weight of the update after `step` updates, without the brake.
-fn weight(config: &Config, now: &InForce, step: u64) -> f64 {
+pub(super) fn weight(config: &Config, now: &InForce, step: u64) -> f64 {
     let distance = &config.embedding_distance;
     match now.objective {
         PhaseObjective::Nll => 0.0,

@@ -11,6 +11,8 @@ use crate::run::Ledger;
 use crate::shell;
 use crate::units;
 
+use super::distance;
+
 /// Looks at the rates of a run that was made with `old` and goes on with `new`; a sentence for the user if they change.
 ///
 /// # Errors
@@ -53,11 +55,19 @@ pub(super) fn check(
     )))
 }
 
-/// A sentence when the next update has another rate than it would have had.
+/// A sentence when the next update has another rate, or another weight of the embedding distance, than it would have had.
 fn changed(old: &Config, new: &Config, ledger: &Ledger) -> Option<String> {
-    let (was, now) = (rate(old, ledger, ledger.step)?, rate(new, ledger, ledger.step)?);
-    let differs = (was - now).abs() > 1e-9 * was.abs().max(now.abs());
-    differs.then(|| format!("the next update has the learning rate {now:.3e}; before these changes it had {was:.3e}"))
+    let step = ledger.step;
+    let differs = |(was, now): &(f64, f64)| (was - now).abs() > 1e-9 * was.abs().max(now.abs());
+    let rates = rate(old, ledger, step).zip(rate(new, ledger, step)).filter(differs);
+    let rates = rates.map(|(was, now)| format!("the learning rate {now:.3e}; before these changes it had {was:.3e}"));
+    let weight = |config: &Config| distance::weight(config, &config.in_force(step), step);
+    let weights = Some((weight(old), weight(new))).filter(differs);
+    let weights =
+        weights.map(|(was, now)| format!("the weight {now:.3e} of the embedding distance; before it had {was:.3e}"));
+    let told: Vec<String> =
+        rates.into_iter().chain(weights).map(|what| format!("the next update has {what}")).collect();
+    (!told.is_empty()).then(|| told.join("\n"))
 }
 
 fn rate(config: &Config, ledger: &Ledger, step: u64) -> Option<f64> {
@@ -202,6 +212,14 @@ mod tests {
         assert_eq!(checked(&cosine(4000), &cosine(2000), 2000), Ok(None), "it is at its end");
         let told = checked(&cosine(4000), &cosine(3000), 2000).unwrap().unwrap();
         assert!(told.contains("before these changes it had"), "{told}");
+        // what fades out with the run
+        let fading = |updates| {
+            let mut config = config(ScheduleKind::Constant, updates);
+            config.embedding_distance.form = crate::config::DistanceForm::Bridge;
+            config
+        };
+        let told = checked(&fading(4000), &fading(6000), 3900).unwrap().unwrap();
+        assert!(told.contains("of the embedding distance; before it had"), "{told}");
     }
 
     #[test]

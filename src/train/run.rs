@@ -70,7 +70,11 @@ impl Trainer {
             let what = format!("the validation loss ended at {} a token, guessing has {chance}: {cure}", loss(last));
             self.record.warn(ledger.step, what);
         } else if losses.len() > 1 && last > first {
-            let what = format!("the validation loss ended at {}, it began at {}: {cure}", loss(last), loss(first));
+            let what = format!(
+                "the validation loss ended at {}, above the {} it began at: {cure}; the best checkpoint is the one to use",
+                loss(last),
+                loss(first)
+            );
             self.record.warn(ledger.step, what);
         }
     }

@@ -83,7 +83,8 @@ fn a_checkpoint_that_is_validated_later_becomes_the_best() {
 #[test]
 fn a_roll_back_leaves_each_event_once_and_the_report_says_what_became_of_the_run() {
     let toy = Toy::new();
-    let logged = "-q --config toy.toml --set train.log_freq=1 --set validation.valid_freq=5 --set checkpoint.keep_best=0";
+    let logged =
+        "-q --config toy.toml --set train.log_freq=1 --set validation.valid_freq=5 --set checkpoint.keep_best=0";
     toy.run_with(logged, b"", &[("NMT_TRAIN_FAULT", "gradient:nan=48-50")]).exits(0);
     for event in ["train", "valid", "checkpoint"] {
         let steps = steps(&toy, event);
