@@ -38,6 +38,7 @@ impl Resources {
     /// Everything that is wrong with the text or the tokenizer.
     pub fn load(config: &Config, run: Option<&Path>, cache_dir: &Path, note: &mut dyn FnMut(String)) -> Result<Self> {
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
+        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
         let valid = data::raw_pairs(&config.data.valid, &config.data)?;
         let test = data::raw_pairs(&config.data.test, &config.data)?;
         let (tokenizers, tokenizer_note) = match run {
@@ -45,7 +46,6 @@ impl Resources {
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
-        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
         let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
             match text.is_empty() {
                 true => Ok(None),
