@@ -49,7 +49,8 @@ pub struct Report {
     pub words: usize,
     /// Rows of the table.
     pub rows: usize,
-    /// The first words of the table that are not in the file, and of the file: what to compare when few are found.
+    /// The first words of the table that are not in the file, long ones before short ones, and of the file: what to
+    /// compare when few are found.
     pub missing: Vec<String>,
     pub first: Vec<String>,
 }
@@ -79,6 +80,8 @@ impl std::fmt::Display for Report {
 
 /// Words of a report's examples.
 const EXAMPLES: usize = 3;
+/// Characters of a long word; shorter ones are often beginnings.
+const LONG: usize = 4;
 /// Lines without a vector of the table's width after which the rest of a file is not read.
 const HOPELESS: usize = 1000;
 
@@ -107,8 +110,9 @@ pub fn fill(param: &Param, path: &Path, word_of_id: &dyn Fn(u32) -> Option<Strin
         filled.len()
     };
     read(path, width, &mut report, &mut keep)?;
-    report.missing =
-        words.iter().flatten().filter(|word| wanted.contains_key(word.as_str())).take(EXAMPLES).cloned().collect();
+    let missing = words.iter().flatten().filter(|word| wanted.contains_key(word.as_str()));
+    let (long, short): (Vec<&String>, Vec<&String>) = missing.partition(|word| word.chars().count() >= LONG);
+    report.missing = long.into_iter().chain(short).take(EXAMPLES).cloned().collect();
     let table = Tensor::from_vec(table, (rows, width), &Device::Cpu)?;
     param.var.set(&table.to_dtype(param.var.dtype())?.to_device(param.var.device())?)?;
     Ok(report)

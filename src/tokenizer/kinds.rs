@@ -79,7 +79,7 @@ mod tests {
         assert!(json(&serde_json::json!({"model_type": "t5"})).contains("config.json"));
         let empty = tempfile::tempdir().unwrap();
         assert!(folder(empty.path()).contains("without a tokenizer.json"));
-        std::fs::write(empty.path().join("tokenizer.json"), "{}").unwrap();
+        crate::fsio::write_atomic(&empty.path().join("tokenizer.json"), b"{}").unwrap();
         assert!(folder(empty.path()).ends_with("/tokenizer.json"));
     }
 }

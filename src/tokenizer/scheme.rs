@@ -23,6 +23,8 @@ pub(super) struct Scheme {
     has_byte_fallback: bool,
     /// No rule takes characters away, so spaces are in the pieces.
     keeps_spaces: bool,
+    /// Punctuation and digits are words of their own, without the mark of words.
+    isolates: [bool; 2],
 }
 
 impl Scheme {
@@ -40,7 +42,12 @@ impl Scheme {
         };
         let replaced = changes.iter().find(|step| step["type"] == "Replace" && step["pattern"]["String"] == " ");
         let is_prepended = changes.iter().any(|step| step["type"] == "Prepend");
+        let isolates = |rule: &str, how: &str, value: Value| cuts.iter().any(|c| c["type"] == rule && c[how] == value);
         Scheme {
+            isolates: [
+                isolates("Punctuation", "behavior", "Isolated".into()),
+                isolates("Digits", "individual_digits", true.into()),
+            ],
             is_byte_level: cuts.iter().chain(&changes).any(|step| step["type"] == "ByteLevel"),
             metaspace: cuts.iter().find(|step| step["type"] == "Metaspace").cloned(),
             space: replaced.and_then(|step| step["content"].as_str()).map(|text| (text.to_string(), is_prepended)),
@@ -91,7 +98,12 @@ impl Scheme {
 
     /// The word that `token` stands for by itself or begins; `text`: what it is decoded to. `None` for parts of words.
     pub(super) fn word(&self, token: &str, text: &str) -> Option<String> {
+        let is_isolated = match token.as_bytes() {
+            [byte] => self.isolates[0] && byte.is_ascii_punctuation() || self.isolates[1] && byte.is_ascii_digit(),
+            _ => false,
+        };
         let begins = match self {
+            _ if is_isolated => true,
             // an end is the only mark there is
             Scheme { suffix: Some(suffix), .. } => token.ends_with(suffix),
             Scheme { is_byte_level: true, .. } => token.starts_with('Ġ'),

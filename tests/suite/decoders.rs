@@ -1,5 +1,6 @@
 //! Pieces become text again by the marks of the tokenizer's own model, whatever decoder its file names or lacks.
 
+use nmt_train::fsio;
 use nmt_train::tokenizer::{RoundTrip, Tokenizer};
 use serde_json::{json, Value};
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ fn bpe(prefix: Option<&str>, suffix: Option<&str>, merges: &[(&str, &str)]) -> V
 fn load(file: &Value) -> Tokenizer {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("t.json");
-    std::fs::write(&path, file.to_string()).unwrap();
+    fsio::write_atomic(&path, file.to_string().as_bytes()).unwrap();
     Tokenizer::load(&path).unwrap()
 }
 
@@ -169,11 +170,11 @@ fn the_file_of_a_run_has_the_fingerprint_it_had() {
     let folder = TempDir::new().unwrap();
     let tokenizer = load(&file(bpe(None, Some("@"), &[]), split(), Value::Null, &["a", "b", "a@", "b@"]));
     let path = folder.path().join("tokenizer.json");
-    std::fs::write(&path, tokenizer.to_json().unwrap()).unwrap();
+    fsio::write_atomic(&path, tokenizer.to_json().unwrap().as_bytes()).unwrap();
     assert_eq!(Tokenizer::load_saved(&path).unwrap().fingerprint(), tokenizer.fingerprint());
     let mut old: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
     old["decoder"] = Value::Null;
-    std::fs::write(&path, old.to_string()).unwrap();
+    fsio::write_atomic(&path, old.to_string().as_bytes()).unwrap();
     let old = Tokenizer::load_saved(&path).unwrap();
     assert_ne!(old.fingerprint(), tokenizer.fingerprint());
     assert_eq!(old.decode_line(&old.encode("ab a").unwrap()).unwrap(), "ab a");

@@ -1,5 +1,6 @@
 //! Ids are those that the tokenizers library gives for the saved tokenizer.json, whatever characters a line holds.
 
+use nmt_train::fsio;
 use nmt_train::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use serde_json::{json, Map, Value};
@@ -36,7 +37,7 @@ fn all_bytes(normalizer: Value) -> Value {
 fn both(json: &Value) -> (Tokenizer, tokenizers::Tokenizer) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("t.json");
-    std::fs::write(&path, json.to_string()).unwrap();
+    fsio::write_atomic(&path, json.to_string().as_bytes()).unwrap();
     let ours = Tokenizer::load(&path).unwrap();
     let library = tokenizers::Tokenizer::from_bytes(ours.to_json().unwrap()).unwrap();
     (ours, library)

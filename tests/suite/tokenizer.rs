@@ -112,6 +112,8 @@ fn a_batch_equals_its_lines_one_by_one_and_ends_each_once() {
 #[test]
 fn digits_and_punctuation_stand_alone() {
     let tokenizer = trained(TokenizerKind::Bpe, 600, german());
+    let word = |piece: &str| tokenizer.word(tokenizer.tokens().iter().position(|t| t == piece).unwrap() as u32);
+    assert_eq!((word("9").as_deref(), word(".").as_deref(), word("e"), word("▁")), (Some("9"), Some("."), None, None));
     let text: Vec<String> =
         tokenizer.encode("1998.").unwrap().iter().map(|id| tokenizer.token(*id).unwrap_or_default()).collect();
     assert_eq!(text, ["▁", "1", "9", "9", "8", ".", "</s>"]);
