@@ -165,7 +165,7 @@ pub struct DecodeConfig {
     pub length_penalty: f64,
     /// Formula: "length" (score / length^a, as Marian and fairseq) or "gnmt" (score / ((5 + length) / 6)^a).
     pub length_penalty_type: LengthPenalty,
-    /// Longest translation in tokens: this factor × source tokens + 10. Above 0.
+    /// Longest translation in tokens: this factor × source tokens + 10. Above 0, 1000 at most.
     pub max_length_factor: f64,
     /// Source tokens decoded together. 1 or more.
     pub batch_size: usize,

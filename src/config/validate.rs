@@ -177,6 +177,7 @@ fn train(check: &mut Checks, config: &Config) {
     check.at_least("decode.batch_size", decode.batch_size, 1);
     check.not_negative("decode.length_penalty", decode.length_penalty);
     check.above_zero("decode.max_length_factor", decode.max_length_factor);
+    check.rule(decode.max_length_factor <= 1000.0, &["decode.max_length_factor"], "must be 1000 at most");
     check.at_least("checkpoint.keep_last", config.checkpoint.keep_last, 1);
 }
 

@@ -46,6 +46,7 @@ impl Resources {
             data::all_there(&config.data)?;
         }
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
+        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
         let valid = data::held_out(&config.data.valid, &config.data)?;
         let test = data::held_out(&config.data.test, &config.data)?;
         let joined = [valid.joined, test.joined];
@@ -57,7 +58,6 @@ impl Resources {
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
-        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
         let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
             match text.is_empty() {
                 true => Ok(None),

@@ -26,10 +26,15 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("translate run --length-penalty -0.5", "--length-penalty must be 0 or more"),
         ("score run --source valid.en --target valid.de --batch-size 0", "--batch-size must be 1 or more"),
         ("evaluate run --source valid.en --reference valid.de --beam 0", "--beam must be 1 or more"),
+        ("check --config toy.toml --set decode.max_length_factor=1e300", "must be 1000 at most"),
+        ("check --config toy.toml --set model.d_ff=4611686018427387904", "must be smaller"),
+        ("check --config toy.toml --set tokenizer.vocab_size=9223372036854775807", "must be 16777216 at most"),
         ("report run --target nan", "--target must be a finite number"),
     ] {
         toy.pipe(args, "the dog\n").exits(3).tells(&[told]);
     }
+    // one batch of everything: a number that can be meant
+    toy.run("check --config toy.toml --set train.batch_size=9223372036854775807").exits(0);
     for args in ["translate run --n-best -1", "average run --last 0", "translate run --beam 99999999999999999999999"] {
         toy.pipe(args, "the dog\n").exits(2);
     }
@@ -150,12 +155,13 @@ fn a_signal_ends_a_translation_at_once() {
 
 /// A terminal is made by `script` of util-linux; without it this is skipped.
 #[test]
+#[expect(clippy::print_stdout, reason = "says that it was skipped")]
 fn ctrl_c_ends_the_prompt() {
     use std::io::{Read, Write};
     let there =
         std::process::Command::new("script").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !there.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no `script`");
+        println!("skipped: there is no `script`");
         return;
     }
     let toy = Toy::trained();
