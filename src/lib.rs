@@ -8,7 +8,7 @@
 //! | 5 | `train` `report` |
 //! | 4 | `run` |
 //! | 3 | `objective` `decode` `checkpoint` |
-//! | 2 | `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
+//! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` |
 //! | 0 | `rng` `fsio` `units` `exit` `exact` `shell` `sentencepiece` |
 
@@ -22,6 +22,7 @@ pub mod events;
 pub mod exact;
 pub mod exit;
 pub mod fsio;
+pub mod machine;
 pub mod metrics;
 pub mod model;
 pub mod objective;

@@ -33,8 +33,8 @@ struct Candidate {
 
 /// Prints a table: seconds of an update, those over Adam's as a share of forward + backward + Adam, state over Adam's.
 pub(crate) fn compare(args: &Args, shape: &Shape) -> Result<()> {
-    train::keep_candle_on_one_thread();
-    train::set_threads(args.threads)?;
+    nmt_train::machine::keep_candle_on_one_thread();
+    nmt_train::machine::set_threads(args.threads)?;
     let model = serve::model(shape, &Device::Cpu)?;
     let batch = serve::batch(shape);
     let mut candidates = candidates();

@@ -29,15 +29,15 @@ pub(crate) fn model(shape: &Shape, device: &Device) -> candle_core::Result<Box<d
 
 /// Answers each line `N` on stdin with the times of N steps, until `quit` or the end.
 pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
-    train::keep_candle_on_one_thread();
-    train::set_threads(args.threads)?;
-    let base = train::peak_memory_bytes();
+    nmt_train::machine::keep_candle_on_one_thread();
+    nmt_train::machine::set_threads(args.threads)?;
+    let base = nmt_train::machine::peak_memory_bytes();
     let precision = match args.precision.as_str() {
         "bf16" => Precision::Bf16,
         "tf32" => Precision::Tf32,
         _ => Precision::F32,
     };
-    let model = model(shape, &train::device(&args.device, precision)?)?;
+    let model = model(shape, &nmt_train::machine::device(&args.device, precision)?)?;
     let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32, model.params().device());
     let batch = [batch(shape)];
     let mut done = 0;
@@ -80,7 +80,10 @@ pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
             break;
         }
         let (seconds, loss) = steps(line.trim().parse()?)?;
-        println!("{}", json!({"seconds": seconds, "loss": loss, "peak_rss_mib": mib(train::peak_memory_bytes())}));
+        println!(
+            "{}",
+            json!({"seconds": seconds, "loss": loss, "peak_rss_mib": mib(nmt_train::machine::peak_memory_bytes())})
+        );
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::events::Event;
 use crate::exit::ExitCode;
+use crate::machine;
 use crate::train;
 
 use super::args::{CheckArgs, CommonArgs};
@@ -11,7 +12,7 @@ use super::{load_config, terminal};
 
 pub(super) fn check(args: &CheckArgs, common: &CommonArgs) -> Result<ExitCode> {
     let loaded = load_config(&args.config, &args.set, common)?;
-    let threads = train::set_threads(loaded.config.threads)?;
+    let threads = machine::set_threads(loaded.config.threads)?;
     let mut sinks = terminal(common);
     let report = train::check(&loaded.config, &loaded.run_dir(), threads, &mut |note| sinks.emit(&Event::Note(note)))?;
     sinks.emit(&Event::Start(report.start));

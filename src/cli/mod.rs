@@ -23,13 +23,13 @@ use crate::config::{self, Loaded, Source};
 use crate::events::console::Console;
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError};
-use crate::{checkpoint, data, decode, fsio, metrics, model, tokenizer as tokenizers, train as training};
+use crate::{checkpoint, data, decode, fsio, machine, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Command, CommonArgs};
 
 /// Parses, runs, and turns an error into one message and a documented exit code.
 pub fn main() -> std::process::ExitCode {
-    training::keep_candle_on_one_thread();
+    machine::keep_candle_on_one_thread();
     let words = match words(std::env::args_os()) {
         Ok(words) => words,
         Err(fault) => {

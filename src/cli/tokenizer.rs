@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::exit::{ExitCode, InputError};
 use crate::fsio;
+use crate::machine;
 use crate::train;
 
 use super::args::{CommonArgs, TokenizerArgs};
@@ -11,7 +12,7 @@ use super::{load_config, say};
 
 pub(super) fn tokenizer(args: &TokenizerArgs, common: &CommonArgs) -> Result<ExitCode> {
     let loaded = load_config(&args.config, &args.set, common)?;
-    train::set_threads(loaded.config.threads)?;
+    machine::set_threads(loaded.config.threads)?;
     let out = args.out.clone().unwrap_or_else(|| loaded.run_dir());
     if out.join("tokenizer.json").exists() {
         return Err(InputError::new(format!("{}/tokenizer.json exists; choose another --out", out.display())).into());

@@ -10,6 +10,7 @@ use crate::events::jsonl::final_json;
 use crate::events::sinks::Sinks;
 use crate::events::{End, Event};
 use crate::exit::{ExitCode, InputError};
+use crate::machine;
 use crate::run::{Paths, RunFolder, StopReason};
 use crate::train::{self, Job, Opened, Session, Signals};
 use crate::{fsio, shell};
@@ -26,14 +27,14 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs, words: &[String]) -> 
         (None, Some(path)) => {
             let loaded = load_config(path, &args.set, common)?;
             // Before the folder is made: a wrong device should not leave one behind.
-            train::device(&loaded.config.device, loaded.config.train.precision)?;
+            machine::device(&loaded.config.device, loaded.config.train.precision)?;
             let folder = RunFolder::create(&loaded.run_dir(), args.force)?;
             // So that the config in the folder names the folder, whatever that config's own name.
             (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, None, folder)
         }
         (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
     };
-    let threads = train::set_threads(config.threads)?;
+    let threads = machine::set_threads(config.threads)?;
     let command = shell::command(words);
     let job = Job { config, previous, folder, sinks, signals, threads, command };
     let session = match Session::open(job)? {

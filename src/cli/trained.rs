@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::exit::InputError;
+use crate::machine;
 use crate::run::{Checkpoint, Paths, Usable};
-use crate::train;
 
 use super::args::CommonArgs;
 use super::{load_run_config, say};
@@ -16,8 +16,8 @@ pub(super) fn load(run: &Path, checkpoint: &str, common: &CommonArgs) -> Result<
     let checkpoint = Checkpoint::named(checkpoint)?;
     let paths = Paths::existing(run)?;
     let config = load_run_config(&paths.config(), common)?.config;
-    train::set_threads(config.threads)?;
-    let device = train::device_for_use(&config.device, config.train.precision)?;
+    machine::set_threads(config.threads)?;
+    let device = machine::device_for_use(&config.device, config.train.precision)?;
     let found = Usable::load(&paths, config, checkpoint, &device)?;
     if let Some(instead) = &found.instead {
         say(common, &format!("{}: {instead}", run.display()));

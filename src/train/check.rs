@@ -8,13 +8,13 @@ use candle_core::DType;
 
 use crate::config::Config;
 use crate::events::Start;
+use crate::machine::{self, peak_memory_bytes_of};
 use crate::model::{self, Forward};
 use crate::optim::{self, Gradients};
 use crate::run::Rules;
 use crate::{objective, ops, units};
 
 use super::batch_size;
-use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
 use super::warnings::warnings;
@@ -33,7 +33,7 @@ pub struct Report {
 /// # Errors
 /// What would stop the run.
 pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(String)) -> Result<Report> {
-    let device = super::machine::device(&config.device, config.train.precision)?;
+    let device = machine::device(&config.device, config.train.precision)?;
     let mut config = config.clone();
     let mut resources = Resources::load(&config, None, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use crate::events::{End, Event, Progress, TrainPoint};
+use crate::machine::peak_memory_bytes_of;
 use crate::run::{Ledger, StopReason, Sums, UpdateStats};
 use crate::shell;
 
 use super::distance;
 use super::evaluate::Scores;
 use super::finished;
-use super::machine::peak_memory_bytes_of;
 use super::preflight::{self, Facts};
 use super::trainer::Trainer;
 use super::warnings::warnings;

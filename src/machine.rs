@@ -97,7 +97,7 @@ pub fn peak_memory_bytes() -> u64 {
 }
 
 /// Of the memory in which a model on this device is trained: that of the GPU, or of this process.
-pub(super) fn peak_memory_bytes_of(device: &Device) -> u64 {
+pub(crate) fn peak_memory_bytes_of(device: &Device) -> u64 {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
         return ops::cuda::peak_memory_bytes(device).unwrap_or(0);
