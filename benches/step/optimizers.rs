@@ -12,7 +12,6 @@ use nmt_train::objective;
 use nmt_train::ops;
 use nmt_train::optim::{self, Gradients, Optimizer, StepContext};
 use nmt_train::params::ParamSet;
-use nmt_train::train;
 
 use crate::shape::Shape;
 use crate::{serve, Args};

@@ -12,7 +12,7 @@ use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, Precision, RnnC
 use nmt_train::model::{self, Model, Vocabulary};
 use nmt_train::optim::{self, StepContext};
 use nmt_train::rng::{stream, Purpose};
-use nmt_train::train::{self, Stepper, Update};
+use nmt_train::train::{Stepper, Update};
 
 use crate::shape::{Kind, Shape};
 use crate::Args;
