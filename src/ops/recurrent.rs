@@ -98,8 +98,8 @@ impl<T: Real> Op<T> {
         let w = Packed::new(Mat::new(w, width, h).t(), Threads::All);
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let mut out = rows::buffer(n * h);
-        let saved_rows =
-            self.tracked.then(|| Arc::clone(offsets)).unwrap_or_else(|| Arc::new((0..=sentences).collect()));
+        // one row a sentence where no gradient is wanted
+        let saved_rows = if self.tracked { Arc::clone(offsets) } else { Arc::new((0..=sentences).collect()) };
         let mut saved = rows::buffer(saved_rows.last().copied().unwrap_or(0) * saved_width);
         let lanes = offsets
             .windows(2)

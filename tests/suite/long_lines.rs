@@ -22,8 +22,8 @@ fn long_line(characters: usize) -> String {
 fn run(toy: &Toy, args: &str, input: &str) -> (String, Option<u64>) {
     toy.write("stdin", input);
     let mut command: Command = toy.command(args);
-    command.stdin(File::open(toy.path("stdin")).unwrap()).stdout(File::create(toy.path("stdout")).unwrap());
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(File::open(toy.path("stdin")).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let mut peak = None;
     while child.try_wait().unwrap().is_none() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
@@ -32,8 +32,7 @@ fn run(toy: &Toy, args: &str, input: &str) -> (String, Option<u64>) {
         peak = peak.max(kilobytes.map(|kilobytes| kilobytes << 10));
         std::thread::sleep(Duration::from_millis(2));
     }
-    done(child).exits(0);
-    (toy.read("stdout"), peak)
+    (done(child).exits(0).out, peak)
 }
 
 #[expect(clippy::print_stdout, reason = "says that something was skipped")]
