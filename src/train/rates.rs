@@ -7,7 +7,7 @@
 use crate::config::{differences, Config, Effect, ScheduleKind};
 use crate::exit::InputError;
 use crate::optim::Schedule;
-use crate::run::Ledger;
+use crate::run::{Ledger, Rules};
 use crate::shell;
 use crate::units;
 
@@ -25,12 +25,14 @@ pub(super) fn check(
 ) -> Result<Option<String>, InputError> {
     let step = ledger.step;
     let (Ok(before), Ok(now)) = (Schedule::of(old), Schedule::of(new)) else { return Ok(None) };
+    if step == 0 || ledger.finished(&Rules::of(new)).is_some() {
+        return Ok(None);
+    }
     let Some(end) = now.end() else { return Ok(changed(old, new, ledger)) };
     let is_decided = old.schedule != new.schedule;
     let is_stretched = before.end().is_some_and(|was| end > was) && !is_decided;
     let is_over = step >= end && (new.schedule.min_lr == 0.0 || !is_decided);
-    let goes_on = ledger.finished(&crate::run::Rules::of(new)).is_none();
-    if step == 0 || !goes_on || !(is_stretched || is_over) {
+    if !(is_stretched || is_over) {
         return Ok(changed(old, new, ledger));
     }
     let kind = super::preflight::name(new.schedule.kind);
@@ -88,12 +90,13 @@ fn ways(old: &Config, new: &Config, step: u64) -> Vec<(Config, String)> {
         let anew = with_rates(old, new.clone(), step);
         let warmup = units::count(anew.schedule.warmup_updates);
         let what =
-            format!("a new curve over the {} added updates, the first {warmup} of them warm-up", units::count(added));
+            format!("a new curve over the {} updates to come, the first {warmup} of them warm-up", units::count(added));
         ways.push((anew, what));
     }
     let mut constant = new.clone();
     constant.schedule.kind = ScheduleKind::Constant;
-    constant.optimizer.lr = new.optimizer.lr / 10.0;
+    // Rounded, to be typed.
+    constant.optimizer.lr = format!("{:.2e}", new.optimizer.lr / 10.0).parse().unwrap_or(new.optimizer.lr);
     let rate = constant.in_force(step).optimizer.lr;
     ways.push((constant, format!("goes on at the constant rate {rate:.2e}")));
     ways
