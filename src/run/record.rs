@@ -114,7 +114,7 @@ impl Record {
         let mut problems = Vec::new();
         let usable = |snapshot: &Snapshot| Ledger::read(&snapshot.state).map_err(|e| e.to_string());
         let Some((snapshot, ledger)) = self.store.load_newest(&Device::Cpu, &usable, &mut problems)? else {
-            let again = shell::command(&["nmt-train", "--config", &self.folder.config().to_string_lossy(), "--force"]);
+            let again = format!("nmt-train --config {} --force", shell::path(&self.folder.config()));
             let run = self.folder.root().display();
             return Err(InputError::new(format!(
                 "{run} has no checkpoint to continue from; start over with `{again}`"
