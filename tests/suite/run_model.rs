@@ -100,7 +100,7 @@ impl Case {
         };
         assert_eq!(pointer("latest").as_ref(), folders.last());
         for folder in &folders {
-            let step = folder.trim_start_matches("step-").trim_start_matches('0');
+            let step: u64 = folder.trim_start_matches("step-").parse().unwrap();
             self.toy.pipe(&format!("translate {run} --beam 1 --checkpoint {step}"), "the dog\n").exits(0);
         }
         let newest = folders.last().unwrap();
