@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::checkpoint;
 use crate::config::Config;
 use crate::exit::InputError;
 use crate::fsio::{self, RunLock};
@@ -14,7 +15,6 @@ const COMMANDS: &str = "command.txt";
 const METRICS: &str = "metrics.jsonl";
 const DEBUG_LOG: &str = "debug.log";
 const AVERAGE: &str = "average.safetensors";
-const CHECKPOINTS: &str = "checkpoints";
 const TENSORBOARD: &str = "tensorboard";
 const TRANSLATIONS: &str = "translations";
 const REPORT: &str = "report.html";
@@ -28,7 +28,7 @@ const OWN: [&str; 11] = [
     tokenizer::FILE,
     tokenizer::TARGET_FILE,
     AVERAGE,
-    CHECKPOINTS,
+    checkpoint::FOLDER,
     TENSORBOARD,
     TRANSLATIONS,
     REPORT,
@@ -86,7 +86,7 @@ impl Paths {
     }
 
     pub fn checkpoints(&self) -> PathBuf {
-        self.root.join(CHECKPOINTS)
+        self.root.join(checkpoint::FOLDER)
     }
 
     /// Folder of the event files of TensorBoard.

@@ -23,6 +23,7 @@ pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vector
     found.extend(words_of_bleu(config, resources));
     found.extend(vectors.iter().filter_map(coverage));
     found.extend(warm_up(config, total_updates));
+    found.extend(no_rate(config, total_updates));
     found.extend(phases(config, total_updates));
     found
 }
@@ -182,6 +183,18 @@ fn warm_up(config: &Config, total_updates: u64) -> Option<String> {
     ))
 }
 
+/// Runs that go on after the rate is down.
+fn no_rate(config: &Config, total_updates: u64) -> Option<String> {
+    let end = Schedule::of(config).ok()?.end()?;
+    (end < total_updates && config.schedule.min_lr == 0.0).then(|| {
+        format!(
+            "the schedule ends before the run: schedule.total_updates = {end}, and the {} updates after it have a learning \
+             rate of 0. Set schedule.total_updates to 0 (the length of the run), or schedule.min_lr above 0",
+            units::count(total_updates - end)
+        )
+    })
+}
+
 /// Phases that never begin, and such that end while a weight or rate still rises.
 fn phases(config: &Config, total_updates: u64) -> Vec<String> {
     let end_of = |i: usize| match config.phase.get(i + 1).map(|next| next.from_update) {
@@ -266,6 +279,17 @@ mod tests {
         assert!(message.contains("schedule.warmup_updates = 4000") && message.contains("about a tenth"), "{message}");
         assert!(message.contains("1.5e-5") && message.contains("the run, 6,"), "{message}");
         assert!(warm_up(&config, 4000).is_some() && warm_up(&config, 4001).is_none() && warm_up(&config, 0).is_none());
+    }
+
+    #[test]
+    fn updates_without_a_rate_are_told() {
+        let mut config = Config::default();
+        config.schedule.kind = ScheduleKind::Cosine;
+        (config.schedule.warmup_updates, config.schedule.total_updates, config.train.max_updates) = (10, 400, 1000);
+        assert!(no_rate(&config, 1000).unwrap().contains("the 600 updates after it"));
+        assert!(no_rate(&config, 400).is_none() && no_rate(&config, 0).is_none());
+        config.schedule.min_lr = 1e-5;
+        assert!(no_rate(&config, 1000).is_none());
     }
 
     #[test]
