@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use super::*;
 use crate::checkpoint::{plan, Existing};
 use crate::config::{Config, Every, Metric, OptimizerName, PhaseConfig, ScheduleKind};
@@ -12,7 +14,7 @@ use crate::rng::{stream, Purpose, Stream};
 /// What the process finds when it comes up.
 #[derive(Clone, Default)]
 struct Disk {
-    checkpoints: BTreeMap<u64, (String, Weights)>,
+    checkpoints: BTreeMap<u64, (Ledger, Weights)>,
     latest: Option<u64>,
     best: Option<u64>,
     rows: Vec<(&'static str, u64)>,
@@ -151,8 +153,7 @@ impl Work for Process<'_> {
         let now = ledger.in_force(self.config);
         assert_eq!(now.phase, self.weights.phase, "a checkpoint of weights of another phase");
         ledger.saving(self.disk.rows.len() as u64, Trained::of(&now));
-        let text = ledger.to_json().unwrap().to_string();
-        self.disk.checkpoints.insert(ledger.step, (text, self.weights));
+        self.disk.checkpoints.insert(ledger.step, (ledger.clone(), self.weights));
         self.disk.latest = Some(ledger.step);
         ledger.saved(0.0);
         self.lives()?;
@@ -209,8 +210,8 @@ impl Work for Process<'_> {
 }
 
 fn newest(disk: &Disk) -> (Ledger, Weights) {
-    let (text, weights) = disk.checkpoints.values().next_back().expect("something was saved");
-    (Ledger::read(&serde_json::from_str(text).unwrap()).unwrap(), *weights)
+    let (ledger, weights) = disk.checkpoints.values().next_back().expect("something was saved");
+    (Ledger::read(&ledger.to_json().unwrap()).unwrap(), *weights)
 }
 
 /// How a process ended.
@@ -253,19 +254,15 @@ fn process(
 
 /// Everything that must hold of a folder at any moment a process is gone.
 fn check_disk(disk: &Disk, config: &Config, case: &str) {
-    for (step, (text, _)) in &disk.checkpoints {
-        let ledger = Ledger::read(&serde_json::from_str(text).unwrap());
-        assert_eq!(ledger.map(|ledger| ledger.step).ok(), Some(*step), "{case}");
-    }
+    assert!(disk.checkpoints.iter().all(|(step, (ledger, _))| ledger.step == *step), "{case}");
     let mut steps = BTreeMap::new();
     for (event, step) in &disk.rows {
         let last = steps.insert(event, *step);
         assert!(last.is_none_or(|last| last < *step), "{case}: {event} {step} after {last:?} in {:?}", disk.rows);
     }
     assert!(disk.rows.windows(2).all(|two| two[0].1 <= two[1].1), "{case}: out of order: {:?}", disk.rows);
-    let Some((newest_step, (text, _))) = disk.checkpoints.iter().next_back() else { return };
+    let Some((newest_step, (ledger, _))) = disk.checkpoints.iter().next_back() else { return };
     assert_eq!(disk.latest, Some(*newest_step), "{case}");
-    let ledger = Ledger::read(&serde_json::from_str(text).unwrap()).unwrap();
     let Some(unit) = ledger.unit.as_ref().filter(|unit| unit.metric == config.validation.early_stopping_metric) else {
         return;
     };
@@ -338,86 +335,118 @@ fn told(disk: &Disk) -> Vec<(&'static str, u64)> {
     disk.rows.iter().copied().filter(|row| row.0 != "checkpoint").collect()
 }
 
+/// How often what the cases are for occurred in them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    kills: u64,
+    rolled_back: u64,
+    diverged: u64,
+    stopped_early: u64,
+    no_number: u64,
+    compared: u64,
+}
+
+impl Counts {
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            kills: self.kills + other.kills,
+            rolled_back: self.rolled_back + other.rolled_back,
+            diverged: self.diverged + other.diverged,
+            stopped_early: self.stopped_early + other.stopped_early,
+            no_number: self.no_number + other.no_number,
+            compared: self.compared + other.compared,
+        }
+    }
+}
+
 #[test]
 fn any_sequence_of_kills_signals_and_resumes_ends_as_the_run_that_was_left_alone() {
-    let (mut ends, mut kills, mut rolled_back, mut no_number, mut compared) = (BTreeMap::new(), 0, 0, 0, 0);
-    for case in 0..100_000 {
-        let mut rng = stream(case, Purpose::Probe, 0);
-        let config = random_config(&mut rng);
-        let faults =
-            Faults { seed: case, bad_gradients: [0, 6, 12][pick(&mut rng, 3) as usize], bad_scores: pick(&mut rng, 4) };
-        let label = format!("case {case}");
+    let counts = (0..100_000).into_par_iter().map(one_run).reduce(Counts::default, Counts::add);
+    let Counts { kills, rolled_back, diverged, stopped_early, no_number, compared } = counts;
+    assert!([kills, rolled_back, diverged, stopped_early, no_number].iter().all(|&n| n > 1_000), "{counts:?}");
+    assert!(compared > 50_000, "{counts:?}");
+}
 
-        let mut alone = Disk::default();
-        let (whole, left) = process(&mut alone, &config, &faults, None, None);
-        let (ledger, weights) = left.unwrap();
-        check_disk(&alone, &config, &label);
-        *ends.entry(format!("{whole:?}")).or_insert(0) += 1;
-        rolled_back += u64::from(ledger.rollbacks > 0);
-        no_number += u64::from(ledger.scored.iter().any(|scored| scored.value(Metric::Nll).is_none()));
-        let diverged = whole == Ended::Stopped(StopReason::Diverged);
-        if !diverged {
-            check_best(&alone, &ledger, config.validation.early_stopping_metric, true, &label);
-        }
+/// A run that is left alone, and the same with interruptions.
+fn one_run(case: u64) -> Counts {
+    let mut rng = stream(case, Purpose::Probe, 0);
+    let config = random_config(&mut rng);
+    let faults =
+        Faults { seed: case, bad_gradients: [0, 6, 12][pick(&mut rng, 3) as usize], bad_scores: pick(&mut rng, 4) };
+    let label = format!("case {case}");
 
-        let mut disk = Disk::default();
-        let (mut shorter, mut other_metric, mut signalled) = (false, false, false);
-        for _ in 0..pick(&mut rng, 5) {
-            let (dies, signal) = match pick(&mut rng, 2) {
-                0 => (Some(pick(&mut rng, 40)), None),
-                _ => (None, Some(pick(&mut rng, 12))),
-            };
-            signalled |= signal.is_some();
-            let mut now = config.clone();
-            match pick(&mut rng, 8) {
-                0 => {
-                    now.train.max_updates = 1 + pick(&mut rng, config.train.max_updates);
-                    shorter = true;
-                }
-                1 => {
-                    now.validation.early_stopping_metric = Metric::Chrf;
-                    other_metric = true;
-                }
-                2 => {
-                    now.validation.early_stopping_metric = Metric::Bleu;
-                    other_metric = true;
-                }
-                _ => {}
-            }
-            let (ended, _) = process(&mut disk, &now, &faults, dies, signal);
-            kills += u64::from(ended == Ended::Killed);
-            check_disk(&disk, &now, &label);
-            if disk.checkpoints.is_empty() {
-                // Nothing to resume: the user starts over.
-                disk = Disk::default();
-            }
-            if ended == Ended::Stopped(StopReason::Diverged) {
-                break;
-            }
-        }
-        let (ended, left) = process(&mut disk, &config, &faults, None, None);
-        check_disk(&disk, &config, &label);
-        let (resumed, resumed_weights) = left.unwrap();
-        // A roll-back goes to the newest checkpoint, and a stop makes one more of them.
-        let other_checkpoints = signalled || shorter || other_metric;
-        if other_checkpoints && (resumed.rollbacks > 0 || ledger.rollbacks > 0) {
-            continue;
-        }
-        if !diverged {
-            check_best(&disk, &resumed, config.validation.early_stopping_metric, !other_metric, &label);
-        }
-        // The end of a shorter run is validated, where the whole run validates nothing: more patience is used up.
-        let waits = config.validation.early_stopping > 0 || config.schedule.kind == ScheduleKind::Plateau;
-        if (shorter || other_metric) && waits && !config.data.valid.0.is_empty() {
-            continue;
-        }
-        assert_eq!((ended, resumed_weights), (whole, weights), "{label}");
-        if !shorter {
-            assert_eq!(comparable(&resumed), comparable(&ledger), "{label}");
-            assert_eq!(told(&disk), told(&alone), "{label}");
-        }
-        compared += 1;
+    let mut alone = Disk::default();
+    let (whole, left) = process(&mut alone, &config, &faults, None, None);
+    let (ledger, weights) = left.unwrap();
+    check_disk(&alone, &config, &label);
+    let diverged = whole == Ended::Stopped(StopReason::Diverged);
+    let mut counts = Counts {
+        rolled_back: u64::from(ledger.rollbacks > 0),
+        diverged: u64::from(diverged),
+        stopped_early: u64::from(whole == Ended::Stopped(StopReason::EarlyStopping)),
+        no_number: u64::from(ledger.scored.iter().any(|scored| scored.value(Metric::Nll).is_none())),
+        ..Counts::default()
+    };
+    if !diverged {
+        check_best(&alone, &ledger, config.validation.early_stopping_metric, true, &label);
     }
-    let counts = [kills, rolled_back, no_number, compared];
-    assert!(ends.len() >= 3 && counts.into_iter().all(|n| n > 5_000), "{ends:?} {counts:?}");
+
+    let mut disk = Disk::default();
+    let (mut shorter, mut other_metric, mut signalled) = (false, false, false);
+    for _ in 0..pick(&mut rng, 5) {
+        let (dies, signal) = match pick(&mut rng, 2) {
+            0 => (Some(pick(&mut rng, 40)), None),
+            _ => (None, Some(pick(&mut rng, 12))),
+        };
+        signalled |= signal.is_some();
+        let mut now = config.clone();
+        match pick(&mut rng, 8) {
+            0 => {
+                now.train.max_updates = 1 + pick(&mut rng, config.train.max_updates);
+                shorter = true;
+            }
+            1 => {
+                now.validation.early_stopping_metric = Metric::Chrf;
+                other_metric = true;
+            }
+            2 => {
+                now.validation.early_stopping_metric = Metric::Bleu;
+                other_metric = true;
+            }
+            _ => {}
+        }
+        let (ended, _) = process(&mut disk, &now, &faults, dies, signal);
+        counts.kills += u64::from(ended == Ended::Killed);
+        check_disk(&disk, &now, &label);
+        if disk.checkpoints.is_empty() {
+            // Nothing to resume: the user starts over.
+            disk = Disk::default();
+        }
+        if ended == Ended::Stopped(StopReason::Diverged) {
+            break;
+        }
+    }
+    let (ended, left) = process(&mut disk, &config, &faults, None, None);
+    check_disk(&disk, &config, &label);
+    let (resumed, resumed_weights) = left.unwrap();
+    // A roll-back goes to the newest checkpoint, and a stop makes one more of them.
+    let other_checkpoints = signalled || shorter || other_metric;
+    if other_checkpoints && (resumed.rollbacks > 0 || ledger.rollbacks > 0) {
+        return counts;
+    }
+    if !diverged {
+        check_best(&disk, &resumed, config.validation.early_stopping_metric, !other_metric, &label);
+    }
+    // The end of a shorter run is validated, where the whole run validates nothing: more patience is used up.
+    let waits = config.validation.early_stopping > 0 || config.schedule.kind == ScheduleKind::Plateau;
+    if (shorter || other_metric) && waits && !config.data.valid.0.is_empty() {
+        return counts;
+    }
+    assert_eq!((ended, resumed_weights), (whole, weights), "{label}");
+    if !shorter {
+        assert_eq!(comparable(&resumed), comparable(&ledger), "{label}");
+        assert_eq!(told(&disk), told(&alone), "{label}");
+    }
+    counts.compared = 1;
+    counts
 }

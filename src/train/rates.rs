@@ -174,7 +174,6 @@ mod tests {
                 let command = "nmt-train --resume 'runs/my run' --set train.max_updates=6000";
                 for way in [
                     format!("{command} --set schedule.total_updates=6000\n"),
-                    format!("{command} --set schedule.warmup_updates="),
                     format!("--set schedule.start_update={step}\n"),
                     format!("{command} --set optimizer.lr=0.0003 --set schedule.kind=constant\n"),
                 ] {

@@ -188,8 +188,8 @@ fn no_rate(config: &Config, total_updates: u64) -> Option<String> {
     let end = Schedule::of(config).ok()?.end()?;
     (end < total_updates && config.schedule.min_lr == 0.0).then(|| {
         format!(
-            "the schedule ends before the run: schedule.total_updates = {end}, and the {} updates after it have a learning \
-             rate of 0. Set schedule.total_updates to 0 (the length of the run), or schedule.min_lr above 0",
+            "the schedule ends before the run: schedule.total_updates = {end}, and what comes after it (updates: {}) has a \
+             learning rate of 0. Set schedule.total_updates to 0 (the length of the run), or schedule.min_lr above 0",
             units::count(total_updates - end)
         )
     })
@@ -286,7 +286,7 @@ mod tests {
         let mut config = Config::default();
         config.schedule.kind = ScheduleKind::Cosine;
         (config.schedule.warmup_updates, config.schedule.total_updates, config.train.max_updates) = (10, 400, 1000);
-        assert!(no_rate(&config, 1000).unwrap().contains("the 600 updates after it"));
+        assert!(no_rate(&config, 1000).unwrap().contains("(updates: 600)"));
         assert!(no_rate(&config, 400).is_none() && no_rate(&config, 0).is_none());
         config.schedule.min_lr = 1e-5;
         assert!(no_rate(&config, 1000).is_none());
