@@ -95,15 +95,17 @@ impl Record {
         let kept = rows::read(&self.folder.metrics()).unwrap_or_default();
         let last = kept.iter().rev().find(|row| rows::event(row) == "checkpoint");
         self.told = last.and_then(rows::step);
-        self.tell_checkpoint(ledger.step, 0.0);
+        if let Some(row) = self.checkpoint_to_tell(ledger.step, 0.0) {
+            // The screen saw it when it was saved.
+            self.with_metrics(|metrics| metrics.write(&row));
+        }
         Ok(self.store.return_to(ledger.step, &ledger.ranked(rules.metric))?)
     }
 
-    fn tell_checkpoint(&mut self, step: u64, seconds_save: f64) {
-        if self.told != Some(step) {
-            self.told = Some(step);
-            self.emit(&Event::Checkpoint { step, path: self.store.path(step), seconds_save });
-        }
+    /// The event of a checkpoint that metrics.jsonl does not have yet.
+    fn checkpoint_to_tell(&mut self, step: u64, seconds_save: f64) -> Option<Event> {
+        let is_new = self.told.replace(step) != Some(step);
+        is_new.then(|| Event::Checkpoint { step, path: self.store.path(step), seconds_save })
     }
 
     /// The newest checkpoint that can be used, and its ledger; newer ones that can not become warnings.
@@ -144,7 +146,9 @@ impl Record {
         let seconds_save = clock.elapsed().as_secs_f64();
         ledger.saved(seconds_save);
         self.store.retain(&ledger.ranked(rules.metric), rules.keep_last, rules.keep_best)?;
-        self.tell_checkpoint(ledger.step, seconds_save);
+        if let Some(event) = self.checkpoint_to_tell(ledger.step, seconds_save) {
+            self.emit(&event);
+        }
         Ok(())
     }
 
