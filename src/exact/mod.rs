@@ -1,6 +1,6 @@
 //! Floats in JSON that may not be finite, for `#[serde(with = "crate::exact")]`: JSON has no word for them, and `null`
-//! would make the whole file
-//! unreadable. They are written as "NaN", "inf" and "-inf"; `null`, which older files have, reads as NaN.
+//! would make the whole file unreadable. They are written as "NaN", "inf" and "-inf"; `null`, which older files have, reads
+//! as NaN.
 
 pub(crate) mod option;
 

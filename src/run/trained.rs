@@ -1,6 +1,6 @@
 //! A trained run, opened for use: its tokenizers and a model with the weights of one of its checkpoints.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use candle_core::{DType, Device};
@@ -105,14 +105,10 @@ fn check_tokenizer(paths: &Paths, store: &Store, step: Option<u64>, tokenizers: 
     if trained_with.is_empty() || trained_with == tokenizers.fingerprint() {
         return Ok(());
     }
-    Err(other_tokenizer(paths.root()).into())
-}
-
-/// The tokenizer in a run folder is not the one that the run was trained with.
-pub(super) fn other_tokenizer(run: &Path) -> InputError {
-    InputError(format!(
+    Err(InputError(format!(
         "the tokenizer in {} is not the one this run was trained with, so ids would mean other words; put its own \
          tokenizer.json back",
-        run.display()
+        paths.root().display()
     ))
+    .into())
 }
