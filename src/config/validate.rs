@@ -211,8 +211,6 @@ fn optimizer(check: &mut Checks, config: &Config) {
     check.at_least("optimizer.hessian2.statistics_rows", hessian2.statistics_rows, 1);
     check.at_least("optimizer.hessian2.block_size", hessian2.block_size, 1);
     check.share("optimizer.hessian2.truncation", hessian2.truncation);
-    check.rule(hessian2.secant_freq >= 1, &["optimizer.hessian2.secant_freq"], "must be 1 or more");
-    check.at_least("optimizer.hessian2.history", hessian2.history, 1);
     check.above_zero("optimizer.hessian2.trust", hessian2.trust);
     let (muon, soap) = (&optimizer.muon, &optimizer.soap);
     check.share("optimizer.muon.momentum", muon.momentum);
