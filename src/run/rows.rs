@@ -1,5 +1,7 @@
 //! metrics.jsonl as it is read: whole lines in order, and what of them still holds.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -45,6 +47,21 @@ pub fn parse(text: &str) -> Result<Vec<Row>, String> {
         }
     }
     Ok(rows)
+}
+
+/// The update that a run is at and the one at which it ends (0 = not known), from both ends of its metrics.jsonl.
+pub fn progress(path: &Path) -> Option<(u64, u64)> {
+    const LAST: u64 = 1 << 13;
+    let mut file = BufReader::new(File::open(path).ok()?);
+    let mut first = Vec::new();
+    file.read_until(b'\n', &mut first).ok()?;
+    let total = serde_json::from_slice::<Row>(&first).ok()?.get("total_updates").and_then(Value::as_u64);
+    let from = file.seek(SeekFrom::End(0)).ok()?.saturating_sub(LAST);
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut last = Vec::new();
+    file.read_to_end(&mut last).ok()?;
+    let at = last.rsplit(|&byte| byte == b'\n').find_map(|line| step(&serde_json::from_slice(line).ok()?));
+    Some((at.unwrap_or(0), total.unwrap_or(0)))
 }
 
 /// The rows that still hold. Files of before 0.2 tell an update again after a roll-back: what was told of it and of
