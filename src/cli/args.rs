@@ -441,6 +441,7 @@ mod tests {
             "nmt-train evaluate --source s --reference r a",
             "nmt-train score a --source s --target t",
             "nmt-train average a --last 5 --out m.safetensors",
+            "nmt-train sweep f.txt --jobs 2 --threads 2 --out d --retry --dry-run --index 3 --count --device cpu",
             "nmt-train report runs/sweep a --baseline adam,adamw --target 2.5 --score nll --csv - --json j --html h",
         ] {
             if let Err(e) = parse(line) {
@@ -461,6 +462,10 @@ mod tests {
             "nmt-train average a --last -3",
             "nmt-train average a --last 0",
             "nmt-train report",
+            "nmt-train sweep",
+            "nmt-train sweep a b",
+            "nmt-train sweep a --index 0",
+            "nmt-train sweep a --jobs 0",
             "nmt-train --config c check --config d",
         ] {
             assert!(parse(line).is_err(), "{line} is accepted");

@@ -119,4 +119,18 @@ mod tests {
         let error = parse("{}\n{\"event\":\"tra\n{}").unwrap_err();
         assert!(error.starts_with("metrics.jsonl:2: "), "{error}");
     }
+
+    #[test]
+    fn progress_is_read_from_both_ends() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("metrics.jsonl");
+        assert_eq!(progress(&path), None);
+        let start = r#"{"event":"start","step":0,"total_updates":90}"#;
+        let long = " ".repeat(5000) + "\n";
+        for (rows, at) in [("", 0), (r#"{"step":10}"#, 10), ("{\"step\":10}\n{\"step\":20}\n{\"st", 20)] {
+            fsio::write_atomic(&path, format!("{start}\n{long}{long}{rows}").as_bytes())?;
+            assert_eq!(progress(&path), Some((at, 90)));
+        }
+        Ok(())
+    }
 }

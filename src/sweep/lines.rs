@@ -167,3 +167,44 @@ fn name(runs: &mut [RunLine]) -> Vec<(usize, String)> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        parse("s.txt", text).map_or_else(|e| e.to_string(), |runs| format!("{runs:?}"))
+    }
+
+    #[test]
+    fn runs_are_named_by_their_own_keys_and_keep_the_order_of_the_file() -> Result<(), Problems> {
+        let text = "all: --set seed=1 -c Cargo.toml\n  -s optimizer.lr={1e-3,2e-3} --set=data.test=[]\r\n\t--set ' a.b =c d'\n";
+        let runs = parse("s.txt", text)?;
+        let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+        assert_eq!(names, ["lr=1e-3,test=__", "lr=2e-3,test=__", "b=c_d"]);
+        assert_eq!(runs[1].text(), "--set seed=1 --config Cargo.toml --set optimizer.lr=2e-3 --set 'data.test=[]'");
+        assert_eq!(runs[2].sets, ["seed=1", " a.b =c d"]);
+        let several = parse("s.txt", "-c Cargo.toml\n-c deny.toml -s seed=1\n-c clippy.toml")?;
+        let names: Vec<&str> = several.iter().map(|run| run.name.as_str()).collect();
+        assert_eq!(names, ["Cargo", "deny,seed=1", "clippy"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_fault_of_all_is_told_at_its_own_line_once() {
+        let text = "all: --quiet\n--set seed=1\n--set seed\n--set seed={3,4}\n";
+        let expected = "s.txt:1: `--quiet`: a line has only --set KEY=VALUE and --config FILE\n\
+                        s.txt:3: --set seed: expected KEY=VALUE\n2 problems in the configuration; nothing was started.";
+        assert_eq!(told(text), expected);
+    }
+
+    #[test]
+    fn a_name_fits_a_folder_and_is_given_once() {
+        let long = format!("-c Cargo.toml -s a={}", "b".repeat(300));
+        assert!(told(&long).starts_with("s.txt:1: the name of the run is too long for a folder: a=bbb"));
+        assert!(
+            told("all: -c Cargo.toml\n-s a=b\n-s c.a=b").starts_with("s.txt:3: names its run a=b, as line 2 does\n")
+        );
+        assert!(told("-c absent.toml").starts_with("s.txt:1: there is no config absent.toml\n"));
+    }
+}
