@@ -193,9 +193,10 @@ impl<'a> Sweep<'a> {
                 self.start(run, folder, &state);
             } else {
                 self.tally.count(&state);
-                self.given += f64::from(u8::from(matches!(state, State::Done | State::Diverged)));
-                if let State::Elsewhere(holder) = state {
-                    self.tell(&format!("running elsewhere: {}: {holder}", run.name));
+                match state {
+                    State::Done | State::Diverged => self.given += 1.0,
+                    State::Elsewhere(holder) => self.tell(&format!("running elsewhere: {}: {holder}", run.name)),
+                    _ => {}
                 }
             }
         }

@@ -10,7 +10,6 @@ use crate::checkpoint::Store;
 use crate::fsio::{self, Holder, RunLock};
 use crate::run::Paths;
 
-const LINE: &str = "sweep.line";
 const STATUS: &str = "sweep.status";
 
 /// What became of a run so far.
@@ -108,7 +107,7 @@ impl Folder {
     /// What is there instead, and the cure.
     pub(super) fn belongs_to(&self, run: &RunLine, state: &State) -> Result<(), String> {
         let (root, now) = (self.root.display(), run.text());
-        match fsio::read_to_string(&self.root.join(LINE)) {
+        match fsio::read_to_string(&self.paths().sweep_line()) {
             _ if *state == State::New => Ok(()),
             Err(_) => Err(format!("{root} holds a run that no sweep began; choose another --out, or move it")),
             Ok(was) if was.trim_end() == now || matches!(state, State::Failed(_)) && !self.has_checkpoint() => Ok(()),
@@ -147,7 +146,7 @@ impl Folder {
     /// Makes the folder, and says in it whose it is.
     pub(super) fn begin(&self, run: &RunLine) -> fsio::Result<()> {
         fsio::create_dir_all(&self.root)?;
-        fsio::write_atomic(&self.root.join(LINE), format!("{}\n", run.text()).as_bytes())?;
+        fsio::write_atomic(&self.paths().sweep_line(), format!("{}\n", run.text()).as_bytes())?;
         let status = self.root.join(STATUS);
         match std::fs::remove_file(&status) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(fsio::Error::io("delete", &status, e)),

@@ -242,6 +242,11 @@ mod tests {
         }
 
         #[test]
+        fn what_is_quoted_for_a_shell_is_read_back(words in prop::collection::vec("\\PC{0,8}|[a-c'\"{},#\\\\ ]{0,8}", 1..5)) {
+            prop_assert_eq!(expand(&crate::shell::command(&words)), Ok(vec![words]));
+        }
+
+        #[test]
         fn no_text_is_more_than_a_fault(line in "[a-c1-3{},.'\"# \\\\-]{0,24}|.{0,12}") {
             let _ = expand(&line);
         }
