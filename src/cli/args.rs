@@ -9,7 +9,7 @@ use crate::events::console::Color;
 use crate::report;
 
 const TEMPLATE: &str =
-    "{about}\n{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
+    "{about}\n{before-help}{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,10 +23,10 @@ Trains neural machine translation on parallel text
 Without a command, nmt-train trains: it reads the config, prepares data and vocabulary, trains, validates, and scores \
 the test set. All it makes is in one run folder (runs/NAME for NAME.toml): the resolved config, metrics.jsonl, \
 TensorBoard events, checkpoints, translations. A run that was stopped by Ctrl-C, a signal, max_hours or a crash goes on \
-with --resume and ends as if it had never stopped.
+with --resume and ends as if it had never stopped.";
 
-Results go to stdout, everything else to stderr.
-";
+/// Before the usage of the long help, which has room for it.
+const STREAMS: &str = "Results go to stdout, everything else to stderr.";
 
 const LONG_EXAMPLES: &str = "\
 Examples:
@@ -76,6 +76,7 @@ Exit codes: 0 all done, 1 some failed, 2 wrong arguments, 3 wrong file or run fo
     name = "nmt-train",
     version,
     long_about = LONG_ABOUT,
+    before_long_help = STREAMS,
     help_template = TEMPLATE,
     after_help = EXAMPLES,
     after_long_help = LONG_EXAMPLES,
