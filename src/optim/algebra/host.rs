@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::{Deref, Range};
 
 use super::{Mats, Place, Start, View};
-use crate::ops::{buffer, dot, matmul, qr_q_of, values, Cholesky, Mat, MatMut, Real, Store, Threads};
+use crate::ops::{blocks, buffer, dot, matmul, qr_q_of, values, Cholesky, Mat, MatMut, Real, Store, Threads};
 use crate::optim::decompose::eigh;
 use crate::optim::inplace::with_slices;
 use crate::optim::plan::{Plan, Shape, Weight};
@@ -55,10 +55,41 @@ impl<T: Real> Matrix<T> {
         }
     }
 
+    /// `store` of `alpha·a·b`, which leaves a symmetric matrix: up to the diagonal by panels of rows, then mirrored. Element by
+    /// element the sums are those of a whole product.
+    fn symmetric(&mut self, store: Store, alpha: T, a: Mat<'_, T>, b: Mat<'_, T>) {
+        let n = self.rows;
+        for rows in blocks(n, PANEL) {
+            let c = MatMut::strided(&mut self.data[rows.start * n..], rows.len(), rows.end, n);
+            let (a, b) = (a.part(rows.start, rows.len(), 0, a.columns()), b.part(0, b.rows(), 0, rows.end));
+            matmul(c, store, alpha, a, b, threads(n * n));
+        }
+        self.mirror();
+    }
+
+    /// Of a square matrix: what is above the diagonal becomes what is below.
+    fn mirror(&mut self) {
+        /// Blocks of this width keep both halves in the cache.
+        const BLOCK: usize = 32;
+        let n = self.rows;
+        for i0 in (0..n).step_by(BLOCK) {
+            for j0 in (0..=i0).step_by(BLOCK) {
+                for i in i0..(i0 + BLOCK).min(n) {
+                    for j in j0..(j0 + BLOCK).min(i) {
+                        self.data[j * n + i] = self.data[i * n + j];
+                    }
+                }
+            }
+        }
+    }
+
     fn diagonal(&self) -> impl Iterator<Item = &T> {
         self.data.iter().step_by(self.columns + 1)
     }
 }
+
+/// Most rows of a panel of a symmetric product: wide enough for the kernel, narrow enough to leave out nearly half.
+const PANEL: usize = 128;
 
 fn threads(elements: usize) -> Threads {
     if elements > 1 << 18 {
@@ -143,6 +174,17 @@ impl<T: Real> Mats for Matrix<T> {
         Ok(())
     }
 
+    fn add_symmetric(&mut self, alpha: f64, a: Mat<'_, T>, b: Mat<'_, T>) -> Result<()> {
+        self.symmetric(Store::Add, T::from_f64(alpha), a, b);
+        Ok(())
+    }
+
+    fn gram(a: Mat<'_, T>) -> Result<Self> {
+        let mut gram = Matrix::buffer(a.rows(), a.rows());
+        gram.symmetric(Store::Set, T::one(), a, a.t());
+        Ok(gram)
+    }
+
     fn add(&mut self, alpha: &f64, x: Mat<'_, T>) -> Result<()> {
         let alpha = T::from_f64(*alpha);
         self.zip(x, |own, x| *own += alpha * x);
@@ -172,24 +214,6 @@ impl<T: Real> Mats for Matrix<T> {
     fn over_root(&mut self, v: &Self, eps: f64, size: &f64) -> Result<()> {
         let (eps, size) = (T::from_f64(eps), T::from_f64(*size));
         self.zip(v.view(), |m, v| *m = size * *m / (v.sqrt() + eps));
-        Ok(())
-    }
-
-    fn symmetrize(&mut self, by: &f64) -> Result<()> {
-        /// Blocks of this width keep both halves in the cache.
-        const BLOCK: usize = 32;
-        let (n, half) = (self.rows, T::from_f64(0.5 * by));
-        for i0 in (0..n).step_by(BLOCK) {
-            for j0 in (0..=i0).step_by(BLOCK) {
-                for i in i0..(i0 + BLOCK).min(n) {
-                    for j in j0..(j0 + BLOCK).min(i + 1) {
-                        let mean = half * (self.data[i * n + j] + self.data[j * n + i]);
-                        self.data[i * n + j] = mean;
-                        self.data[j * n + i] = mean;
-                    }
-                }
-            }
-        }
         Ok(())
     }
 
