@@ -1,0 +1,129 @@
+//! Runs of earlier versions go on: the samples below `tests/checkpoints/` are resumed, and each later loss is the one that
+//! the version had which saved them. The losses hang on the optimizer's state: with an empty one they differ.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use nmt_train::fsio;
+use serde_json::Value;
+
+/// Of a loss: another instruction level sums in another order.
+const ROUNDING: f64 = 2e-4;
+/// Where random numbers may be drawn from other streams than then: the blocks of a weight that is split.
+const OTHER_DRAWS: f64 = 0.02;
+
+/// A copy of a sample in a folder with its text and tokenizer.
+struct Sample {
+    dir: tempfile::TempDir,
+    name: &'static str,
+}
+
+impl Sample {
+    fn new(version: &str, name: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoints").join(version);
+        for text in ["train.en", "train.de"] {
+            fs::copy(from.join(text), dir.path().join(text)).unwrap();
+        }
+        copy_folder(&from.join(name), &dir.path().join(name));
+        fs::copy(from.join("tokenizer.json"), dir.path().join(name).join("tokenizer.json")).unwrap();
+        Sample { dir, name }
+    }
+
+    fn run(&self) -> PathBuf {
+        self.dir.path().join(self.name)
+    }
+
+    fn resume(&self) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nmt-train"));
+        command.current_dir(self.dir.path()).env_remove("NMT_TRAIN_FAULT");
+        command.args(["--quiet", "--resume", self.name, "--set", "train.max_updates=24"]).output().unwrap()
+    }
+
+    /// Updates and losses that the old version had.
+    fn recorded(&self) -> Vec<(u64, f64)> {
+        let text = fsio::read_to_string(&self.run().join("losses.txt")).unwrap();
+        let pair = |line: &str| {
+            let (step, loss) = line.split_once(' ').unwrap();
+            (step.parse().unwrap(), loss.parse().unwrap())
+        };
+        text.lines().map(pair).collect()
+    }
+
+    /// Updates and losses in the metrics of the run.
+    fn now(&self) -> Vec<(u64, f64)> {
+        let text = fsio::read_to_string(&self.run().join("metrics.jsonl")).unwrap();
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.filter(|row| row["event"] == "train")
+            .map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap()))
+            .collect()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for path in fsio::list(from).unwrap() {
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, target).unwrap();
+        }
+    }
+}
+
+/// Every file of a folder with its bytes, but for the lock.
+fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for path in fsio::list(folder).unwrap() {
+        if path.is_dir() {
+            files.extend(content(&path));
+        } else if path.extension().is_none_or(|ending| ending != "lock") {
+            files.push((path.clone(), fsio::read(&path).unwrap()));
+        }
+    }
+    files
+}
+
+#[track_caller]
+fn goes_on(name: &'static str, tolerance: f64) {
+    let sample = Sample::new("0.1", name);
+    let output = sample.resume();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    let (recorded, now) = (sample.recorded(), sample.now());
+    assert_eq!(recorded.len(), 12);
+    assert_eq!(now.len(), recorded.len(), "{name}: {now:?}");
+    for ((step, old), (at, new)) in recorded.into_iter().zip(now) {
+        assert_eq!(step, at, "{name}");
+        assert!((new - old).abs() <= tolerance * old, "{name}, update {step}: loss {old} then, {new} now");
+    }
+}
+
+#[test]
+fn first_order_runs_of_0_1_go_on() {
+    for name in ["adam", "adamw", "clipped-adam", "sgd", "schedule-free"] {
+        goes_on(name, ROUNDING);
+    }
+}
+
+#[test]
+fn hvr_runs_of_0_1_go_on() {
+    for name in ["hvr-code", "hvr-diag", "hvr-isqrt"] {
+        goes_on(name, ROUNDING);
+    }
+}
+
+#[test]
+fn matrix_runs_of_0_1_go_on() {
+    for name in ["muon", "soap", "hessian2-white", "hessian2-kron"] {
+        goes_on(name, ROUNDING);
+    }
+}
+
+#[test]
+fn hessian2_runs_of_0_1_with_split_weights_go_on() {
+    for name in ["hessian2-white-blocks", "hessian2-kron-blocks"] {
+        goes_on(name, OTHER_DRAWS);
+    }
+}
