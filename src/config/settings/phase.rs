@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Config, DistanceForm, OptimizerConfig, OptimizerName};
+use super::{Checks, Config, DistanceForm, OptimizerConfig, OptimizerName, ScheduleKind};
 
 /// A part of the run; what it does not name stays as it was before. Another optimizer, or other parameters to train,
 /// begin with a fresh state of the optimizer.
@@ -101,6 +101,53 @@ impl Config {
     pub fn uses_distance(&self) -> bool {
         let begins = std::iter::once(0).chain(self.phase.iter().map(|phase| phase.from_update));
         begins.into_iter().any(|step| self.in_force(step).objective.has_distance())
+    }
+}
+
+/// Each finding names its phase, counted from 1.
+pub(super) fn rules(check: &mut Checks, config: &Config) {
+    let mut fault = |i: usize, keys: &[&'static str], text: String| {
+        check.fault([&["phase"], keys].concat(), format!("phase {} {text}", i + 1));
+    };
+    for (i, phase) in config.phase.iter().enumerate() {
+        let from = phase.from_update;
+        if from == 0 {
+            fault(i, &[], "must have from_update above 0; what holds from the start has its own keys".to_string());
+        }
+        if let Some(before) = i.checked_sub(1).map(|before| config.phase[before].from_update) {
+            if from > 0 && from <= before {
+                let text = format!("must begin after phase {i}: from_update = {from} is not above {before}");
+                fault(i, &[], text);
+            }
+        }
+        let Some(lr) = phase.lr else { continue };
+        if !(lr > 0.0 && lr.is_finite()) {
+            fault(i, &[], format!("must have lr above 0, not {lr:?}"));
+        } else if lr < config.schedule.min_lr && config.schedule.kind != ScheduleKind::Noam {
+            let text = format!("must not have lr = {lr:?} below schedule.min_lr = {:?}", config.schedule.min_lr);
+            fault(i, &["schedule.min_lr"], text);
+        }
+    }
+    if config.phase.windows(2).any(|two| two[1].from_update <= two[0].from_update) {
+        return;
+    }
+    for (i, phase) in config.phase.iter().enumerate() {
+        let now = config.in_force(phase.from_update);
+        if phase.objective.is_some_and(PhaseObjective::has_distance)
+            && config.embedding_distance.form == DistanceForm::Off
+        {
+            fault(
+                i,
+                &["embedding_distance.form"],
+                "must come with embedding_distance.form = \"bridge\" or another than \"off\" for this objective"
+                    .to_string(),
+            );
+        }
+        if now.objective == PhaseObjective::Distance && now.trainable == Trainable::All {
+            let text =
+                "must have trainable = \"embeddings\" with objective = \"distance\": nothing else has a gradient";
+            fault(i, &[], text.to_string());
+        }
     }
 }
 

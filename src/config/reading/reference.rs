@@ -1,7 +1,8 @@
 //! The text of `configs/reference.toml`: every key with meaning, range and default; and the presets of `init`.
 
-use super::keys::{as_toml, root, value_at, Key, Section};
-use super::{suggest, Config};
+use super::keys::{root, Key, Section};
+use super::suggest;
+use crate::config::settings::{as_toml, value_at, Config};
 
 /// Longest line of a comment.
 const WIDTH: usize = 100;
@@ -15,16 +16,16 @@ const EXAMPLES: &[(&str, &str)] = &[
 
 /// Configurations that come with the program: name, text.
 const PRESETS: &[(&str, &str)] = &[
-    ("quickstart", include_str!("../../configs/quickstart.toml")),
-    ("quickstart-rnn", include_str!("../../configs/quickstart-rnn.toml")),
-    ("quickstart-en-zh", include_str!("../../configs/quickstart-en-zh.toml")),
-    ("multi30k-en-de", include_str!("../../configs/multi30k-en-de.toml")),
-    ("multi30k-en-de-rnn", include_str!("../../configs/multi30k-en-de-rnn.toml")),
-    ("transformer-base", include_str!("../../configs/transformer-base.toml")),
-    ("multi30k-optimizers", include_str!("../../configs/multi30k-optimizers.toml")),
-    ("summarisation", include_str!("../../configs/summarisation.toml")),
-    ("tagging", include_str!("../../configs/tagging.toml")),
-    ("two-phase", include_str!("../../configs/two-phase.toml")),
+    ("quickstart", include_str!("../../../configs/quickstart.toml")),
+    ("quickstart-rnn", include_str!("../../../configs/quickstart-rnn.toml")),
+    ("quickstart-en-zh", include_str!("../../../configs/quickstart-en-zh.toml")),
+    ("multi30k-en-de", include_str!("../../../configs/multi30k-en-de.toml")),
+    ("multi30k-en-de-rnn", include_str!("../../../configs/multi30k-en-de-rnn.toml")),
+    ("transformer-base", include_str!("../../../configs/transformer-base.toml")),
+    ("multi30k-optimizers", include_str!("../../../configs/multi30k-optimizers.toml")),
+    ("summarisation", include_str!("../../../configs/summarisation.toml")),
+    ("tagging", include_str!("../../../configs/tagging.toml")),
+    ("two-phase", include_str!("../../../configs/two-phase.toml")),
 ];
 
 /// What `nmt-train init` prints: the reference, or a preset by name.
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_committed_reference_is_the_one_generated() {
-        let committed = include_str!("../../configs/reference.toml");
+        let committed = include_str!("../../../configs/reference.toml");
         assert!(
             committed == reference(),
             "configs/reference.toml is stale; run: cargo run --release -- init > configs/reference.toml"
@@ -133,7 +134,7 @@ mod tests {
     fn the_reference_names_every_key_once_within_the_width() {
         let text = reference();
         for key in root().all_keys() {
-            let name = super::super::keys::last(&key.path);
+            let name = crate::config::reading::keys::last(&key.path);
             assert!(text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name} ="))), "{name}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH + 10));

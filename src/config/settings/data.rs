@@ -156,48 +156,6 @@ pub(super) fn as_corpora(files: &[String]) -> String {
     format!("[{}]", groups.iter().map(table).collect::<Vec<_>>().join(", "))
 }
 
-/// Subword vocabulary.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct TokenizerConfig {
-    /// A `tokenizer.json` or a SentencePiece `.model`, as a path or `hf://OWNER/NAME[@REVISION]/FILE`; empty = train one on
-    /// the training text.
-    pub path: String,
-    /// The target side's `tokenizer.json` when it differs from the source's; empty = the same.
-    pub target_path: String,
-    /// Model to train: "bpe" or "unigram".
-    pub kind: TokenizerKind,
-    /// Pieces of a trained vocabulary, special tokens included. 8 or more; fewer are made if the text has fewer.
-    pub vocab_size: usize,
-    /// One vocabulary for both languages (needed by tied_embeddings = "all").
-    pub joint: bool,
-    /// Unicode normalization of a trained tokenizer: "nfc", "nfkc" (also makes full-width punctuation ASCII) or "none".
-    pub normalization: String,
-    /// Lower-case all text in a trained tokenizer.
-    pub lowercase: bool,
-}
-
-impl Default for TokenizerConfig {
-    fn default() -> Self {
-        TokenizerConfig {
-            path: String::new(),
-            target_path: String::new(),
-            kind: TokenizerKind::Bpe,
-            vocab_size: 8000,
-            joint: true,
-            normalization: "nfc".to_string(),
-            lowercase: false,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenizerKind {
-    Bpe,
-    Unigram,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

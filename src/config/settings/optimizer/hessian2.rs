@@ -3,13 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Table;
+use crate::config::settings::Checks;
+
 /// Hessian-2: rank-two corrections of the inverse curvature (the document on Hessian-2, made sound). See docs/optimizers.md.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hessian2Config {
-    /// "white": both sides of each weight whitened, their inverse roots corrected at every update. "kron": the inverse of
-    /// the input's second moment, by BFGS, times a scale for each output. "rot": Adam in the input's eigenbasis. "kbfgs":
-    /// as kron with measured pairs for the outputs. "lm": L-BFGS over Adam's scaling. The last four are for comparison.
+    /// "white": both sides of each weight whitened, their inverse roots corrected at every update. "kron", for comparison:
+    /// the inverse of the input's second moment, by BFGS, times a scale for each output.
     pub variant: Hessian2Variant,
     /// What is corrected: "all", "hidden" (weights of linear maps and recurrences) or "embeddings" (tables, as the document
     /// has it). Adam moves the rest.
@@ -32,20 +34,16 @@ pub struct Hessian2Config {
     pub sketch_divisor: usize,
     /// Longer sides of a weight are split, each block with factors of its own: as in distributed Shampoo. 1 or more.
     pub block_size: usize,
-    /// kron, kbfgs, rot: share of a new batch in the second moment of inputs. In (0, 1).
+    /// kron: share of a new batch in the second moment of inputs. In (0, 1).
     pub input_beta: f64,
-    /// kron, kbfgs, rot: smallest curvature of inputs, as a share of the mean one. Above 0.
+    /// kron: smallest curvature of inputs, as a share of the mean one. Above 0.
     pub input_damping: f64,
-    /// kron, kbfgs, rot: updates between two looks at the inputs, after the first 50. 1 or more.
+    /// kron: updates between two looks at the inputs, after the first 50. 1 or more.
     pub statistics_freq: u64,
-    /// kron, kbfgs, rot: rows of an input that are looked at. 1 or more.
+    /// kron: rows of an input that are looked at. 1 or more.
     pub statistics_rows: usize,
-    /// kron, kbfgs, rot: curvature below this share of the largest is dropped and replaced by that bound. In [0, 1).
+    /// kron: curvature below this share of the largest is dropped and replaced by that bound. In [0, 1).
     pub truncation: f64,
-    /// kbfgs, lm: updates between two measured pairs, each of which costs one more gradient. 1 or more.
-    pub secant_freq: u64,
-    /// lm: pairs that are kept. 1 or more.
-    pub history: usize,
     /// Largest root mean square of an update before the learning rate; larger ones are scaled down. Above 0.
     pub trust: f64,
 }
@@ -69,10 +67,16 @@ impl Default for Hessian2Config {
             statistics_freq: 2,
             statistics_rows: 1024,
             truncation: 0.0,
-            secant_freq: 20,
-            history: 10,
             trust: 1.0,
         }
+    }
+}
+
+impl Table for Hessian2Config {
+    const METHODS: &'static [&'static str] = &["variant", "scope", "rank"];
+
+    fn rules(&self, check: &mut Checks) {
+        check.rule(self.rank.is_multiple_of(2), &["optimizer.hessian2.rank"], "must be even, 0 or more");
     }
 }
 
@@ -82,9 +86,6 @@ impl Hessian2Config {
         let variant = match self.variant {
             Hessian2Variant::White => "white",
             Hessian2Variant::Kron => "kron",
-            Hessian2Variant::Rot => "rot",
-            Hessian2Variant::Kbfgs => "kbfgs",
-            Hessian2Variant::Lm => "lm",
         };
         let scope = match self.scope {
             Hessian2Scope::All => "",
@@ -102,9 +103,6 @@ impl Hessian2Config {
 pub enum Hessian2Variant {
     White,
     Kron,
-    Rot,
-    Kbfgs,
-    Lm,
 }
 
 /// Which parameters are corrected.

@@ -3,6 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits;
+use super::{Checks, Config};
+use crate::kinds::{Activation, Cell};
+
 /// The encoder-decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -101,6 +105,38 @@ impl ModelConfig {
         self.embedding_dropout.unwrap_or(self.dropout)
     }
 
+    pub(super) fn rules(&self, check: &mut Checks, config: &Config) {
+        let hidden = self.rnn.hidden_size;
+        check.rule(hidden < 2 || hidden.is_multiple_of(2), &["model.rnn.hidden_size"], "must be even, 2 or more");
+        let unit = 2 * self.heads.max(1);
+        let transformer = self.kind == ModelKind::Transformer;
+        check.rule(
+            self.d_model > 0 && (!transformer || self.d_model.is_multiple_of(unit)),
+            &["model.d_model", "model.heads"],
+            format!("must be a multiple of 2 × heads = {unit}"),
+        );
+        if let Some((keys, text)) = limits::beyond_memory(self) {
+            check.rule(false, keys, text);
+        }
+        let all = self.tied_embeddings == TiedEmbeddings::All;
+        check.rule(
+            self.pretrained_target_embeddings.is_empty() || !all,
+            &["model.pretrained_target_embeddings", "model.tied_embeddings"],
+            r#"must be empty with tied_embeddings = "all": the one table is filled from model.pretrained_embeddings"#,
+        );
+        let tokenizer = &config.tokenizer;
+        check.rule(
+            !all || !tokenizer.path.is_empty() || tokenizer.joint,
+            &["model.tied_embeddings", "tokenizer.joint", "tokenizer.path"],
+            r#"must be "decoder" or "none" when tokenizer.joint = false: two vocabularies can not share one table"#,
+        );
+        check.rule(
+            !all || tokenizer.target_path.is_empty() || tokenizer.target_path == tokenizer.path,
+            &["model.tied_embeddings", "tokenizer.target_path"],
+            r#"must be "decoder" or "none" with tokenizer.target_path: two vocabularies can not share one table"#,
+        );
+    }
+
     /// Width of the embedding tables.
     pub fn embedding_size(&self) -> usize {
         match self.kind {
@@ -139,14 +175,6 @@ pub enum ModelKind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Activation {
-    Relu,
-    Gelu,
-    Swish,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub enum Norm {
     Post,
     Pre,
@@ -158,13 +186,6 @@ pub enum TiedEmbeddings {
     All,
     Decoder,
     None,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cell {
-    Gru,
-    Lstm,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Checks;
+
 /// Pulls embedding vectors together, beside or instead of the likelihood (docs/embedding-distance.md). Off by default.
 /// Without [[phase]] entries that name an objective it is added to the likelihood from the first update on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +76,16 @@ impl Default for EmbeddingDistanceConfig {
             max_rank_drop: 0.1,
             max_cosine_rise: 0.1,
         }
+    }
+}
+
+impl EmbeddingDistanceConfig {
+    pub(super) fn rules(&self, check: &mut Checks) {
+        check.rule(
+            self.form != DistanceForm::LiteralMath || self.acknowledge_collapse,
+            &["embedding_distance.form", "embedding_distance.acknowledge_collapse"],
+            "must come with embedding_distance.acknowledge_collapse = true: its optimum is a table of equal vectors",
+        );
     }
 }
 

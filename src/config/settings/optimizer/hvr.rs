@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Table;
+use crate::config::settings::Checks;
+
 /// Curvature from the history of gradients: A = mean of g·gᵀ over a window, after the document on HVR. Its literal forms
 /// are kept for comparison; "isqrt" and "inv" are the sound ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +53,36 @@ impl Default for HvrConfig {
             beta2: 0.98,
             eps: 1e-9,
         }
+    }
+}
+
+impl Table for HvrConfig {
+    const METHODS: &'static [&'static str] = &["form", "truncation"];
+    const FIXED: &'static [(&'static str, &'static str)] = &[
+        ("form", "the saved gradients are of another form"),
+        ("window", "the saved window has another length"),
+        ("automatic", "the saved scores are of other candidates"),
+    ];
+
+    fn rules(&self, check: &mut Checks) {
+        let form = self.form.name();
+        check.rule(
+            self.window != 1 || !self.form.is_sound_low_rank(),
+            &["optimizer.hvr.window", "optimizer.hvr.form"],
+            format!(r#"must be 2 or more with form = "{form}": one gradient has no spread about its mean"#),
+        );
+        let (fits, forms) = match self.truncation {
+            HvrTruncation::None => (true, ""),
+            HvrTruncation::Spectral | HvrTruncation::Elementwise => {
+                (self.form.is_sound_low_rank(), r#""isqrt" or "inv", which solve with a Gram matrix"#)
+            }
+            HvrTruncation::Entries => (self.form == HvrForm::Diag, r#""diag", whose entries they are"#),
+        };
+        check.rule(
+            fits,
+            &["optimizer.hvr.truncation", "optimizer.hvr.form"],
+            format!(r#"must be "none", or form {forms}; it is "{form}""#),
+        );
     }
 }
 

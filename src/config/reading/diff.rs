@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::keys::{as_toml, root, value_at};
-use super::Config;
+use super::keys::root;
+use crate::config::settings::{as_toml, value_at, Config, OptimizerConfig};
 
 /// One key whose value differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +109,6 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("train.log_freq", Effect::Free, ""),
     ("train.precision", Effect::Training, "weights and optimizer state are f32 in all of them"),
     ("train.", Effect::Training, ""),
-    ("optimizer.name", Effect::Refused, "the saved state belongs to another optimizer"),
-    ("optimizer.hvr.form", Effect::Refused, "the saved gradients are of another form"),
-    ("optimizer.hvr.window", Effect::Refused, "the saved window has another length"),
-    ("optimizer.hvr.automatic", Effect::Refused, "the saved scores are of other candidates"),
     ("optimizer.", Effect::Training, ""),
     ("schedule.", Effect::Training, ""),
     ("embedding_distance.", Effect::Training, ""),
@@ -126,6 +122,9 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
 ];
 
 fn effect(path: &str) -> (Effect, &'static str) {
+    if let Some(why) = OptimizerConfig::fixed(path) {
+        return (Effect::Refused, why);
+    }
     let known = EFFECTS.iter().find(|(prefix, ..)| path.starts_with(prefix));
     known.map_or((Effect::Refused, "not known to be safe"), |(_, effect, why)| (*effect, why))
 }

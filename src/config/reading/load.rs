@@ -9,9 +9,11 @@ use toml::Spanned;
 
 use super::keys::{self, Key, Node, Section};
 use super::problems::{Place, Problem, Problems};
+use super::removed;
 use super::suggest;
 use super::wording;
-use super::{home, validate, Config};
+use super::{home, validate};
+use crate::config::settings::Config;
 
 /// Where the text of a configuration comes from.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file as it was named, for messages.
     pub name: String,
+    /// What a recorded configuration says that this version knows no more; the default stands in its place.
+    pub removed: Vec<Problem>,
 }
 
 impl Loaded {
@@ -48,6 +52,19 @@ impl Loaded {
 /// All problems found: unreadable file, syntax, unknown keys, wrong types, values out of range, keys that contradict
 /// each other.
 pub fn load(source: &Source, sets: &[String]) -> Result<Loaded, Problems> {
+    read(source, sets, false)
+}
+
+/// Reads the configuration that a run recorded, perhaps an earlier version's. Keys that are gone did nothing in it or belong
+/// to a value that is gone; such values are in [`Loaded::removed`]: the run can be used, but not continued.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_recorded(path: &Path, sets: &[String]) -> Result<Loaded, Problems> {
+    read(&Source::Path(path.to_path_buf()), sets, true)
+}
+
+fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Problems> {
     let (name, text) = match source {
         Source::Text { name, text } => (name.clone(), text.clone()),
         Source::Path(path) => {
@@ -65,7 +82,7 @@ pub fn load(source: &Source, sets: &[String]) -> Result<Loaded, Problems> {
     if !errors.is_empty() {
         return Err(wording::syntax(&name, &text, &errors));
     }
-    let mut reader = Reader { name: &name, text: &text, sets, ..Reader::default() };
+    let mut reader = Reader { name: &name, text: &text, sets, recorded, ..Reader::default() };
     reader.flatten(keys::root(), table.into_inner());
     for (index, set) in sets.iter().enumerate() {
         reader.set(index, set);
@@ -74,7 +91,8 @@ pub fn load(source: &Source, sets: &[String]) -> Result<Loaded, Problems> {
     let config = reader.config();
     reader.ranges(&config);
     if reader.problems.is_empty() {
-        Ok(Loaded { config, name })
+        let removed = reader.removed;
+        Ok(Loaded { config, name, removed })
     } else {
         reader.problems.sort_by(|a, b| a.place.cmp(&b.place));
         reader.problems.dedup();
@@ -102,10 +120,14 @@ struct Reader<'a> {
     name: &'a str,
     text: &'a str,
     sets: &'a [String],
+    /// Whether it is the configuration that a run recorded.
+    recorded: bool,
     leaves: BTreeMap<&'static str, Leaf<'a>>,
     /// Keys whose value is not known: mistyped, or perhaps meant by an unknown key. No rule is checked against them.
     doubtful: BTreeSet<&'static str>,
     problems: Vec<Problem>,
+    /// As in [`Loaded`].
+    removed: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
@@ -152,6 +174,12 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown_key(&mut self, path: &str, origin: &Origin) {
+        if let Some(text) = removed::key(path) {
+            return match (self.recorded, origin) {
+                (true, Origin::File(_)) => {}
+                _ => self.report(origin, "", format!("`{path}` {text}")),
+            };
+        }
         let meant = suggest::keys_like(path);
         self.doubtful.extend(&meant);
         let hint =
@@ -218,6 +246,10 @@ impl<'a> Reader<'a> {
                 }
                 Err(error) => {
                     self.leaves.remove(path);
+                    if let Some(text) = removed::value(path, leaf.value.get_ref()) {
+                        self.gone(path, &leaf, text);
+                        continue;
+                    }
                     self.doubtful.insert(path);
                     let text = wording::wrong_type(&error, || {
                         // an enum refuses numbers without naming its choices; a word makes it tell
@@ -242,6 +274,19 @@ impl<'a> Reader<'a> {
             self.problems.push(Problem { place, subject: String::new(), text: e.message().to_string() });
             Config::default()
         })
+    }
+
+    /// A value of an earlier version.
+    fn gone(&mut self, path: &'static str, leaf: &Leaf, text: &str) {
+        let problem =
+            Problem { place: self.place(&leaf.origin), subject: self.subject(path, leaf), text: text.to_string() };
+        match (self.recorded, &leaf.origin) {
+            (true, Origin::File(_)) => self.removed.push(problem),
+            _ => {
+                self.doubtful.insert(path);
+                self.problems.push(problem);
+            }
+        }
     }
 
     /// A key inside a list of tables that does not exist, as `data.train.0.wieght`.

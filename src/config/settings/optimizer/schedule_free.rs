@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Table, User};
+use crate::config::settings::{Checks, Config, ScheduleKind};
+
 /// Schedule-Free AdamW (Defazio et al. 2024): the model is a running mean of the iterates instead of the end of a decaying
 /// schedule. Needs schedule.kind = "constant" (with warmup_updates) and train.ema_decay = 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +28,21 @@ pub struct ScheduleFreeConfig {
 impl Default for ScheduleFreeConfig {
     fn default() -> Self {
         ScheduleFreeConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, r: 0.0, weight_lr_power: 2.0, decay_at: DecayAt::Y }
+    }
+}
+
+impl Table for ScheduleFreeConfig {
+    fn rules_in_use(&self, check: &mut Checks, config: &Config, User { key, text: user }: &User) {
+        check.rule(
+            config.schedule.kind == ScheduleKind::Constant,
+            &["schedule.kind", key],
+            format!(r#"must be "constant" with {user}, whose mean of the weights takes the place of a decaying rate"#),
+        );
+        check.rule(
+            config.train.ema_decay == 0.0,
+            &["train.ema_decay", key],
+            format!("must be 0 with {user}, which keeps a mean of the weights of its own"),
+        );
     }
 }
 

@@ -1,10 +1,9 @@
 //! Ranges and rules of `[data]`.
 
 use super::data::as_corpora;
-use super::validate::Checks;
-use super::{BothSides, Column, Corpora, DataConfig};
+use super::{BothSides, Checks, Column, Corpora, DataConfig};
 
-pub(super) fn data(check: &mut Checks, data: &DataConfig) {
+pub(super) fn rules(data: &DataConfig, check: &mut Checks) {
     check.rule(
         !data.train.0.is_empty(),
         &["data.train"],
@@ -22,7 +21,6 @@ pub(super) fn data(check: &mut Checks, data: &DataConfig) {
         check.rule(!name.is_empty(), &[key], "must not be empty");
     }
     check.rule(two_columns(&data.columns), &["data.columns"], COLUMNS);
-    check.at_least("data.max_length", data.max_length, 1);
     check.rule(
         data.min_length < data.max_length,
         &["data.min_length", "data.max_length"],

@@ -1,4 +1,4 @@
-//! Values that TOML may write in more than one form, without `untagged` (it loses the line of an error).
+//! The forms in which TOML may write corpora and columns, without `untagged` (it loses the line of an error).
 
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use super::data::as_corpora;
-use super::{BatchSize, Column, Corpora, Corpus, Every};
+use super::{Column, Corpora, Corpus};
 
 impl<'de> Deserialize<'de> for Corpora {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -132,93 +132,6 @@ impl Serialize for Column {
         match self {
             Column::Number(n) => serializer.serialize_u64(*n as u64),
             Column::Name(name) => serializer.serialize_str(name),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Every {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EveryVisitor;
-        impl Visitor<'_> for EveryVisitor {
-            type Value = Every;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a number of updates, \"500u\", \"1e\" (every epoch) or 0 (only at the end)")
-            }
-
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<Every, E> {
-                let n = u64::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))?;
-                self.visit_u64(n)
-            }
-
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Every, E> {
-                Ok(if n == 0 { Every::AtEnd } else { Every::Updates(n) })
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Every, E> {
-                let wrong = || E::invalid_value(de::Unexpected::Str(text), &self);
-                let (digits, epochs) = match text.strip_suffix('e') {
-                    Some(digits) => (digits, true),
-                    None => (text.strip_suffix('u').unwrap_or(text), false),
-                };
-                let n: u64 = digits.parse().map_err(|_| wrong())?;
-                Ok(match (n, epochs) {
-                    (0, _) => Every::AtEnd,
-                    (n, true) => Every::Epochs(n),
-                    (n, false) => Every::Updates(n),
-                })
-            }
-        }
-        deserializer.deserialize_any(EveryVisitor)
-    }
-}
-
-impl Serialize for Every {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Every::AtEnd => serializer.serialize_u64(0),
-            Every::Updates(n) => serializer.serialize_u64(*n),
-            Every::Epochs(n) => serializer.collect_str(&format_args!("{n}e")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for BatchSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BatchSizeVisitor;
-        impl Visitor<'_> for BatchSizeVisitor {
-            type Value = BatchSize;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a whole number of 1 or more, or \"auto\"")
-            }
-
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<BatchSize, E> {
-                let n = u64::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))?;
-                self.visit_u64(n)
-            }
-
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<BatchSize, E> {
-                // 0 is refused with the other problems of the file
-                usize::try_from(n).map(BatchSize::Of).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BatchSize, E> {
-                match text {
-                    "auto" => Ok(BatchSize::Auto),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(BatchSizeVisitor)
-    }
-}
-
-impl Serialize for BatchSize {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            BatchSize::Auto => serializer.serialize_str("auto"),
-            BatchSize::Of(n) => serializer.serialize_u64(*n as u64),
         }
     }
 }

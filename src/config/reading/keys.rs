@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::sync::LazyLock;
 
-use super::Config;
+use crate::config::Config;
 
 /// A table of the file; the root has an empty path.
 #[derive(Debug)]
@@ -94,27 +94,6 @@ pub(super) fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-/// The value at a dotted path of a serialized [`Config`]; null for options that are not set.
-pub(super) fn value_at<'a>(config: &'a Value, path: &str) -> &'a Value {
-    path.split('.').fold(config, |value, name| &value[name])
-}
-
-/// A value as TOML writes it, on one line.
-pub(super) fn as_toml(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        // Debug keeps 1e-9 short; Display would write nine zeros
-        Value::Number(n) if n.is_f64() => format!("{:?}", n.as_f64().unwrap_or(0.0)),
-        Value::Array(items) => format!("[{}]", items.iter().map(as_toml).collect::<Vec<_>>().join(", ")),
-        Value::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{key} = {}", as_toml(value))).collect();
-            format!("{{ {} }}", fields.join(", "))
-        }
-        Value::String(text) => toml::Value::from(text.as_str()).to_string(),
-        other => other.to_string(),
-    }
-}
-
 fn section(path: String, schema: &Value, whole: &Value) -> Section {
     let mut out = Section { doc: doc(schema), keys: Vec::new(), sections: Vec::new(), path };
     for (name, property) in properties(schema) {
@@ -167,11 +146,5 @@ mod tests {
         assert_eq!(train.inner, ["files", "columns", "weight"]);
         assert!(matches!(find("optimizer.clipped-adam"), Some(Node::Section(_))));
         assert!(find("train.batch_size.x").is_none());
-    }
-
-    #[test]
-    fn values_are_written_as_toml() {
-        let json = serde_json::json!([1e-9, 1.0, 3, true, "a\"b", { "files": ["x"] }]);
-        assert_eq!(as_toml(&json), r#"[1e-9, 1.0, 3, true, 'a"b', { files = ["x"] }]"#);
     }
 }
