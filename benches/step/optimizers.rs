@@ -89,7 +89,7 @@ fn gradients(
 }
 
 fn candidates() -> Vec<Candidate> {
-    use Hessian2Variant::{Kron, Rot, White};
+    use Hessian2Variant::{Kron, White};
 
     let plain = |name| OptimizerConfig { name, ..OptimizerConfig::default() };
     let hessian2 = |variant| OptimizerConfig {
@@ -105,7 +105,6 @@ fn candidates() -> Vec<Candidate> {
         ("soap", plain(OptimizerName::Soap)),
         ("hessian2 white", hessian2(White)),
         ("hessian2 kron", hessian2(Kron)),
-        ("hessian2 rot", hessian2(Rot)),
     ];
     let candidate = |(name, config): (&str, OptimizerConfig)| Candidate {
         name: name.to_string(),

@@ -32,7 +32,7 @@ pub use sgd::Sgd;
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 
-use crate::config::{Hessian2Variant, HvrForm, OptimizerConfig, OptimizerName};
+use crate::config::{HvrForm, OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
 
@@ -75,7 +75,6 @@ pub fn states(config: &OptimizerConfig) -> usize {
             HvrForm::Inv | HvrForm::Isqrt | HvrForm::Literal => config.hvr.window + 2,
         },
         OptimizerName::Sgd => usize::from(config.sgd.momentum > 0.0),
-        OptimizerName::Hessian2 if config.hessian2.variant == Hessian2Variant::Lm => 2 + 2 * config.hessian2.history,
         // momentum and factors of both sides, whose share depends on the shapes
         OptimizerName::Hessian2 => 3,
         OptimizerName::Soap => 5,
@@ -116,17 +115,12 @@ pub struct StepContext<'a> {
     pub seed: u64,
     /// What the linear maps were applied to in the last micro-batch; empty unless [`Optimizer::needs_inputs`].
     pub inputs: &'a [LinearInput],
-    /// The gradients of the same batches, with the same dropout, at the present weights; clipped by the same factor.
-    pub again: Option<Again<'a>>,
 }
 
-/// Computes gradients once more; they may be non-finite.
-pub type Again<'a> = &'a (dyn Fn() -> Result<Gradients> + Sync);
-
 impl StepContext<'_> {
-    /// One rate for all, without the inputs of linear maps and without a way to compute gradients again.
+    /// One rate for all, without the inputs of linear maps.
     pub fn new(lr: f64, step: u64, seed: u64) -> Self {
-        StepContext { lr, embedding_lr_scale: 1.0, step, seed, inputs: &[], again: None }
+        StepContext { lr, embedding_lr_scale: 1.0, step, seed, inputs: &[] }
     }
 
     /// Learning rate of a parameter of this kind.

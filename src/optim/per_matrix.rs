@@ -55,12 +55,6 @@ pub(super) trait Rule<T: Real>: Send + Sync {
         Ok(())
     }
 
-    /// Called after the weights have moved.
-    fn observe_after(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        let _ = (params, gradients, context);
-        Ok(())
-    }
-
     /// State that several matrices share, by name.
     fn shared(&self) -> Vec<(String, &dyn Named<T>)> {
         Vec::new()
@@ -339,7 +333,7 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
             .collect::<Result<Vec<_>>>();
         self.states = jobs.into_iter().map(|(param, _, state)| (param.name.clone(), state)).collect();
         self.note(&outcomes?);
-        self.rule.observe_after(params, gradients, context)
+        Ok(())
     }
 
     fn reset(&mut self) {

@@ -80,19 +80,10 @@ impl Stepper<'_> {
             stats.loss += loss;
             stats.nll += nll;
         }
-        let mut factor = 1.0;
         if let Some(max_norm) = self.clip_norm {
-            factor = optim::clip(&gradients, stats.grad_norm, max_norm)?;
-            stats.clipped = factor < 1.0;
+            stats.clipped = optim::clip(&gradients, stats.grad_norm, max_norm)? < 1.0;
         }
-        let again = || {
-            let gradients =
-                forward.run(&mut UpdateStats::default(), &mut Vec::new(), None).map_err(candle_core::Error::wrap)?;
-            let Some(gradients) = gradients else { candle_core::bail!("no batch to compute gradients on") };
-            gradients.scale(factor)?;
-            Ok(gradients)
-        };
-        self.optimizer.step(params, &gradients, &StepContext { inputs: &inputs, again: Some(&again), ..*context })?;
+        self.optimizer.step(params, &gradients, &StepContext { inputs: &inputs, ..*context })?;
         if let Some(ema) = self.ema.as_deref_mut() {
             ema.update(model.params())?;
         }

@@ -231,26 +231,10 @@ fn hessian2_kron_resumes_bit_for_bit() {
     variant_resumes_bit_for_bit("kron");
 }
 
-#[test]
-fn hessian2_rot_resumes_bit_for_bit() {
-    variant_resumes_bit_for_bit("rot");
-}
-
-#[test]
-fn hessian2_kbfgs_resumes_bit_for_bit() {
-    variant_resumes_bit_for_bit("kbfgs");
-}
-
-#[test]
-fn hessian2_lm_resumes_bit_for_bit() {
-    variant_resumes_bit_for_bit("lm");
-}
-
 fn variant_resumes_bit_for_bit(variant: &str) {
     killed_and_resumed_equals_uninterrupted(&[
         "optimizer.name=hessian2",
         &format!("optimizer.hessian2.variant={variant}"),
-        "optimizer.hessian2.secant_freq=4",
         "optimizer.hessian2.statistics_freq=3",
         "optimizer.hessian2.block_size=12",
     ]);

@@ -380,7 +380,7 @@ fn every_optimizer_has_the_same_start() {
         "hvr",
         "hessian2",
     ];
-    let variants = ["kron", "rot", "kbfgs", "lm"].map(|v| format!("hessian2 --set optimizer.hessian2.variant={v}"));
+    let variants = ["hessian2 --set optimizer.hessian2.variant=kron".to_string()];
     let others = [
         "adam --set train.ema_decay=0.9",
         "hessian2 --set optimizer.hessian2.scope=embeddings",

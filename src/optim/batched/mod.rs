@@ -81,12 +81,6 @@ pub(super) trait BatchRule: Send {
     /// The end of an update: state is put back to its start where `kept` (a number for each parameter) is 0.
     fn settle(&mut self, plan: &Plan, kept: &Tensor) -> Result<()>;
 
-    /// Called after the weights have moved.
-    fn observe_after(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        let _ = (params, gradients, context);
-        Ok(())
-    }
-
     /// Forgets all state.
     fn clear(&mut self);
 
@@ -274,7 +268,7 @@ impl<R: BatchRule> Optimizer for Batched<R> {
             self.health.note(&outcome)?;
         }
         self.plan = Some(plan);
-        self.rule.observe_after(params, gradients, context)
+        Ok(())
     }
 
     fn reset(&mut self) {

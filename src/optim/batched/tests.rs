@@ -167,17 +167,8 @@ impl Run {
                 last = Some((std::mem::replace(input, full.clone()), full));
             }
         }
-        // they depend on where the weights are; one is no number
-        let again = || {
-            let mut again = gradients(&self.params, step % 50 + 500)?;
-            for (gradient, param) in again.tensors.iter_mut().zip(&self.params) {
-                let shift = if param.name == "small_bias" && step == 116 { f64::NAN } else { 0.0 };
-                *gradient = (&*gradient + (param.var.as_detached_tensor() + shift)?)?;
-            }
-            Ok(again)
-        };
         let context = StepContext { embedding_lr_scale: 3.0, ..StepContext::new(0.02, step, 5) };
-        let context = StepContext { inputs: &inputs, again: Some(&again), ..context };
+        let context = StepContext { inputs: &inputs, ..context };
         self.optimizer.step(&self.params, &gradients(&self.params, step)?, &context)
     }
 
@@ -305,39 +296,12 @@ fn white_in_f32_is_that_of_the_cpu() -> Result<()> {
 
 /// From the second update on, which is the first with inputs; blocks of 8 columns and all rows; samples of long inputs.
 fn of_inputs(variant: Hessian2Variant) -> Hessian2Config {
-    Hessian2Config { variant, statistics_rows: 48, secant_freq: 4, ..small_blocks() }
-}
-
-#[test]
-fn rot_is_that_of_the_cpu() -> Result<()> {
-    compare(white(of_inputs(Hessian2Variant::Rot), 0.1), DType::F64, 1e-9)
-}
-
-#[test]
-fn rot_at_every_update_with_truncation_is_that_of_the_cpu() -> Result<()> {
-    let config = Hessian2Config { statistics_freq: 1, truncation: 0.05, beta1: 0.0, ..of_inputs(Hessian2Variant::Rot) };
-    compare(white(config, 0.0), DType::F64, 1e-9)
-}
-
-#[test]
-fn rot_in_f32_is_that_of_the_cpu() -> Result<()> {
-    compare(hessian2(of_inputs(Hessian2Variant::Rot), 0.1, DType::F32), DType::F32, 2e-3)
+    Hessian2Config { variant, statistics_rows: 48, ..small_blocks() }
 }
 
 #[test]
 fn kron_is_that_of_the_cpu() -> Result<()> {
     compare(white(of_inputs(Hessian2Variant::Kron), 0.1), DType::F64, 1e-9)
-}
-
-#[test]
-fn kbfgs_is_that_of_the_cpu() -> Result<()> {
-    compare(white(Hessian2Config { rank: 4, ..of_inputs(Hessian2Variant::Kbfgs) }, 0.1), DType::F64, 1e-9)
-}
-
-#[test]
-fn kbfgs_in_f32_is_that_of_the_cpu() -> Result<()> {
-    let config = Hessian2Config { rank: 4, ..of_inputs(Hessian2Variant::Kbfgs) };
-    compare(hessian2(config, 0.1, DType::F32), DType::F32, 2e-3)
 }
 
 #[test]
@@ -375,8 +339,8 @@ fn muon_is_that_of_the_cpu() -> Result<()> {
 /// What was forgotten is as new.
 #[test]
 fn a_reset_forgets_everything() -> Result<()> {
-    use Hessian2Variant::{Kbfgs, Kron, Rot, White};
-    for variant in [White, Kron, Rot, Kbfgs] {
+    use Hessian2Variant::{Kron, White};
+    for variant in [White, Kron] {
         let [_, optimizer] = white(of_inputs(variant), 0.1)();
         let mut first = Run::new(optimizer, DType::F64)?;
         first.step(0)?;

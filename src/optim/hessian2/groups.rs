@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use super::inputs::{self, Group};
 use crate::config::Hessian2Config;
-use crate::ops::{Mat, Real};
-use crate::optim::matrix::{blocks, product, Matrix};
+use crate::ops::Real;
+use crate::optim::matrix::{blocks, Matrix};
 use crate::optim::per_matrix::{probe_stream, Named};
 use crate::optim::StepContext;
 use crate::params::ParamSet;
@@ -164,17 +164,4 @@ fn update<T: Real, B: Block<T>>(
         }
     }
     Ok(resets)
-}
-
-/// `m · diag(Bᵢ)`: each range of columns times the matrix of its block.
-pub(super) fn times_blocks<'a, T: Real>(m: &Matrix<T>, blocks: impl Iterator<Item = Mat<'a, T>>) -> Matrix<T> {
-    let mut result = Matrix::buffer(m.rows, m.columns);
-    let mut start = 0;
-    for block in blocks {
-        let range = start..start + block.rows();
-        start = range.end;
-        let part = product(m.part(0..m.rows, range.clone()).view(), block);
-        result.set_part(0..m.rows, range, &part);
-    }
-    result
 }

@@ -278,11 +278,6 @@ impl<B: Blocks> GroupsBatched<B> {
         whole.index_select(&lookup.ids, 0)
     }
 
-    /// Whether that is so of a family with blocks for this batch.
-    pub(super) fn any(&self, lookup: &Lookup, is: impl Fn(&B) -> bool) -> bool {
-        lookup.families.iter().any(|&family| is(&self.families[family].blocks))
-    }
-
     fn resets(&self) -> Result<f64> {
         let (before, since) = &self.resets;
         Ok(before + since.as_ref().map_or(Ok(0.0), Tensor::to_scalar::<f64>)?)

@@ -13,7 +13,6 @@ use crate::optim::matrix::{product, Matrix};
 use crate::optim::per_matrix::probe_stream;
 use crate::optim::StepContext;
 use crate::params::ParamSet;
-use std::collections::BTreeMap;
 
 /// Updates at the beginning that all take statistics.
 const EARLY: u64 = 50;
@@ -101,24 +100,5 @@ impl Group<'_> {
     /// Width of the input.
     pub(super) fn width(&self) -> Result<usize> {
         self.input.input.dim(1)
-    }
-
-    /// The mean row of the input.
-    pub(super) fn mean<T: Real>(&self) -> Result<Vec<f64>> {
-        let (rows, width) = self.input.input.dims2()?;
-        let input = values::<T>(&self.input.input)?;
-        let mut mean = vec![0.0; width];
-        for row in input.chunks_exact(width) {
-            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x.to_f64());
-        }
-        mean.iter_mut().for_each(|m| *m /= rows as f64);
-        Ok(mean)
-    }
-
-    /// The bias that belongs to each member, where there is one.
-    pub(super) fn biases(&self, params: &ParamSet) -> BTreeMap<String, String> {
-        let named = |id| params.iter().find(|param| param.var.id() == id).map(|param| param.name.clone());
-        let pairs = self.input.weights.iter().zip(&self.input.biases);
-        pairs.filter_map(|(w, b)| Some((named(w.id())?, named(b.id())?))).collect()
     }
 }

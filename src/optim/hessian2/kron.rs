@@ -12,8 +12,6 @@
 //!
 //! q makes U as large as Adam's update (root mean square 1 for a fresh gradient). A table has r for each token; one that
 //! is only looked up has no input factor (H = I), as a one-hot input has none but the diagonal that r is.
-//! `variant = "kbfgs"` (Goldfarb, Ren & Bahamou 2020, arXiv 2006.08877) replaces diag(r)^(−1/2) by a tracked inverse of
-//! the output side and keeps the size (see `outputs`).
 
 use candle_core::{Result, Tensor};
 use std::collections::BTreeMap;
@@ -22,12 +20,11 @@ use super::factors::{apply, Factor};
 use super::groups::Groups;
 use super::in_scope;
 use super::inputs::{is_due, words};
-use super::outputs::Outputs;
-use crate::config::{Hessian2Config, Hessian2Variant};
+use crate::config::Hessian2Config;
 use crate::ops::Real;
-use crate::optim::matrix::{product, squares, Matrix};
+use crate::optim::matrix::{squares, Matrix};
 use crate::optim::per_matrix::{state, At, Direction, Gradient, Named, Rule};
-use crate::optim::{Gradients, StepContext};
+use crate::optim::StepContext;
 use crate::params::{Param, ParamKind, ParamSet};
 
 /// Updates between two measurements of r.
@@ -37,14 +34,11 @@ pub(super) const SCALES_FREQ: f64 = 4.0;
 pub(super) struct Kron<T> {
     config: Hessian2Config,
     factors: Groups<Factor<T>>,
-    /// `kbfgs` only.
-    outputs: Option<Outputs<T>>,
 }
 
 impl<T: Real> Kron<T> {
     pub(super) fn new(config: Hessian2Config) -> Self {
-        let outputs = (config.variant == Hessian2Variant::Kbfgs).then(|| Outputs::new(&config));
-        Kron { factors: Groups::new(&config), outputs, config }
+        Kron { factors: Groups::new(&config), config }
     }
 }
 
@@ -78,17 +72,11 @@ impl<T: Real> Rule<T> for Kron<T> {
     }
 
     fn needs_inputs(&self, step: u64) -> bool {
-        let measured = self.outputs.is_some() && step.is_multiple_of(self.config.secant_freq);
-        measured || is_due(step, &self.config)
+        is_due(step, &self.config)
     }
 
     fn observe(&mut self, params: &ParamSet, context: &StepContext<'_>) -> Result<()> {
-        self.factors.observe(params, context)?;
-        self.outputs.as_mut().map_or(Ok(()), |outputs| outputs.before(params, context))
-    }
-
-    fn observe_after(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        self.outputs.as_mut().map_or(Ok(()), |outputs| outputs.after(params, gradients, context))
+        self.factors.observe(params, context)
     }
 
     fn direction(&self, state: &mut KronState<T>, g: &Gradient<'_, T>, at: &At<'_>) -> Result<Direction<T>> {
@@ -108,31 +96,20 @@ impl<T: Real> Rule<T> for Kron<T> {
         state.t = t;
         state.m.toward(g.values, 1.0 - beta1);
         let mut update = whiten(&state.m);
-        let white = self
-            .outputs
-            .as_ref()
-            .and_then(|outputs| outputs.of(&at.param.name))
-            .map(|h| product(h.view(), update.view()));
         let size = 1.0 / (state.q.sqrt() * (1.0 - beta1.powf(t)));
         for (row, r) in update.rows_mut().zip(&state.scales.data) {
             let gain = T::from_f64(size * r.to_f64().powf(-0.5));
             row.iter_mut().for_each(|u| *u *= gain);
         }
-        if let Some(mut white) = white {
-            white.scale((squares(&update.data) / squares(&white.data).max(f64::MIN_POSITIVE)).sqrt());
-            update = white;
-        }
         Ok(Direction::plain(update))
     }
 
     fn shared(&self) -> Vec<(String, &dyn Named<T>)> {
-        let outputs = self.outputs.iter().flat_map(Outputs::shared);
-        self.factors.shared().into_iter().chain(outputs).collect()
+        self.factors.shared()
     }
 
     fn shared_mut(&mut self, saved: &BTreeMap<String, Tensor>) -> Vec<(String, &mut dyn Named<T>)> {
-        let outputs = self.outputs.iter_mut().flat_map(|outputs| outputs.shared_mut(saved));
-        self.factors.shared_mut(saved).into_iter().chain(outputs).collect()
+        self.factors.shared_mut(saved)
     }
 
     fn shared_scalars(&self) -> Vec<(String, f64)> {

@@ -3,17 +3,15 @@
 //! Blocks of weights are of all rows and the columns of one factor; r is kept for weights with as many rows together
 //! ([`Rows`]). What the host form decides by looking at t, n and G is a mask here, and P = G·H is computed at every update:
 //! how often r is measured depends on the updates since a weight's state was reset. Reads: those of `factors_batched`.
-//! `kbfgs`: see [`super::outputs_batched`].
 //!
 //! Launches of an update, for B batches, L numbers of rows, besides those of the statistics (`inputs_batched` and
 //! `factors_batched`, every `statistics_freq` updates) and of `batched`:
 //!
 //! ```text
-//! 63 + 31·B + 31·L;  kbfgs: 11 + 20·B more
+//! 63 + 31·B + 31·L
 //! ```
 //!
-//! Transformer-base with blocks of 256 (B = 3, L = 3): 249, and 71 more for `kbfgs`. Counted in the code, not measured.
-//! `kbfgs` copies its inverses for each block of columns for a moment: 2 of 2048² for each weight of that many rows there.
+//! Transformer-base with blocks of 256 (B = 3, L = 3): 249. Counted in the code, not measured.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -22,11 +20,10 @@ use super::groups_batched::{GroupsBatched, Lookup};
 use super::in_scope;
 use super::inputs::{is_due, words};
 use super::kron::SCALES_FREQ;
-use super::outputs_batched::{self, OutputsBatched};
 use super::rows_batched::Rows;
-use crate::config::{Hessian2Config, Hessian2Variant};
+use crate::config::Hessian2Config;
 use crate::optim::batched::{full, least, power, select, squares, Batch, BatchRule, Directions, Plan, Saved, Taken};
-use crate::optim::{Gradients, OptimizerState, StepContext};
+use crate::optim::{OptimizerState, StepContext};
 use crate::params::{Param, ParamKind, ParamSet};
 
 /// The rule; see the formulas of [`super::kron`].
@@ -36,10 +33,6 @@ pub(super) struct KronBatched {
     /// Where the blocks of each batch have theirs; made anew when groups or plan have changed.
     lookups: Option<Vec<Option<Lookup>>>,
     state: Option<State>,
-    /// `kbfgs` only.
-    outputs: Option<OutputsBatched>,
-    /// As `lookups`, of `outputs`.
-    of_outputs: Option<Vec<Option<outputs_batched::Lookup>>>,
 }
 
 /// See [`super::kron::KronState`].
@@ -79,9 +72,8 @@ impl Whiten {
 
 impl KronBatched {
     pub(super) fn new(config: &Hessian2Config) -> Self {
-        let outputs = (config.variant == Hessian2Variant::Kbfgs).then(|| OutputsBatched::new(config));
         let factors = GroupsBatched::new(config);
-        KronBatched { factors, config: config.clone(), lookups: None, state: None, outputs, of_outputs: None }
+        KronBatched { factors, config: config.clone(), lookups: None, state: None }
     }
 
     fn begin(&self, plan: &Plan, state: &State, gradients: &[Tensor]) -> Result<Begin> {
@@ -98,42 +90,6 @@ impl KronBatched {
         let least = 1.0 - self.config.beta2.powf(SCALES_FREQ);
         let share = (&state.n + 1.0)?.recip()?.maximum(&plan.full(least)?)?;
         Ok(Begin { idle, measured, t, share })
-    }
-
-    /// Updates that `outputs` has an inverse for become H_G·(G·H), as large as they were; `white` are those without r.
-    fn turn_outputs(
-        &self,
-        plan: &Plan,
-        lookups: &[Option<outputs_batched::Lookup>],
-        outputs: &OutputsBatched,
-        white: &[Tensor],
-        (updates, gains): (&mut [Tensor], &mut [Tensor]),
-    ) -> Result<()> {
-        let (mut before, mut after, mut known) = (Vec::new(), Vec::new(), Vec::new());
-        for ((lookup, white), update) in lookups.iter().zip(white).zip(updates.iter_mut()) {
-            let sizes = squares(update)?;
-            match lookup {
-                Some(lookup) => {
-                    let (h, there) = outputs.of(lookup)?;
-                    *update = select(&there, &h.matmul(white)?, update, update)?;
-                    after.push(squares(update)?);
-                    known.push(Some(there));
-                }
-                None => {
-                    after.push(sizes.clone());
-                    known.push(None);
-                }
-            }
-            before.push(sizes);
-        }
-        let after = plan.per_param(&after)?;
-        let ratio = (plan.per_param(&before)? / after.maximum(&full(least(&after), &after)?)?)?.sqrt()?;
-        for ((gain, ratio), there) in gains.iter_mut().zip(plan.per_block(&ratio)?).zip(known) {
-            if let Some(there) = there {
-                *gain = there.to_dtype(DType::U8)?.where_cond(&(&*gain * ratio)?, gain)?;
-            }
-        }
-        Ok(())
     }
 
     /// How the blocks of a batch are whitened; none = not at all.
@@ -207,22 +163,12 @@ impl BatchRule for KronBatched {
     }
 
     fn needs_inputs(&self, step: u64) -> bool {
-        let measured = self.outputs.is_some() && step.is_multiple_of(self.config.secant_freq);
-        measured || is_due(step, &self.config)
+        is_due(step, &self.config)
     }
 
     fn observe(&mut self, params: &ParamSet, context: &StepContext<'_>) -> Result<()> {
         if self.factors.observe(params, context)? {
             self.lookups = None;
-        }
-        self.outputs.as_mut().map_or(Ok(()), |outputs| outputs.before(params, context))
-    }
-
-    fn observe_after(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
-        if let Some(outputs) = &mut self.outputs {
-            if outputs.after(params, gradients, context)? {
-                self.of_outputs = None;
-            }
         }
         Ok(())
     }
@@ -233,7 +179,7 @@ impl BatchRule for KronBatched {
         let rows = Rows::new(plan)?;
         let none = || plan.zeros.clone();
         self.state = Some(State { m, scales: rows.zeros()?, t: none(), n: none(), q: none(), rows });
-        (self.lookups, self.of_outputs) = (None, None);
+        self.lookups = None;
         Ok(())
     }
 
@@ -262,22 +208,13 @@ impl BatchRule for KronBatched {
             updates.push(update);
         }
         self.measure(plan, &mut state, &begin, (now, squared))?;
-        let white = self.outputs.as_ref().map(|_| updates.clone());
         let roots = state.scales.iter().map(|r| r.sqrt()?.recip()).collect::<Result<Vec<_>>>()?;
         for (update, root) in updates.iter_mut().zip(state.rows.to_blocks(&roots)?) {
             *update = update.broadcast_mul(&root)?;
         }
         let one = plan.full(1.0)?;
         let correction = power(beta1, &begin.t.maximum(&one)?)?.affine(-1.0, 1.0)?;
-        let mut gains = plan.per_block(&(state.q.sqrt()? * correction)?.recip()?)?;
-        if let (Some(outputs), Some(white)) = (&self.outputs, white) {
-            let lookups = match self.of_outputs.take() {
-                Some(lookups) => lookups,
-                None => outputs.lookups(plan)?,
-            };
-            self.turn_outputs(plan, &lookups, outputs, &white, (&mut updates, &mut gains))?;
-            self.of_outputs = Some(lookups);
-        }
+        let gains = plan.per_block(&(state.q.sqrt()? * correction)?.recip()?)?;
         state.t = begin.t;
         (self.state, self.lookups) = (Some(state), Some(lookups));
         Ok(Directions { updates, gains, failed: None, idle: Some(begin.idle), residual: None })
@@ -334,14 +271,12 @@ impl BatchRule for KronBatched {
     }
 
     fn save_shared(&self, state: &mut OptimizerState) -> Result<()> {
-        self.factors.save(state)?;
-        self.outputs.as_ref().map_or(Ok(()), |outputs| outputs.save(state))
+        self.factors.save(state)
     }
 
     fn load_shared(&mut self, params: &ParamSet, saved: &mut Saved) -> Result<()> {
         let like = (params.dtype(), params.device());
-        self.factors.load(like, saved)?;
-        self.outputs.as_mut().map_or(Ok(()), |outputs| outputs.load(like, saved))
+        self.factors.load(like, saved)
     }
 
     fn health(&self) -> Result<Vec<(String, f64)>> {

@@ -4,9 +4,6 @@
 //! |---|---|---|
 //! | `white` | inverse square roots of both Kronecker factors | product-form corrections from sketches of the whitened gradient |
 //! | `kron` | the inverse of the input's second moment | block BFGS with random directions |
-//! | `rot` | the eigenbasis of the input's second moment | rotations in single planes |
-//! | `kbfgs` | as `kron`, and an inverse of the output side | measured pairs |
-//! | `lm` | Adam's scaled space, all parameters at once | L-BFGS |
 
 mod bfgs;
 mod factors;
@@ -18,11 +15,6 @@ mod inputs_batched;
 mod inverse;
 mod kron;
 mod kron_batched;
-mod lm;
-mod outputs;
-mod outputs_batched;
-mod rot;
-mod rot_batched;
 mod rows_batched;
 mod table_rows;
 mod track;
@@ -61,11 +53,7 @@ pub(super) fn batched(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Bo
     }
     match config.variant {
         Hessian2Variant::White => of(white_batched::WhiteBatched::new(config), config, weight_decay, lr),
-        Hessian2Variant::Kron | Hessian2Variant::Kbfgs => {
-            of(kron_batched::KronBatched::new(config), config, weight_decay, lr)
-        }
-        Hessian2Variant::Rot => of(rot_batched::RotBatched::new(config), config, weight_decay, lr),
-        Hessian2Variant::Lm => Box::new(lm::Lm::new(config.clone(), weight_decay, lr)),
+        Hessian2Variant::Kron => of(kron_batched::KronBatched::new(config), config, weight_decay, lr),
     }
 }
 
@@ -80,11 +68,7 @@ pub(super) fn on_cpu(config: &Hessian2Config, weight_decay: f64, lr: f64, dtype:
 fn typed<T: Real>(config: &Hessian2Config, weight_decay: f64, lr: f64) -> Box<dyn Optimizer> {
     match config.variant {
         Hessian2Variant::White => per_matrix::<_, T>(white::White { config: config.clone() }, config, weight_decay, lr),
-        Hessian2Variant::Kron | Hessian2Variant::Kbfgs => {
-            per_matrix::<_, T>(kron::Kron::<T>::new(config.clone()), config, weight_decay, lr)
-        }
-        Hessian2Variant::Rot => per_matrix::<_, T>(rot::Rot::<T>::new(config.clone()), config, weight_decay, lr),
-        Hessian2Variant::Lm => Box::new(lm::Lm::new(config.clone(), weight_decay, lr)),
+        Hessian2Variant::Kron => per_matrix::<_, T>(kron::Kron::<T>::new(config.clone()), config, weight_decay, lr),
     }
 }
 
