@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::lines::{self, Best, Style};
+use super::lines::{self, Style};
 use super::{Event, Progress, Sink};
+use crate::scores::Scores;
 
 /// `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,7 +42,7 @@ pub struct Console {
     /// Warnings only.
     quiet: bool,
     warned: BTreeSet<String>,
-    best: Best,
+    best: Scores,
     progress: Progress,
     last_phase: Instant,
 }
@@ -75,7 +76,7 @@ impl Console {
             style,
             quiet,
             warned: BTreeSet::new(),
-            best: Best::default(),
+            best: Scores::default(),
             progress,
             last_phase: Instant::now(),
         }
@@ -183,7 +184,7 @@ impl Sink for Console {
                 self.print(&lines::end(end, style))
             }
             Event::Returned { .. } => {
-                self.best = Best::default();
+                self.best = Scores::default();
                 Ok(())
             }
             Event::Warning { .. } => Ok(()),
@@ -201,6 +202,7 @@ impl Drop for Console {
 mod tests {
     use super::super::{TrainPoint, ValidPoint};
     use super::*;
+    use crate::scores::Metric;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
@@ -238,7 +240,12 @@ mod tests {
             Event::Phase { name: "validating", done: 0.3 },
             warning(100),
             warning(101),
-            Event::Valid(ValidPoint { step: 100, nll: Some(4.0), is_best: true, ..Default::default() }),
+            Event::Valid(ValidPoint {
+                step: 100,
+                scores: [(Metric::Nll, 4.0)].into_iter().collect(),
+                is_best: true,
+                ..Default::default()
+            }),
         ]
     }
 

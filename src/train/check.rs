@@ -33,7 +33,7 @@ pub struct Report {
 /// # Errors
 /// What would stop the run.
 pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(String)) -> Result<Report> {
-    let device = machine::device(&config.device, config.train.precision)?;
+    let device = machine::device(config.device, config.train.precision)?;
     let mut config = config.clone();
     let mut resources = Resources::load(&config, None, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;

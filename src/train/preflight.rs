@@ -11,11 +11,11 @@ use crate::optim;
 use crate::units;
 
 use super::distance;
-use super::evaluate::Validator;
 use super::memory::memory_estimate;
 use super::phases;
 use super::resources::{Resources, Vectors};
 use super::survey::{HeldOutSurvey, Survey};
+use super::validator::Validator;
 
 /// Facts that only the run knows.
 pub(super) struct Facts<'a> {

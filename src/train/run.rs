@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::config::Metric;
 use crate::events::{End, Event};
 use crate::run::{drive, Ledger, StopReason};
+use crate::scores::Metric;
 use crate::shell;
 
 use super::batch_size::is_want_of_memory;

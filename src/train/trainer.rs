@@ -15,11 +15,11 @@ use crate::params::ParamSet;
 use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, Updated, Validation, Work};
 
 use super::distance;
-use super::evaluate::Scores;
 use super::progress::Pace;
 use super::resources::{Resources, Vectors};
 use super::step::{Stepper, Update};
 use super::stop::Limits;
+use super::validator::Evaluation;
 
 /// See the module.
 pub(super) struct Trainer {
@@ -83,7 +83,7 @@ impl Trainer {
 
 impl Work for Trainer {
     type Error = Error;
-    type Translations = Scores;
+    type Translations = Evaluation;
 
     fn batches(&mut self, epoch: u64) -> u64 {
         if self.epoch.as_ref().is_none_or(|(number, _)| *number != epoch) {
@@ -96,11 +96,11 @@ impl Work for Trainer {
         self.limits.interrupted()
     }
 
-    fn validate(&mut self, ledger: &Ledger) -> Result<Option<Validation<Scores>>> {
+    fn validate(&mut self, ledger: &Ledger) -> Result<Option<Validation<Evaluation>>> {
         self.score_validation_set(ledger)
     }
 
-    fn tell(&mut self, ledger: &Ledger, found: Validation<Scores>, judged: Judged) -> Result<()> {
+    fn tell(&mut self, ledger: &Ledger, found: Validation<Evaluation>, judged: Judged) -> Result<()> {
         self.tell_validation(ledger, found, judged)
     }
 

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, D};
 use nmt_train::batch::Sequences;
-use nmt_train::config::{AttentionKind, Cell, ModelConfig, ModelKind, RnnConfig, TiedEmbeddings};
+use nmt_train::config::{AttentionKind, ModelConfig, ModelKind, RnnConfig, TiedEmbeddings};
+use nmt_train::kinds::Cell;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::ops::{linear_cross_entropy, Targets};
 use nmt_train::params::ParamKind;

@@ -2,8 +2,9 @@
 //! the version had which saved them. The losses hang on the optimizer's state: with an empty one they differ.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use nmt_train::fsio;
 use serde_json::Value;
@@ -35,10 +36,15 @@ impl Sample {
         self.dir.path().join(self.name)
     }
 
-    fn resume(&self) -> Output {
+    fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nmt-train"));
         command.current_dir(self.dir.path()).env_remove("NMT_TRAIN_FAULT");
-        command.args(["--quiet", "--resume", self.name, "--set", "train.max_updates=24"]).output().unwrap()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn resume(&self) -> Output {
+        self.command().args(["--quiet", "--resume", self.name, "--set", "train.max_updates=24"]).output().unwrap()
     }
 
     /// Updates and losses that the old version had.
@@ -126,4 +132,24 @@ fn hessian2_runs_of_0_1_with_split_weights_go_on() {
     for name in ["hessian2-white-blocks", "hessian2-kron-blocks"] {
         goes_on(name, OTHER_DRAWS);
     }
+}
+
+/// The variant is gone: a resume says so and leaves everything as it was; the model can be used as before.
+#[test]
+fn a_run_of_a_removed_variant_is_refused_and_kept() {
+    let sample = Sample::new("0.1", "hessian2-rot");
+    let before = content(&sample.run());
+    let output = sample.resume();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("optimizer.hessian2.variant = \"rot\": was removed in 0.2"), "{told}");
+    assert!(told.contains("use \"white\""), "{told}");
+    assert!(content(&sample.run()) == before, "the run was changed");
+
+    let mut translate = sample.command();
+    let mut child = translate.args(["--quiet", "translate", sample.name]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 2);
 }

@@ -3,7 +3,8 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, D};
 use nmt_train::batch::{Batch, Sequences};
-use nmt_train::config::{Activation, ModelConfig, Norm, TiedEmbeddings};
+use nmt_train::config::{ModelConfig, Norm, TiedEmbeddings};
+use nmt_train::kinds::Activation;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::objective;
 use nmt_train::params::ParamSet;

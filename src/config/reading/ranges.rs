@@ -7,7 +7,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Range {
     /// Between two numbers; whether each end belongs to it.
-    Between { low: f64, high: f64, closed: (bool, bool) },
+    Between {
+        low: f64,
+        high: f64,
+        closed: (bool, bool),
+    },
     Above(f64),
     AtLeast(f64),
     AtMost(f64),

@@ -8,7 +8,10 @@ const KEYS: &[(&str, &str)] = &[
         "optimizer.hessian2.secant_freq",
         "was removed in 0.2 with the variants kbfgs and lm, the only ones that measured pairs; leave it out",
     ),
-    ("optimizer.hessian2.history", "was removed in 0.2 with the variant lm, the only one that kept pairs; leave it out"),
+    (
+        "optimizer.hessian2.history",
+        "was removed in 0.2 with the variant lm, the only one that kept pairs; leave it out",
+    ),
 ];
 
 /// Paths and values; what follows both in a message.

@@ -1,8 +1,8 @@
 //! Whether a configuration can be run: ranges, which stand in the doc comments of the keys and are read from there, and
 //! the rules of each section. All findings are reported; none stops the search.
 
-use super::ranges::Range;
 use super::keys::root;
+use super::ranges::Range;
 use crate::config::settings::{Checks, Config, Finding};
 
 /// Everything wrong with `config`; empty when it can be run, as far as can be told without looking at files.

@@ -71,3 +71,14 @@ pub enum Normalization {
     Nfkc,
     None,
 }
+
+impl Normalization {
+    /// As in a config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Normalization::Nfc => "nfc",
+            Normalization::Nfkc => "nfkc",
+            Normalization::None => "none",
+        }
+    }
+}

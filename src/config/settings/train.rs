@@ -72,11 +72,3 @@ pub enum BatchType {
     Tokens,
     Sentences,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    F32,
-    Tf32,
-    Bf16,
-}

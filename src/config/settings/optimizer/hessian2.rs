@@ -10,13 +10,8 @@ use crate::config::settings::Checks;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hessian2Config {
-<<<<<<< HEAD:src/config/settings/optimizer/hessian2.rs
-    /// "white": both sides of each weight whitened, their inverse roots corrected at every update. "kron", for comparison:
-    /// the inverse of the input's second moment, by BFGS, times a scale for each output.
-=======
     /// "white": both sides of each weight whitened, their inverse roots corrected at every update. "kron": the inverse of
     /// the input's second moment, by BFGS, times a scale for each output; for comparison.
->>>>>>> main:src/config/hessian2.rs
     pub variant: Hessian2Variant,
     /// What is corrected: "all", "hidden" (weights of linear maps and recurrences) or "embeddings" (tables, as the document
     /// has it). Adam moves the rest.

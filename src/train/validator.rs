@@ -1,14 +1,15 @@
-//! Scoring held-out text: negative log-likelihood of the encoded pairs, BLEU and chrF of translations of the raw text.
+//! Scoring held-out text: negative log-likelihood of the encoded pairs, and metrics of translations of the raw text.
 
 use anyhow::Result;
 
 use crate::batch::{Batch, Sequences};
-use crate::config::{BatchType, DecodeConfig, Metric};
+use crate::config::{BatchType, DecodeConfig};
 use crate::data::{self, Batching};
 use crate::decode::{self, DecodeError};
-use crate::metrics::{self, Bleu, BleuOptions, BleuTokenizer, Chrf, ChrfOptions};
+use crate::metrics::{self, BleuTokenizer};
 use crate::model::Model;
 use crate::objective;
+use crate::scores::{Metric, Scores};
 use crate::tokenizer::Tokenizers;
 
 /// A held-out set, ready to be scored many times.
@@ -24,26 +25,15 @@ pub struct Validator {
     tokenizer: BleuTokenizer,
 }
 
-/// Results on a held-out set; what was not asked for is `None`.
+/// What was found on a held-out set.
 #[derive(Clone, Debug, Default)]
-pub struct Scores {
-    /// Mean over target tokens, in nats, without label smoothing.
-    pub nll: Option<f64>,
-    pub bleu: Option<Bleu>,
-    pub chrf: Option<Chrf>,
+pub struct Evaluation {
+    /// Of what was asked for.
+    pub scores: Scores,
+    /// sacreBLEU's signature of each score of text.
+    pub signatures: Vec<(Metric, String)>,
     /// One line for each pair, in order; empty when nothing was translated.
     pub hypotheses: Vec<String>,
-}
-
-impl Scores {
-    /// The number of a metric.
-    pub fn value(&self, metric: Metric) -> Option<f64> {
-        match metric {
-            Metric::Nll => self.nll,
-            Metric::Bleu => self.bleu.as_ref().map(|bleu| bleu.score),
-            Metric::Chrf => self.chrf.as_ref().map(|chrf| chrf.score),
-        }
-    }
 }
 
 impl Validator {
@@ -95,32 +85,32 @@ impl Validator {
         options: &DecodeConfig,
         on_progress: &mut dyn FnMut(f64),
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Scores>> {
-        let mut scores = Scores::default();
+    ) -> Result<Option<Evaluation>> {
+        let mut found = Evaluation::default();
         if wanted.contains(&Metric::Nll) {
             let Some(nll) = self.nll(model, options.batch_size, stop)? else { return Ok(None) };
-            scores.nll = Some(nll);
+            found.scores.set(Metric::Nll, nll);
         }
-        if wanted.iter().any(|&metric| metric != Metric::Nll) {
-            let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().masked);
-            let total = self.len() as f64;
-            let mut done = |sentences: usize| on_progress(sentences as f64 / total);
-            let found = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
-                Err(DecodeError::Stopped) => return Ok(None),
-                found => found?,
-            };
-            scores.hypotheses = decode::best_lines(&found, &tokenizers.target)?;
-            let hypotheses: Vec<&str> = scores.hypotheses.iter().map(String::as_str).collect();
-            let references = [self.references()];
-            if wanted.contains(&Metric::Bleu) {
-                let options = BleuOptions { tokenizer: self.tokenizer.clone(), ..Default::default() };
-                scores.bleu = Some(metrics::bleu(&hypotheses, &references, &options)?);
-            }
-            if wanted.contains(&Metric::Chrf) {
-                scores.chrf = Some(metrics::chrf(&hypotheses, &references, &ChrfOptions::default())?);
-            }
+        let of_text: Vec<Metric> = wanted.iter().copied().filter(|metric| metric.is_of_text()).collect();
+        if of_text.is_empty() {
+            return Ok(Some(found));
         }
-        Ok(Some(scores))
+        let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().masked);
+        let total = self.len() as f64;
+        let mut done = |sentences: usize| on_progress(sentences as f64 / total);
+        let best = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
+            Err(DecodeError::Stopped) => return Ok(None),
+            best => best?,
+        };
+        found.hypotheses = decode::best_lines(&best, &tokenizers.target)?;
+        let hypotheses: Vec<&str> = found.hypotheses.iter().map(String::as_str).collect();
+        let references = [self.references()];
+        for metric in of_text {
+            let measured = metrics::measure(metric, &hypotheses, &references, &self.tokenizer, false)?;
+            found.scores.set(metric, measured.score);
+            found.signatures.push((metric, measured.signature));
+        }
+        Ok(Some(found))
     }
 
     /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
