@@ -254,7 +254,7 @@ mod tests {
         let log = log_of(false, &events());
         let expected = "step 100/200  epoch 1  loss 4.500  nll 0.000  12 346 tok/s  lr 0.00e0  grad 0.000  ETA 10 s\n\
                         warning: step 100: lower the rate\n\
-                        valid  step 100  nll 4.0000  0 s  best\n";
+                        valid  step 100  nll 4.0000  ppl 54.598  0 s  best\n";
         assert_eq!(log, expected);
     }
 

@@ -111,7 +111,7 @@ impl Rnn {
             params: builder.params,
             source_table: tables.source,
             target_table: tables.target,
-            output: Output { table: tables.output, bias: Some(bias), masked: vocabulary.target_pad },
+            output: Output { table: tables.output, bias: Some(bias), pad: vocabulary.target_pad },
             encoder,
             decoder,
             dropout: config.dropout,

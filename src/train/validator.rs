@@ -95,7 +95,7 @@ impl Validator {
         if of_text.is_empty() {
             return Ok(Some(found));
         }
-        let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().masked);
+        let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().pad);
         let total = self.len() as f64;
         let mut done = |sentences: usize| on_progress(sentences as f64 / total);
         let best = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
@@ -115,7 +115,7 @@ impl Validator {
 
     /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
     /// not count: it is translated to nothing without asking the model. A blank target is `</s>` alone. So this is what
-    /// [`decode::score`] says of the same pairs, over their tokens.
+    /// [`decode::log_likelihoods`] says of the same pairs, over their tokens.
     fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
         let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
         let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
@@ -131,7 +131,7 @@ impl Validator {
                 target: Sequences::pack(pairs.iter().map(|&i| labels(i))),
                 pairs: pairs.iter().map(|&i| i as u64).collect(),
             };
-            sum += objective::evaluate(model, &batch)?.iter().sum::<f64>();
+            sum += objective::pair_nlls(model, &batch)?.iter().sum::<f64>();
             tokens += batch.target.tokens();
         }
         Ok(Some(sum / tokens.max(1) as f64))

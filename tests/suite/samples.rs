@@ -1,5 +1,6 @@
 //! Runs of earlier versions go on: the samples below `tests/checkpoints/` are resumed, and each later loss is the one that
-//! the version had which saved them. The losses hang on the optimizer's state: with an empty one they differ.
+//! the version had which saved them. The losses hang on the optimizer's state: where it is zero they differ by 3e-3 to 2e-2
+//! (but `hvr-code`, which has none).
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +13,7 @@ use serde_json::Value;
 /// Of a loss: another instruction level sums in another order.
 const ROUNDING: f64 = 2e-4;
 /// Where random numbers may be drawn from other streams than then: the blocks of a weight that is split.
-const OTHER_DRAWS: f64 = 0.02;
+const OTHER_DRAWS: f64 = 4e-3;
 
 /// A copy of a sample in a folder with its text and tokenizer.
 struct Sample {
@@ -85,7 +86,7 @@ fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     for path in fsio::list(folder).unwrap() {
         if path.is_dir() {
             files.extend(content(&path));
-        } else if path.extension().is_none_or(|ending| ending != "lock") {
+        } else if path.file_name().is_some_and(|name| name != "lock") {
             files.push((path.clone(), fsio::read(&path).unwrap()));
         }
     }

@@ -19,12 +19,12 @@ const VALUES: &[(&str, &str, &str)] = &[
     (
         "optimizer.hessian2.variant",
         "rot",
-        "was removed in 0.2: measured worse than white at three times its cost; use \"white\"",
+        "was removed in 0.2: measured worse than white, at four times its cost; use \"white\"",
     ),
     (
         "optimizer.hessian2.variant",
         "kbfgs",
-        "was removed in 0.2: kron with pairs that cost more gradients, never measured better; use \"white\" or \"kron\"",
+        "was removed in 0.2: kron with pairs that cost a gradient more, never measured; use \"white\" or \"kron\"",
     ),
     ("optimizer.hessian2.variant", "lm", "was removed in 0.2: measured worse than adam; use \"white\""),
 ];

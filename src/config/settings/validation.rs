@@ -13,9 +13,9 @@ use crate::scores::Metric;
 pub struct ValidationConfig {
     /// When: a number of updates, "2e" for every second epoch, 0 = only at the end.
     pub valid_freq: Every,
-    /// What is measured: any of "nll", "bleu", "chrf". Without bleu and chrf nothing is translated.
+    /// What is measured: any of "nll", "bleu", "chrf", "chrf++" and "ter". With nothing but nll nothing is translated.
     pub metrics: Vec<Metric>,
-    /// Beam of the translations made for bleu and chrf; 1 = greedy. 1 or more, 1000 at most.
+    /// Beam of the translations that are scored; 1 = greedy. 1 or more, 1000 at most.
     pub beam_size: usize,
     /// Validations without improvement of early_stopping_metric after which training ends; 0 = never.
     pub early_stopping: u32,

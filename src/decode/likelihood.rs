@@ -17,7 +17,7 @@ use crate::model::{Forward, Model, Output};
 ///
 /// # Errors
 /// [`DecodeError::Stopped`] when `stop` said so; no models, or models of different vocabularies; errors of candle.
-pub fn score(
+pub fn log_likelihoods(
     models: &[&dyn Model],
     pairs: &[(Vec<u32>, Vec<u32>)],
     start: u32,
@@ -84,7 +84,7 @@ mod tests {
             inputs.zip(target).map(|(last, &token)| model.log_probabilities(source, last)[token as usize]).sum()
         };
         for batch_size in [0, 4, 100] {
-            let scores = score(&[&model], &pairs, model.pad(), batch_size, &mut |_| (), &|| false)?;
+            let scores = log_likelihoods(&[&model], &pairs, model.pad(), batch_size, &mut |_| (), &|| false)?;
             assert_eq!(scores[1..3], [f64::NEG_INFINITY, 0.0]);
             for i in [0, 3, 4] {
                 assert!((scores[i] - by_hand(&pairs[i])).abs() < 1e-5, "{i}: {} {}", scores[i], by_hand(&pairs[i]));
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_stop_is_honoured() {
         let model = TableModel::new(1, 7);
-        let result = score(&[&model], &[(vec![1], vec![1])], model.pad(), 10, &mut |_| (), &|| true);
+        let result = log_likelihoods(&[&model], &[(vec![1], vec![1])], model.pad(), 10, &mut |_| (), &|| true);
         assert!(matches!(result, Err(DecodeError::Stopped)));
     }
 }
