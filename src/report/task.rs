@@ -86,15 +86,11 @@ fn task_label(run: &Run, apart: &[String]) -> String {
         ModelKind::Transformer => format!("d_model {}", model.d_model),
         ModelKind::Rnn => format!("hidden size {}", model.rnn.hidden_size),
     };
-    let kind = match model.kind {
-        ModelKind::Transformer => "transformer",
-        ModelKind::Rnn => "rnn",
-    };
     let text = data.train.0.first().and_then(|corpus| corpus.files.first()).map_or("", String::as_str);
     let text = text.rsplit('/').next().unwrap_or(text);
     let layers = format!("{}+{}", sides(model.encoder_layers), sides(model.decoder_layers));
     let (parameters, batch) = (units::count(run.parameters), train.batch_size.or(0));
-    let unit = format!("{:?}", train.batch_type).to_lowercase();
+    let (kind, unit) = (model.kind.name(), train.batch_type.name());
     let label = format!("{kind} {layers}, {shape}, {parameters} parameters; {text}, batches of {batch} {unit}");
     // What the label says already need not be said twice.
     let told = ["layers=", "d_model=", "kind=", "hidden_size=", "batch_size=", "encoder_layers=", "decoder_layers="];

@@ -148,7 +148,7 @@ fn a_run_of_a_removed_variant_is_refused_and_kept() {
     assert!(content(&sample.run()) == before, "the run was changed");
 
     let mut translate = sample.command();
-    let mut child = translate.args(["--quiet", "translate", sample.name]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = translate.args(["translate", sample.name, "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,11 +1,9 @@
 //! `train.batch_size`.
 
-use std::fmt;
-
 use schemars::JsonSchema;
-use serde::de::{self, Deserializer, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::forms::{self, TwoForms};
 
 /// Size of a batch: a number, or what the memory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
@@ -24,34 +22,22 @@ impl BatchSize {
     }
 }
 
+impl TwoForms for BatchSize {
+    const EXPECTED: &'static str = r#"a whole number of 1 or more, or "auto""#;
+
+    // 0 is refused with the other problems of the file
+    fn of_number(n: u64) -> Option<Self> {
+        usize::try_from(n).ok().map(BatchSize::Of)
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        (text == "auto").then_some(BatchSize::Auto)
+    }
+}
+
 impl<'de> Deserialize<'de> for BatchSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BatchSizeVisitor;
-        impl Visitor<'_> for BatchSizeVisitor {
-            type Value = BatchSize;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a whole number of 1 or more, or \"auto\"")
-            }
-
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<BatchSize, E> {
-                let n = u64::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))?;
-                self.visit_u64(n)
-            }
-
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<BatchSize, E> {
-                // 0 is refused with the other problems of the file
-                usize::try_from(n).map(BatchSize::Of).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BatchSize, E> {
-                match text {
-                    "auto" => Ok(BatchSize::Auto),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(BatchSizeVisitor)
+        forms::read(deserializer)
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use super::data::as_corpora;
+use super::forms::{self, TwoForms};
 use super::{Column, Corpora, Corpus};
 
 impl<'de> Deserialize<'de> for Corpora {
@@ -99,31 +100,21 @@ impl<'de> Deserialize<'de> for Item {
     }
 }
 
+impl TwoForms for Column {
+    const EXPECTED: &'static str = "the number of a column, from 1, or its name in the first line";
+
+    fn of_number(n: u64) -> Option<Self> {
+        usize::try_from(n).ok().map(Column::Number)
+    }
+
+    fn of_text(name: &str) -> Option<Self> {
+        Some(Column::Name(name.to_string()))
+    }
+}
+
 impl<'de> Deserialize<'de> for Column {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ColumnVisitor;
-        impl Visitor<'_> for ColumnVisitor {
-            type Value = Column;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("the number of a column, from 1, or its name in the first line")
-            }
-
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<Column, E> {
-                let n = usize::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))?;
-                Ok(Column::Number(n))
-            }
-
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Column, E> {
-                let n = usize::try_from(n).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))?;
-                Ok(Column::Number(n))
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Column, E> {
-                Ok(Column::Name(name.to_string()))
-            }
-        }
-        deserializer.deserialize_any(ColumnVisitor)
+        forms::read(deserializer)
     }
 }
 

@@ -5,50 +5,34 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Parallel text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct DataConfig {
-    /// Training text: two line-aligned files, or one `.tsv` or `.jsonl` file, each also `.gz`, each a path or
-    /// `hf://datasets/OWNER/NAME[@REVISION]/FILE`. Several corpora: a list of tables `{ files = [...], weight = 1.0 }`.
-    /// A leading `~/` of this and every other path is the home folder.
-    pub train: Corpora,
-    /// Validation text, same forms; [] = none.
-    pub valid: Corpora,
-    /// Test text, same forms, scored once after training; [] = none.
-    pub test: Corpora,
-    /// Name of the source language; also the field of JSON lines.
-    pub source_language: String,
-    /// Name of the target language; also the field of JSON lines. Chooses how BLEU cuts words, see validation.tokenize.
-    pub target_language: String,
-    /// Columns of the source and of the target in `.tsv` files: numbers from 1, as [2, 4], or names, as ["en", "de"], which
-    /// stand in the first line (it is no text then); [] = the first two. A corpus may have its own:
-    /// `{ files = ["a.tsv"], columns = [2, 4] }`.
-    pub columns: Vec<Column>,
-    /// Longest side of a training pair in tokens, `</s>` included; longer pairs are dropped and counted. 1 or more.
-    pub max_length: usize,
-    /// Shortest side of a training pair in tokens, `</s>` not counted; shorter pairs are dropped and counted.
-    pub min_length: usize,
-    /// Largest ratio of the longer to the shorter side in tokens; 0 = off, else 1 or more.
-    pub max_length_ratio: f64,
-    /// Folder of encoded corpora, shared by runs, safe to delete. Empty: `cache/` beside the run folder.
-    pub cache_dir: String,
-}
-
-impl Default for DataConfig {
-    fn default() -> Self {
-        DataConfig {
-            train: Corpora::default(),
-            valid: Corpora::default(),
-            test: Corpora::default(),
-            source_language: "en".to_string(),
-            target_language: "de".to_string(),
-            columns: Vec::new(),
-            max_length: 100,
-            min_length: 1,
-            max_length_ratio: 0.0,
-            cache_dir: String::new(),
-        }
+settings! {
+    /// Parallel text.
+    pub struct DataConfig {
+        /// Training text: two line-aligned files, or one `.tsv` or `.jsonl` file, each also `.gz`, each a path or
+        /// `hf://datasets/OWNER/NAME[@REVISION]/FILE`. Several corpora: a list of tables `{ files = [...], weight = 1.0
+        /// }`. A leading `~/` of this and every other path is the home folder.
+        pub train: Corpora = Corpora::default(),
+        /// Validation text, same forms; [] = none.
+        pub valid: Corpora = Corpora::default(),
+        /// Test text, same forms, scored once after training; [] = none.
+        pub test: Corpora = Corpora::default(),
+        /// Name of the source language; also the field of JSON lines.
+        pub source_language: String = "en".to_string(),
+        /// Name of the target language; also the field of JSON lines. Chooses how BLEU cuts words, see
+        /// validation.tokenize.
+        pub target_language: String = "de".to_string(),
+        /// Columns of the source and of the target in `.tsv` files: numbers from 1, as [2, 4], or names, as ["en",
+        /// "de"], which stand in the first line (it is no text then); [] = the first two. A corpus may have its own: `{
+        /// files = ["a.tsv"], columns = [2, 4] }`.
+        pub columns: Vec<Column> = Vec::new(),
+        /// Longest side of a training pair in tokens, `</s>` included; longer pairs are dropped and counted. 1 or more.
+        pub max_length: usize = 100,
+        /// Shortest side of a training pair in tokens, `</s>` not counted; shorter pairs are dropped and counted.
+        pub min_length: usize = 1,
+        /// Largest ratio of the longer to the shorter side in tokens; 0 = off, else 1 or more.
+        pub max_length_ratio: f64 = 0.0,
+        /// Folder of encoded corpora, shared by runs, safe to delete. Empty: `cache/` beside the run folder.
+        pub cache_dir: String = String::new(),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::{self, Deserializer, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::forms::{self, TwoForms};
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
@@ -29,30 +29,26 @@ impl fmt::Display for DeviceName {
     }
 }
 
+impl TwoForms for DeviceName {
+    const EXPECTED: &'static str = r#""cpu", "cuda", "cuda:N" with a whole number N, or "auto""#;
+
+    fn of_number(_: u64) -> Option<Self> {
+        None
+    }
+
+    fn of_text(name: &str) -> Option<Self> {
+        match name {
+            "auto" => Some(DeviceName::Auto),
+            "cpu" => Some(DeviceName::Cpu),
+            "cuda" => Some(DeviceName::Cuda(0)),
+            _ => name.strip_prefix("cuda:")?.parse().ok().map(DeviceName::Cuda),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for DeviceName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl Visitor<'_> for NameVisitor {
-            type Value = DeviceName;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str(r#""cpu", "cuda", "cuda:N" with a whole number N, or "auto""#)
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<DeviceName, E> {
-                let wrong = || E::invalid_value(de::Unexpected::Str(name), &self);
-                match name {
-                    "auto" => Ok(DeviceName::Auto),
-                    "cpu" => Ok(DeviceName::Cpu),
-                    "cuda" => Ok(DeviceName::Cuda(0)),
-                    _ => {
-                        let index = name.strip_prefix("cuda:").and_then(|index| index.parse().ok());
-                        index.map(DeviceName::Cuda).ok_or_else(wrong)
-                    }
-                }
-            }
-        }
-        deserializer.deserialize_str(NameVisitor)
+        forms::read(deserializer)
     }
 }
 

@@ -6,9 +6,12 @@
 //! |---|---|
 //! | `data.rs`, `data_rules.rs`, `tokenizer.rs`, `model.rs`, `train.rs`, `schedule.rs`, `validation.rs`, `decode.rs`, `checkpoint.rs`, `embedding_distance.rs`, `phase.rs` | a section each |
 //! | `optimizer/` | `[optimizer]`: the list of optimizers and a file for the table of each |
-//! | `device.rs`, `every.rs`, `batch_size.rs`, `corpora.rs` | values that TOML writes in more than one form |
+//! | `forms.rs`; `device.rs`, `every.rs`, `batch_size.rs`, `corpora.rs` | values that TOML writes in more than one form |
 //! | `limits.rs` | how large numbers may be where the machine could not bear more |
-//! | `check.rs` | how a section says what is wrong with it |
+//! | `macros.rs`, `check.rs` | how a section is written down, and how it says what is wrong with it |
+
+#[macro_use]
+mod macros;
 
 mod batch_size;
 mod check;
@@ -20,6 +23,7 @@ mod decode;
 mod device;
 mod embedding_distance;
 mod every;
+mod forms;
 mod limits;
 mod model;
 mod optimizer;
@@ -49,56 +53,31 @@ pub use tokenizer::{Normalization, TokenizerConfig, TokenizerKind};
 pub use train::{BatchType, TrainConfig};
 pub use validation::ValidationConfig;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-/// Everything a run needs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Config {
-    /// Seed of every random choice: initial weights, order of batches, dropout. Any whole number of 0 or more.
-    pub seed: u64,
-    /// Folder of the run. Empty: `runs/` and the name of the config file without its ending.
-    pub run_dir: String,
-    /// Where to compute: "cpu", "cuda", "cuda:N" or "auto" (CUDA if this program was built with it and a GPU is there).
-    pub device: DeviceName,
-    /// Threads for computation; 0 = number of physical cores. At most four for each core of the machine.
-    pub threads: usize,
-    pub data: DataConfig,
-    pub tokenizer: TokenizerConfig,
-    pub model: ModelConfig,
-    pub train: TrainConfig,
-    pub optimizer: OptimizerConfig,
-    pub schedule: ScheduleConfig,
-    pub validation: ValidationConfig,
-    pub decode: DecodeConfig,
-    pub checkpoint: CheckpointConfig,
-    pub embedding_distance: EmbeddingDistanceConfig,
-    /// Parts of the run that begin at given updates, each a table `[[phase]]` with from_update (updates done when it begins,
-    /// in rising order) and what changes: optimizer (a name), lr (rate at the top of the schedule), objective ("nll",
-    /// "joint" = nll and the embedding distance, or "distance" alone), trainable ("all" or "embeddings").
-    pub phase: Vec<PhaseConfig>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            seed: 1,
-            run_dir: String::new(),
-            device: DeviceName::Auto,
-            threads: 0,
-            data: DataConfig::default(),
-            tokenizer: TokenizerConfig::default(),
-            model: ModelConfig::default(),
-            train: TrainConfig::default(),
-            optimizer: OptimizerConfig::default(),
-            schedule: ScheduleConfig::default(),
-            validation: ValidationConfig::default(),
-            decode: DecodeConfig::default(),
-            checkpoint: CheckpointConfig::default(),
-            embedding_distance: EmbeddingDistanceConfig::default(),
-            phase: Vec::new(),
-        }
+settings! {
+    /// Everything a run needs.
+    pub struct Config {
+        /// Seed of every random choice: initial weights, order of batches, dropout. Any whole number of 0 or more.
+        pub seed: u64 = 1,
+        /// Folder of the run. Empty: `runs/` and the name of the config file without its ending.
+        pub run_dir: String = String::new(),
+        /// Where to compute: "cpu", "cuda", "cuda:N" or "auto" (CUDA if this program was built with it and a GPU is there).
+        pub device: DeviceName = DeviceName::Auto,
+        /// Threads for computation; 0 = number of physical cores. At most four for each core of the machine.
+        pub threads: usize = 0,
+        pub data: DataConfig = DataConfig::default(),
+        pub tokenizer: TokenizerConfig = TokenizerConfig::default(),
+        pub model: ModelConfig = ModelConfig::default(),
+        pub train: TrainConfig = TrainConfig::default(),
+        pub optimizer: OptimizerConfig = OptimizerConfig::default(),
+        pub schedule: ScheduleConfig = ScheduleConfig::default(),
+        pub validation: ValidationConfig = ValidationConfig::default(),
+        pub decode: DecodeConfig = DecodeConfig::default(),
+        pub checkpoint: CheckpointConfig = CheckpointConfig::default(),
+        pub embedding_distance: EmbeddingDistanceConfig = EmbeddingDistanceConfig::default(),
+        /// Parts of the run that begin at given updates, each a table `[[phase]]` with from_update (updates done when it
+        /// begins, in rising order) and what changes: optimizer (a name), lr (rate at the top of the schedule), objective
+        /// ("nll", "joint" = nll and the embedding distance, or "distance" alone), trainable ("all" or "embeddings").
+        pub phase: Vec<PhaseConfig> = Vec::new(),
     }
 }
 

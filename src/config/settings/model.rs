@@ -1,73 +1,46 @@
 //! `[model]`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::limits;
 use super::{Checks, Config};
 use crate::kinds::{Activation, Cell};
 
-/// The encoder-decoder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct ModelConfig {
-    /// "transformer" (Vaswani et al. 2017) or "rnn" (Bahdanau et al. 2014).
-    pub kind: ModelKind,
-    /// Layers of encoder and decoder, each. 1 or more.
-    pub layers: usize,
-    /// Encoder layers; 0 = `layers`.
-    pub encoder_layers: usize,
-    /// Decoder layers; 0 = `layers`.
-    pub decoder_layers: usize,
-    /// Width of the Transformer. A multiple of 2 × heads.
-    pub d_model: usize,
-    /// Inner width of the Transformer's feed-forward layers. 1 or more.
-    pub d_ff: usize,
-    /// Attention heads. 1 or more.
-    pub heads: usize,
-    /// Activation of the feed-forward layers: "relu", "gelu" or "swish".
-    pub activation: Activation,
-    /// Layer normalization after ("post", what Marian models use) or before ("pre") each sublayer.
-    pub norm: Norm,
-    /// Embedding tables shared: "all" (source, target, output), "decoder" (target, output) or "none".
-    pub tied_embeddings: TiedEmbeddings,
-    /// Word vectors for the source table: text in fastText, word2vec or GloVe form, width d_model (or
-    /// rnn.embedding_size); empty = none.
-    pub pretrained_embeddings: String,
-    /// Word vectors for the target table; empty = none.
-    pub pretrained_target_embeddings: String,
-    /// Share of values set to zero in each usual place while training. In [0, 1).
-    pub dropout: f64,
-    /// Dropout of attention weights; unset = `dropout`. In [0, 1).
-    pub attention_dropout: Option<f64>,
-    /// Dropout inside feed-forward layers; unset = `dropout`. In [0, 1).
-    pub activation_dropout: Option<f64>,
-    /// Dropout of embeddings; unset = `dropout`. In [0, 1).
-    pub embedding_dropout: Option<f64>,
-    pub rnn: RnnConfig,
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        ModelConfig {
-            kind: ModelKind::Transformer,
-            layers: 6,
-            encoder_layers: 0,
-            decoder_layers: 0,
-            d_model: 512,
-            d_ff: 2048,
-            heads: 8,
-            activation: Activation::Relu,
-            norm: Norm::Post,
-            tied_embeddings: TiedEmbeddings::All,
-            pretrained_embeddings: String::new(),
-            pretrained_target_embeddings: String::new(),
-            dropout: 0.1,
-            attention_dropout: None,
-            activation_dropout: None,
-            embedding_dropout: None,
-            rnn: RnnConfig::default(),
-        }
+settings! {
+    /// The encoder-decoder.
+    pub struct ModelConfig {
+        /// "transformer" (Vaswani et al. 2017) or "rnn" (Bahdanau et al. 2014).
+        pub kind: ModelKind = ModelKind::Transformer,
+        /// Layers of encoder and decoder, each. 1 or more.
+        pub layers: usize = 6,
+        /// Encoder layers; 0 = `layers`.
+        pub encoder_layers: usize = 0,
+        /// Decoder layers; 0 = `layers`.
+        pub decoder_layers: usize = 0,
+        /// Width of the Transformer. A multiple of 2 × heads.
+        pub d_model: usize = 512,
+        /// Inner width of the Transformer's feed-forward layers. 1 or more.
+        pub d_ff: usize = 2048,
+        /// Attention heads. 1 or more.
+        pub heads: usize = 8,
+        /// Activation of the feed-forward layers: "relu", "gelu" or "swish".
+        pub activation: Activation = Activation::Relu,
+        /// Layer normalization after ("post", what Marian models use) or before ("pre") each sublayer.
+        pub norm: Norm = Norm::Post,
+        /// Embedding tables shared: "all" (source, target, output), "decoder" (target, output) or "none".
+        pub tied_embeddings: TiedEmbeddings = TiedEmbeddings::All,
+        /// Word vectors for the source table: text in fastText, word2vec or GloVe form, width d_model (or
+        /// rnn.embedding_size); empty = none.
+        pub pretrained_embeddings: String = String::new(),
+        /// Word vectors for the target table; empty = none.
+        pub pretrained_target_embeddings: String = String::new(),
+        /// Share of values set to zero in each usual place while training. In [0, 1).
+        pub dropout: f64 = 0.1,
+        /// Dropout of attention weights; unset = `dropout`. In [0, 1).
+        pub attention_dropout: Option<f64> = None,
+        /// Dropout inside feed-forward layers; unset = `dropout`. In [0, 1).
+        pub activation_dropout: Option<f64> = None,
+        /// Dropout of embeddings; unset = `dropout`. In [0, 1).
+        pub embedding_dropout: Option<f64> = None,
+        pub rnn: RnnConfig = RnnConfig::default(),
     }
 }
 
@@ -146,51 +119,45 @@ impl ModelConfig {
     }
 }
 
-/// The recurrent model, used when `model.kind = "rnn"`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct RnnConfig {
-    /// "gru" (Cho et al. 2014) or "lstm".
-    pub cell: Cell,
-    /// "bahdanau" (additive; the context enters the recurrence) or "luong" (general; after the recurrence).
-    pub attention: AttentionKind,
-    /// Width of the decoder's state; the encoder has half of it in each direction. Even, 2 or more.
-    pub hidden_size: usize,
-    /// Width of the embedding tables. 1 or more.
-    pub embedding_size: usize,
-}
-
-impl Default for RnnConfig {
-    fn default() -> Self {
-        RnnConfig { cell: Cell::Gru, attention: AttentionKind::Bahdanau, hidden_size: 512, embedding_size: 256 }
+settings! {
+    /// The recurrent model, used when `model.kind = "rnn"`.
+    pub struct RnnConfig {
+        /// "gru" (Cho et al. 2014) or "lstm".
+        pub cell: Cell = Cell::Gru,
+        /// "bahdanau" (additive; the context enters the recurrence) or "luong" (general; after the recurrence).
+        pub attention: AttentionKind = AttentionKind::Bahdanau,
+        /// Width of the decoder's state; the encoder has half of it in each direction. Even, 2 or more.
+        pub hidden_size: usize = 512,
+        /// Width of the embedding tables. 1 or more.
+        pub embedding_size: usize = 256,
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelKind {
-    Transformer,
-    Rnn,
+choices! {
+    pub enum ModelKind {
+        Transformer = "transformer",
+        Rnn = "rnn",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Norm {
-    Post,
-    Pre,
+choices! {
+    pub enum Norm {
+        Post = "post",
+        Pre = "pre",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TiedEmbeddings {
-    All,
-    Decoder,
-    None,
+choices! {
+    pub enum TiedEmbeddings {
+        All = "all",
+        Decoder = "decoder",
+        None = "none",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttentionKind {
-    Bahdanau,
-    Luong,
+choices! {
+    pub enum AttentionKind {
+        Bahdanau = "bahdanau",
+        Luong = "luong",
+    }
 }

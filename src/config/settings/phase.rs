@@ -25,16 +25,16 @@ pub struct PhaseConfig {
     pub trainable: Option<Trainable>,
 }
 
-/// What is minimized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PhaseObjective {
-    /// Negative log-likelihood.
-    Nll,
-    /// The same and the weighted embedding distance.
-    Joint,
-    /// The embedding distance alone, with weight 1.
-    Distance,
+choices! {
+    /// What is minimized.
+    pub enum PhaseObjective {
+        /// Negative log-likelihood.
+        Nll = "nll",
+        /// The same and the weighted embedding distance.
+        Joint = "joint",
+        /// The embedding distance alone, with weight 1.
+        Distance = "distance",
+    }
 }
 
 impl PhaseObjective {
@@ -44,12 +44,12 @@ impl PhaseObjective {
     }
 }
 
-/// Which parameters are trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trainable {
-    All,
-    Embeddings,
+choices! {
+    /// Which parameters are trained.
+    pub enum Trainable {
+        All = "all",
+        Embeddings = "embeddings",
+    }
 }
 
 /// What is in force at an update.

@@ -1,42 +1,26 @@
 //! `[schedule]`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{Checks, Config, ModelKind};
 
-/// Learning rate over updates.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct ScheduleConfig {
-    /// "constant", "inverse-sqrt", "noam", "linear", "cosine" or "plateau". noam = inverse-sqrt whose rate is
-    /// lr × d_model^-0.5 × min(n^-0.5, n × warmup^-1.5), as in Vaswani et al. 2017; set lr to about 1 with it.
-    pub kind: ScheduleKind,
-    /// Updates of linear growth from 0 to the full rate. 0 or more.
-    pub warmup_updates: u64,
-    /// Last update of linear and cosine; they reach min_lr after it. 0 = train.max_updates.
-    pub total_updates: u64,
-    /// Updates done when the schedule begins, warm-up included: above 0 for a new curve in a run that goes on. 0 or more.
-    pub start_update: u64,
-    /// Rate that is never gone below after warm-up. 0 or more.
-    pub min_lr: f64,
-    /// plateau: factor on the rate after `plateau_patience` validations without improvement. In (0, 1).
-    pub plateau_factor: f64,
-    /// plateau: validations without improvement that are borne; the next one lowers the rate. 0 or more.
-    pub plateau_patience: u32,
-}
-
-impl Default for ScheduleConfig {
-    fn default() -> Self {
-        ScheduleConfig {
-            kind: ScheduleKind::InverseSqrt,
-            warmup_updates: 4000,
-            total_updates: 0,
-            start_update: 0,
-            min_lr: 0.0,
-            plateau_factor: 0.5,
-            plateau_patience: 2,
-        }
+settings! {
+    /// Learning rate over updates.
+    pub struct ScheduleConfig {
+        /// "constant", "inverse-sqrt", "noam", "linear", "cosine" or "plateau". noam = inverse-sqrt whose rate is
+        /// lr × d_model^-0.5 × min(n^-0.5, n × warmup^-1.5), as in Vaswani et al. 2017; set lr to about 1 with it.
+        pub kind: ScheduleKind = ScheduleKind::InverseSqrt,
+        /// Updates of linear growth from 0 to the full rate. 0 or more.
+        pub warmup_updates: u64 = 4000,
+        /// Last update of linear and cosine; they reach min_lr after it. 0 = train.max_updates.
+        pub total_updates: u64 = 0,
+        /// Updates done when the schedule begins, warm-up included: above 0 for a new curve in a run that goes on. 0 or
+        /// more.
+        pub start_update: u64 = 0,
+        /// Rate that is never gone below after warm-up. 0 or more.
+        pub min_lr: f64 = 0.0,
+        /// plateau: factor on the rate after `plateau_patience` validations without improvement. In (0, 1).
+        pub plateau_factor: f64 = 0.5,
+        /// plateau: validations without improvement that are borne; the next one lowers the rate. 0 or more.
+        pub plateau_patience: u32 = 2,
     }
 }
 
@@ -93,13 +77,13 @@ impl ScheduleConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScheduleKind {
-    Constant,
-    InverseSqrt,
-    Noam,
-    Linear,
-    Cosine,
-    Plateau,
+choices! {
+    pub enum ScheduleKind {
+        Constant = "constant",
+        InverseSqrt = "inverse-sqrt",
+        Noam = "noam",
+        Linear = "linear",
+        Cosine = "cosine",
+        Plateau = "plateau",
+    }
 }

@@ -1,45 +1,29 @@
 //! `[validation]`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::limits::{is_bleu_tokenizer, BLEU_TOKENIZERS};
 use super::{Checks, Config, Every};
 use crate::scores::Metric;
 
-/// Validation during training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct ValidationConfig {
-    /// When: a number of updates, "2e" for every second epoch, 0 = only at the end.
-    pub valid_freq: Every,
-    /// What is measured: any of "nll", "bleu", "chrf", "chrf++" and "ter". With nothing but nll nothing is translated.
-    pub metrics: Vec<Metric>,
-    /// Beam of the translations that are scored; 1 = greedy. 1 or more, 1000 at most.
-    pub beam_size: usize,
-    /// Validations without improvement of early_stopping_metric after which training ends; 0 = never.
-    pub early_stopping: u32,
-    /// Metric that chooses the best checkpoint and stops early; one of `metrics`.
-    pub early_stopping_metric: Metric,
-    /// How BLEU cuts lines into words, for validation, test and `nmt-train evaluate`: "13a", "zh", "intl", "char" or "none"
-    /// as in sacreBLEU, or "spm:FILE", the pieces of a SentencePiece model (flores200). Empty: zh for the target language
-    /// "zh", char for "ja" and "ko", else 13a.
-    pub tokenize: String,
-    /// Sample translations shown after each validation. 0 or more.
-    pub samples: usize,
-}
-
-impl Default for ValidationConfig {
-    fn default() -> Self {
-        ValidationConfig {
-            valid_freq: Every::Updates(1000),
-            metrics: vec![Metric::Nll, Metric::Bleu, Metric::Chrf],
-            beam_size: 1,
-            early_stopping: 0,
-            early_stopping_metric: Metric::Nll,
-            tokenize: String::new(),
-            samples: 2,
-        }
+settings! {
+    /// Validation during training.
+    pub struct ValidationConfig {
+        /// When: a number of updates, "2e" for every second epoch, 0 = only at the end.
+        pub valid_freq: Every = Every::Updates(1000),
+        /// What is measured: any of "nll", "bleu", "chrf", "chrf++" and "ter". With nothing but nll nothing is
+        /// translated.
+        pub metrics: Vec<Metric> = vec![Metric::Nll, Metric::Bleu, Metric::Chrf],
+        /// Beam of the translations that are scored; 1 = greedy. 1 or more, 1000 at most.
+        pub beam_size: usize = 1,
+        /// Validations without improvement of early_stopping_metric after which training ends; 0 = never.
+        pub early_stopping: u32 = 0,
+        /// Metric that chooses the best checkpoint and stops early; one of `metrics`.
+        pub early_stopping_metric: Metric = Metric::Nll,
+        /// How BLEU cuts lines into words, for validation, test and `nmt-train evaluate`: "13a", "zh", "intl", "char"
+        /// or "none" as in sacreBLEU, or "spm:FILE", the pieces of a SentencePiece model (flores200). Empty: zh for the
+        /// target language "zh", char for "ja" and "ko", else 13a.
+        pub tokenize: String = String::new(),
+        /// Sample translations shown after each validation. 0 or more.
+        pub samples: usize = 2,
     }
 }
 

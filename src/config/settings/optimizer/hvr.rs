@@ -1,58 +1,39 @@
 //! `[optimizer.hvr]`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::Table;
 use crate::config::settings::Checks;
 
-/// Curvature from the history of gradients: A = mean of g·gᵀ over a window, after the document on HVR. Its literal forms
-/// are kept for comparison; "isqrt" and "inv" are the sound ones.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct HvrConfig {
-    /// "isqrt" and "inv" (damp gradient noise by A^-1/2 and A^-1 in Adam's space), "diag" (A's diagonal: RMSProp over a
-    /// window), and the literal "literal" (A times momentum), "diag-literal" and "code" (plain SGD, as the document's
-    /// program; set lr to its 0.01). The literal ones need other rates, see docs/optimizers/hvr.md.
-    pub form: HvrForm,
-    /// Gradients kept, the window; each costs as much memory as the weights. 1 or more, for isqrt and inv 2 or more.
-    pub window: usize,
-    /// isqrt and inv: what is chosen by how well past gradients predict the next one. "off"; "window" (4, 8, 16, … up to
-    /// `window`); "window-and-lambda" (also lambda_rel, from 0.01, 0.1, 1 and 10 times the value below).
-    pub automatic: HvrAutomatic,
-    /// isqrt and inv: damping as a multiple of A's mean eigenvalue; more damping is closer to Adam. Above 0.
-    pub lambda_rel: f64,
-    /// What is dropped from A. "none"; "spectral" (isqrt, inv: smallest eigenvalues; they become the damping's, never 0);
-    /// "elementwise" (isqrt, inv: small elements of the window's Gram matrix; literal and unsound); "entries" (diag: small
-    /// entries become lambda_rel × their mean).
-    pub truncation: HvrTruncation,
-    /// spectral: share of A's trace that is kept; elementwise, entries: elements below this share of the largest are
-    /// dropped. In (0, 1].
-    pub threshold: f64,
-    /// literal: longest direction, as a multiple of the length of Adam's; 0 = off. 0 or more.
-    pub literal_cap: f64,
-    /// Decay of the first moment. In [0, 1).
-    pub beta1: f64,
-    /// Decay of the second moment. In [0, 1).
-    pub beta2: f64,
-    /// Added to the root of the second moment. Above 0.
-    pub eps: f64,
-}
-
-impl Default for HvrConfig {
-    fn default() -> Self {
-        HvrConfig {
-            form: HvrForm::Isqrt,
-            window: 16,
-            automatic: HvrAutomatic::Window,
-            lambda_rel: 10.0,
-            truncation: HvrTruncation::None,
-            threshold: 0.95,
-            literal_cap: 0.0,
-            beta1: 0.9,
-            beta2: 0.98,
-            eps: 1e-9,
-        }
+settings! {
+    /// Curvature from the history of gradients: A = mean of g·gᵀ over a window, after the document on HVR. Its literal
+    /// forms are kept for comparison; "isqrt" and "inv" are the sound ones.
+    pub struct HvrConfig {
+        /// "isqrt" and "inv" (damp gradient noise by A^-1/2 and A^-1 in Adam's space), "diag" (A's diagonal: RMSProp
+        /// over a window), and the literal "literal" (A times momentum), "diag-literal" and "code" (plain SGD, as the
+        /// document's program; set lr to its 0.01). The literal ones need other rates, see docs/optimizers/hvr.md.
+        pub form: HvrForm = HvrForm::Isqrt,
+        /// Gradients kept, the window; each costs as much memory as the weights. 1 or more, for isqrt and inv 2 or
+        /// more.
+        pub window: usize = 16,
+        /// isqrt and inv: what is chosen by how well past gradients predict the next one. "off"; "window" (4, 8, 16, …
+        /// up to `window`); "window-and-lambda" (also lambda_rel, from 0.01, 0.1, 1 and 10 times the value below).
+        pub automatic: HvrAutomatic = HvrAutomatic::Window,
+        /// isqrt and inv: damping as a multiple of A's mean eigenvalue; more damping is closer to Adam. Above 0.
+        pub lambda_rel: f64 = 10.0,
+        /// What is dropped from A. "none"; "spectral" (isqrt, inv: smallest eigenvalues; they become the damping's,
+        /// never 0); "elementwise" (isqrt, inv: small elements of the window's Gram matrix; literal and unsound);
+        /// "entries" (diag: small entries become lambda_rel × their mean).
+        pub truncation: HvrTruncation = HvrTruncation::None,
+        /// spectral: share of A's trace that is kept; elementwise, entries: elements below this share of the largest
+        /// are dropped. In (0, 1].
+        pub threshold: f64 = 0.95,
+        /// literal: longest direction, as a multiple of the length of Adam's; 0 = off. 0 or more.
+        pub literal_cap: f64 = 0.0,
+        /// Decay of the first moment. In [0, 1).
+        pub beta1: f64 = 0.9,
+        /// Decay of the second moment. In [0, 1).
+        pub beta2: f64 = 0.98,
+        /// Added to the root of the second moment. Above 0.
+        pub eps: f64 = 1e-9,
     }
 }
 
@@ -86,15 +67,15 @@ impl Table for HvrConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum HvrForm {
-    Isqrt,
-    Inv,
-    Diag,
-    Literal,
-    DiagLiteral,
-    Code,
+choices! {
+    pub enum HvrForm {
+        Isqrt = "isqrt",
+        Inv = "inv",
+        Diag = "diag",
+        Literal = "literal",
+        DiagLiteral = "diag-literal",
+        Code = "code",
+    }
 }
 
 impl HvrForm {
@@ -102,33 +83,21 @@ impl HvrForm {
     pub fn is_sound_low_rank(self) -> bool {
         matches!(self, HvrForm::Isqrt | HvrForm::Inv)
     }
+}
 
-    /// Its name in a config.
-    pub fn name(self) -> &'static str {
-        match self {
-            HvrForm::Isqrt => "isqrt",
-            HvrForm::Inv => "inv",
-            HvrForm::Diag => "diag",
-            HvrForm::Literal => "literal",
-            HvrForm::DiagLiteral => "diag-literal",
-            HvrForm::Code => "code",
-        }
+choices! {
+    pub enum HvrAutomatic {
+        Off = "off",
+        Window = "window",
+        WindowAndLambda = "window-and-lambda",
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum HvrAutomatic {
-    Off,
-    Window,
-    WindowAndLambda,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum HvrTruncation {
-    None,
-    Spectral,
-    Elementwise,
-    Entries,
+choices! {
+    pub enum HvrTruncation {
+        None = "none",
+        Spectral = "spectral",
+        Elementwise = "elementwise",
+        Entries = "entries",
+    }
 }

@@ -21,9 +21,6 @@ pub use schedule_free::{DecayAt, ScheduleFreeConfig};
 pub use sgd::SgdConfig;
 pub use soap::SoapConfig;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{Checks, Config};
 
 optimizers! {
@@ -40,7 +37,8 @@ optimizers! {
 
 /// What a table knows of its keys beyond names, meanings, ranges and defaults, which are its struct.
 trait Table {
-    /// Keys that make another method of it: runs that differ here are told apart in a report, not tuned against each other.
+    /// Keys that make another method of it: runs that differ here are told apart in a report, not tuned against each
+    /// other.
     const METHODS: &'static [&'static str] = &[];
     /// Keys that a run can not change on the way, and why.
     const FIXED: &'static [(&'static str, &'static str)] = &[];
@@ -82,20 +80,12 @@ impl OptimizerConfig {
 /// Writes the name, the tables and what is asked of all of them.
 macro_rules! optimizers {
     ($($name:ident $word:literal $table:ident: $config:ty,)*) => {
-        /// The optimizers.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-        pub enum OptimizerName {
-            $(#[serde(rename = $word)] $name,)*
+        choices! {
+            /// The optimizers.
+            pub enum OptimizerName { $($name = $word,)* }
         }
 
         impl OptimizerName {
-            /// As in a config.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(OptimizerName::$name => $word,)*
-                }
-            }
-
             /// Path of its table.
             pub fn table(self) -> &'static str {
                 match self {
@@ -104,31 +94,19 @@ macro_rules! optimizers {
             }
         }
 
-        /// Which optimizer, and what all of them share.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-        #[serde(default)]
-        pub struct OptimizerConfig {
-            #[doc = concat!("Any of ", $("\"", $word, "\", ",)* "each with a table of its own below.")]
-            pub name: OptimizerName,
-            /// Learning rate at the top of the schedule. Above 0.
-            pub lr: f64,
-            /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others). It
-            /// leaves biases, gains and embedding tables alone. 0 or more.
-            pub weight_decay: f64,
-            /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0.
-            pub embedding_lr_scale: f64,
-            $(pub $table: $config,)*
-        }
-
-        impl Default for OptimizerConfig {
-            fn default() -> Self {
-                OptimizerConfig {
-                    name: OptimizerName::Adam,
-                    lr: 1e-3,
-                    weight_decay: 0.0,
-                    embedding_lr_scale: 1.0,
-                    $($table: <$config>::default(),)*
-                }
+        settings! {
+            /// Which optimizer, and what all of them share.
+            pub struct OptimizerConfig {
+                #[doc = concat!("Any of ", $("\"", $word, "\", ",)* "each with a table of its own below.")]
+                pub name: OptimizerName = OptimizerName::Adam,
+                /// Learning rate at the top of the schedule. Above 0.
+                pub lr: f64 = 1e-3,
+                /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others).
+                /// It leaves biases, gains and embedding tables alone. 0 or more.
+                pub weight_decay: f64 = 0.0,
+                /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0.
+                pub embedding_lr_scale: f64 = 1.0,
+                $(pub $table: $config = <$config>::default(),)*
             }
         }
 

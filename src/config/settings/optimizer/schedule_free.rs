@@ -1,33 +1,26 @@
 //! `[optimizer.schedule_free]`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{Table, User};
 use crate::config::settings::{Checks, Config, ScheduleKind};
 
-/// Schedule-Free AdamW (Defazio et al. 2024): the model is a running mean of the iterates instead of the end of a decaying
-/// schedule. Needs schedule.kind = "constant" (with warmup_updates) and train.ema_decay = 0.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct ScheduleFreeConfig {
-    /// Where gradients are taken between the last iterate (0) and the mean (1). In (0, 1); 0.95 to 0.98 for long runs.
-    pub beta1: f64,
-    /// Decay of the second moment. In [0, 1).
-    pub beta2: f64,
-    /// Added to the root of the second moment. Above 0.
-    pub eps: f64,
-    /// The n-th update weighs n^r in the mean. 0 or more.
-    pub r: f64,
-    /// Each update weighs (largest rate so far)^weight_lr_power in the mean, so that warm-up counts little. 0 or more.
-    pub weight_lr_power: f64,
-    /// Weights that optimizer.weight_decay is a share of: "y" (where the gradient is taken) or "z" (the iterate).
-    pub decay_at: DecayAt,
-}
-
-impl Default for ScheduleFreeConfig {
-    fn default() -> Self {
-        ScheduleFreeConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, r: 0.0, weight_lr_power: 2.0, decay_at: DecayAt::Y }
+settings! {
+    /// Schedule-Free AdamW (Defazio et al. 2024): the model is a running mean of the iterates instead of the end of a
+    /// decaying schedule. Needs schedule.kind = "constant" (with warmup_updates) and train.ema_decay = 0.
+    pub struct ScheduleFreeConfig {
+        /// Where gradients are taken between the last iterate (0) and the mean (1). In (0, 1); 0.95 to 0.98 for long
+        /// runs.
+        pub beta1: f64 = 0.9,
+        /// Decay of the second moment. In [0, 1).
+        pub beta2: f64 = 0.999,
+        /// Added to the root of the second moment. Above 0.
+        pub eps: f64 = 1e-8,
+        /// The n-th update weighs n^r in the mean. 0 or more.
+        pub r: f64 = 0.0,
+        /// Each update weighs (largest rate so far)^weight_lr_power in the mean, so that warm-up counts little. 0 or
+        /// more.
+        pub weight_lr_power: f64 = 2.0,
+        /// Weights that optimizer.weight_decay is a share of: "y" (where the gradient is taken) or "z" (the iterate).
+        pub decay_at: DecayAt = DecayAt::Y,
     }
 }
 
@@ -46,9 +39,9 @@ impl Table for ScheduleFreeConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum DecayAt {
-    Y,
-    Z,
+choices! {
+    pub enum DecayAt {
+        Y = "y",
+        Z = "z",
+    }
 }

@@ -1,21 +1,18 @@
 //! `[optimizer.sgd]`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::Table;
 use crate::config::settings::Checks;
 
-/// Stochastic gradient descent, as in PyTorch.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct SgdConfig {
-    /// Momentum. In [0, 1).
-    pub momentum: f64,
-    /// Share of the gradient kept out of the momentum. In [0, 1].
-    pub dampening: f64,
-    /// Nesterov's form; needs momentum above 0 and dampening 0.
-    pub nesterov: bool,
+settings! {
+    /// Stochastic gradient descent, as in PyTorch.
+    pub struct SgdConfig {
+        /// Momentum. In [0, 1).
+        pub momentum: f64 = 0.0,
+        /// Share of the gradient kept out of the momentum. In [0, 1].
+        pub dampening: f64 = 0.0,
+        /// Nesterov's form; needs momentum above 0 and dampening 0.
+        pub nesterov: bool = false,
+    }
 }
 
 impl Table for SgdConfig {
