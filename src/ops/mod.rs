@@ -9,6 +9,7 @@ mod attentional;
 mod cell;
 #[cfg(test)]
 pub(crate) mod check;
+mod cholesky;
 mod columns;
 mod continuations;
 mod cross_entropy;
@@ -35,6 +36,7 @@ mod tape;
 pub use attention::{attention_of_rows, cross_attention, default_scale, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
+pub(crate) use cholesky::{dot as dot_f64, inverses, Cholesky};
 pub use columns::{columns, join};
 pub(crate) use continuations::top;
 pub use continuations::top_log_probabilities;

@@ -2,21 +2,24 @@
 //! nothing else; everything around it works with all of them.
 
 mod adam;
+mod algebra;
 mod average;
-mod batched;
 mod clip;
 mod decompose;
 mod gradients;
+mod health;
 mod hessian2;
 mod hvr;
 mod inplace;
-mod matrix;
 mod muon;
 mod per_matrix;
+mod plan;
+mod rule;
+mod saved;
 mod schedule;
 mod schedule_free;
 mod sgd;
-mod small;
+mod slots;
 mod soap;
 
 pub use adam::{Adam, AdamRule};
@@ -24,7 +27,7 @@ pub use average::Ema;
 pub use clip::{clip, global_norm};
 pub use gradients::Accumulator;
 pub use hvr::Hvr;
-pub use per_matrix::probe_stream;
+pub use rule::probe_stream;
 pub use schedule::{NoEnd, Schedule};
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;

@@ -10,49 +10,67 @@
 //! ```
 //!
 //! The quintic does not converge to 1: singular values end between about 0.7 and 1.2. Tables, biases and gains are Adam's,
-//! at the same rate, which is what s = 0.2·√max(o, i) is for. In f32, where the authors use bf16. On an accelerator it is
-//! `batched::muon`.
+//! at the same rate, which is what s = 0.2·√max(o, i) is for. In f32, where the authors use bf16.
 
 use candle_core::{DType, Device, Result};
 
-use super::batched::{self, Batched};
-use super::matrix::{product, squares, Matrix};
-use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
-use super::Optimizer;
+use super::algebra::{Mats, Number, View};
+use super::per_matrix::{per_matrix, Common};
+use super::rule::{Direction, MatrixRule, Now, Slot};
+use super::slots::Slots;
+use super::{decays, Optimizer};
 use crate::config::{MuonConfig, MuonScale};
-use crate::ops::Real;
-use crate::params::{Param, ParamKind};
+use crate::params::Param;
 
-pub(super) const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
-pub(super) const EPS: f64 = 1e-7;
+const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
+const EPS: f64 = 1e-7;
 
-pub(super) fn build(
-    config: &MuonConfig,
-    weight_decay: f64,
-    lr: f64,
-    dtype: DType,
-    device: &Device,
-) -> Box<dyn Optimizer> {
-    let adam = (config.beta1, config.beta2, config.eps);
-    match device {
-        Device::Cpu => boxed(Muon { config: config.clone() }, adam, weight_decay, lr, dtype),
-        _ => Box::new(Batched::new(batched::Muon::new(config), adam, weight_decay, lr)),
+pub(super) fn build(config: &MuonConfig, decay: f64, lr: f64, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
+    let common = Common { adam: (config.beta1, config.beta2, config.eps), weight_decay: decay, lr };
+    per_matrix!(Muon { config: config.clone() }, common, dtype, device)
+}
+
+/// The rule; see the formulas above.
+pub(super) struct Muon {
+    pub(super) config: MuonConfig,
+}
+
+impl<M: Mats> MatrixRule<M> for Muon {
+    fn name(&self) -> &'static str {
+        "muon"
+    }
+
+    fn describe(&self) -> String {
+        let MuonConfig { momentum, iterations, beta1, beta2, .. } = &self.config;
+        format!("momentum {momentum}, {iterations} iterations, tables by adam with betas ({beta1}, {beta2})")
+    }
+
+    /// Hidden weights.
+    fn takes(&self, param: &Param) -> bool {
+        decays(param.kind)
+    }
+
+    fn slots(&self, shape: [usize; 2], _table: bool) -> Vec<Slot> {
+        vec![Slot::weight("m", shape)]
+    }
+
+    fn direction(&self, state: &mut Slots<M>, g: M::View<'_>, now: &mut Now<'_, M>) -> Result<Direction<M>> {
+        let MuonConfig { momentum, nesterov, iterations, scale: kind, .. } = self.config;
+        let ([m], []) = state.parts()?;
+        let share = now.number(1.0 - momentum)?;
+        m.toward(g, &share)?;
+        let mut x = m.copy()?;
+        if nesterov {
+            x.toward(g, &share)?;
+        }
+        let mut update = orthogonalize(x, iterations)?;
+        update.scale(&now.number(scale(kind, g.rows(), g.columns()))?)?;
+        Ok(Direction::plain(update))
     }
 }
 
-/// For the pre-flight table.
-pub(super) fn words(config: &MuonConfig) -> String {
-    let MuonConfig { momentum, iterations, beta1, beta2, .. } = config;
-    format!("momentum {momentum}, {iterations} iterations, tables by adam with betas ({beta1}, {beta2})")
-}
-
-/// Hidden weights.
-pub(super) fn takes(param: &Param) -> bool {
-    matches!(param.kind, ParamKind::Matrix | ParamKind::Recurrent)
-}
-
 /// s of the update of a weight.
-pub(super) fn scale(kind: MuonScale, rows: usize, columns: usize) -> f64 {
+fn scale(kind: MuonScale, rows: usize, columns: usize) -> f64 {
     let (rows, columns) = (rows as f64, columns as f64);
     match kind {
         MuonScale::Original => (rows / columns).max(1.0).sqrt(),
@@ -60,65 +78,22 @@ pub(super) fn scale(kind: MuonScale, rows: usize, columns: usize) -> f64 {
     }
 }
 
-/// The rule for hidden weights.
-struct Muon {
-    config: MuonConfig,
-}
-
-state! {
-    MuonState { m; }
-}
-
-impl<T: Real> Rule<T> for Muon {
-    type State = MuonState<T>;
-
-    fn name(&self) -> &'static str {
-        "muon"
-    }
-
-    fn describe(&self) -> String {
-        words(&self.config)
-    }
-
-    fn takes(&self, param: &Param) -> bool {
-        takes(param)
-    }
-
-    fn start(&self, _param: &Param, rows: usize, columns: usize) -> MuonState<T> {
-        MuonState { m: Matrix::zeros(rows, columns) }
-    }
-
-    fn direction(&self, state: &mut MuonState<T>, g: &Gradient<'_, T>, _at: &At<'_>) -> Result<Direction<T>> {
-        let MuonConfig { momentum, nesterov, iterations, scale: kind, .. } = self.config;
-        state.m.toward(g.values, 1.0 - momentum);
-        let mut x = state.m.clone();
-        if nesterov {
-            x.toward(g.values, 1.0 - momentum);
-        }
-        let mut update = orthogonalize(x, iterations);
-        update.scale(scale(kind, g.rows, g.columns));
-        Ok(Direction::plain(update))
-    }
-}
-
 /// The Newton–Schulz iteration; on the shorter side, which a transposed view gives without a copy.
-fn orthogonalize<T: Real>(mut x: Matrix<T>, iterations: usize) -> Matrix<T> {
+fn orthogonalize<M: Mats>(mut x: M, iterations: usize) -> Result<M> {
     let (a, b, c) = QUINTIC;
-    let tall = x.rows > x.columns;
-    x.scale(1.0 / squares(&x.data).sqrt().max(EPS));
+    let tall = x.rows() > x.columns();
+    x.scale(&M::squares(x.view())?.sqrt().max(EPS).recip())?;
     for _ in 0..iterations {
-        let s = if tall { product(x.t(), x.view()) } else { product(x.view(), x.t()) };
-        let mut p = s.clone();
-        p.scale(b);
-        p.add_product(c, s.view(), s.view());
-        let mut next = x.clone();
-        next.scale(a);
-        if tall {
-            next.add_product(1.0, x.view(), p.view());
-        } else {
-            next.add_product(1.0, p.view(), x.view());
+        let s = if tall { M::product(x.t(), x.view())? } else { M::product(x.view(), x.t())? };
+        // P = b·S + c·S²
+        let mut p = s.times(b)?;
+        p.add_product(c, s.view(), s.view())?;
+        let mut next = x.times(a)?;
+        match tall {
+            true => next.add_product(1.0, x.view(), p.view())?,
+            false => next.add_product(1.0, p.view(), x.view())?,
         }
         x = next;
     }
-    x
+    Ok(x)
 }

@@ -1,308 +1,268 @@
-//! What all optimizers of single matrices share: state by name, all cores, the trust clip, decoupled weight decay, the
-//! write, health; and Adam, at the same rate, for the parameters that the rule does not take.
+//! The driver of all optimizers of single matrices: which weights, in which batches; the trust clip, decoupled weight decay,
+//! the write, health, checkpoints; and Adam, at the same rate, for the parameters that the rule does not take.
 //!
 //! ```text
-//! U ← rule(G)                       NaN or infinity: the state of this matrix is reset, no update
+//! U ← rule(G)                       NaN or infinity: the state of this weight is reset, no update
 //! U ← U · min(1, τ / rms(U))        trust clip, if the rule has one
 //! W ← W − lr·(U + wd·W)
 //! ```
 
-use candle_core::{bail, DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
-use std::ops::Range;
 
-use super::inplace::with_slices;
-use super::matrix::{rms, Matrix};
+use super::algebra::{Mats, Number, Place};
+use super::health::{Health, Outcome};
+use super::plan::Plan;
+use super::rule::{Direction, MatrixRule, Now};
+use super::saved::Saved;
+use super::slots::Slots;
 use super::{decays, Adam, AdamRule, Gradients, Optimizer, OptimizerState, StepContext};
-use crate::ops::{values, Mat, Real};
 use crate::params::{Param, ParamSet};
-use crate::rng::{self, Purpose};
 
-/// How the gradient of one matrix becomes its update.
-pub(super) trait Rule<T: Real>: Send + Sync {
-    type State: Named<T> + Send + Sync;
-
-    /// Of the optimizer, in config and reports.
-    fn name(&self) -> &'static str;
-
-    /// Its numbers, for the pre-flight table.
-    fn describe(&self) -> String;
-
-    /// Whether it is meant for this parameter, whose shape is `[rows, columns]`.
-    fn takes(&self, param: &Param) -> bool;
-
-    /// State before the first update.
-    fn start(&self, param: &Param, rows: usize, columns: usize) -> Self::State;
-
-    /// The direction to go against, without learning rate and decay.
-    fn direction(&self, state: &mut Self::State, gradient: &Gradient<'_, T>, at: &At<'_>) -> Result<Direction<T>>;
-
-    /// τ of the trust clip.
-    fn trust(&self) -> Option<f64> {
-        None
-    }
-
-    /// See [`Optimizer::needs_inputs`].
-    fn needs_inputs(&self, step: u64) -> bool {
-        let _ = step;
-        false
-    }
-
-    /// Called before the directions of an update: statistics that several matrices share.
-    fn observe(&mut self, params: &ParamSet, context: &StepContext<'_>) -> Result<()> {
-        let _ = (params, context);
-        Ok(())
-    }
-
-    /// State that several matrices share, by name.
-    fn shared(&self) -> Vec<(String, &dyn Named<T>)> {
-        Vec::new()
-    }
-
-    /// Forgets the shared state and makes it ready to be filled: one entry for each of these names.
-    fn shared_mut(&mut self, saved: &BTreeMap<String, Tensor>) -> Vec<(String, &mut dyn Named<T>)> {
-        let _ = saved;
-        Vec::new()
-    }
-
-    /// Numbers that several matrices share, by name.
-    fn shared_scalars(&self) -> Vec<(String, f64)> {
-        Vec::new()
-    }
-
-    /// Their inverse; called when the shared state is filled.
-    fn load_shared_scalars(&mut self, scalars: &[(String, f64)]) {
-        let _ = scalars;
-    }
-
-    /// More numbers for the metrics.
-    fn health(&self) -> Vec<(String, f64)> {
-        Vec::new()
-    }
+/// Settings that all of them have.
+#[derive(Clone, Copy)]
+pub(super) struct Common {
+    /// β₁, β₂ and ε of Adam for the other parameters.
+    pub(super) adam: (f64, f64, f64),
+    pub(super) weight_decay: f64,
+    /// For [`Optimizer::describe`] only.
+    pub(super) lr: f64,
 }
 
-/// State whose parts have names.
-pub(super) trait Named<T> {
-    fn matrices(&self) -> Vec<(String, &Matrix<T>)>;
-    fn matrices_mut(&mut self) -> Vec<(String, &mut Matrix<T>)>;
-    fn scalars(&self) -> Vec<(&'static str, f64)>;
-    fn scalars_mut(&mut self) -> Vec<(&'static str, &mut f64)>;
-}
-
-/// Declares a state: matrices, then scalars.
-macro_rules! state {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $matrix:ident),* $(,)?; $($(#[$note:meta])* $scalar:ident),* $(,)? }) => {
-        $(#[$meta])*
-        pub(in crate::optim) struct $name<T> {
-            $($(#[$doc])* pub(in crate::optim) $matrix: $crate::optim::matrix::Matrix<T>,)*
-            $($(#[$note])* pub(in crate::optim) $scalar: f64,)*
-        }
-
-        impl<T: $crate::ops::Real> $crate::optim::per_matrix::Named<T> for $name<T> {
-            fn matrices(&self) -> Vec<(String, &$crate::optim::matrix::Matrix<T>)> {
-                vec![$((stringify!($matrix).to_string(), &self.$matrix)),*]
+/// The optimizer that `$rule`, an expression for any kind of matrices, makes for parameters of this type on this device.
+macro_rules! per_matrix {
+    ($rule:expr, $common:expr, $dtype:expr, $device:expr) => {
+        match ($device, $dtype) {
+            (candle_core::Device::Cpu, candle_core::DType::F64) => {
+                Box::new($crate::optim::per_matrix::PerMatrix::<_, $crate::optim::algebra::Matrix<f64>>::new(
+                    $rule, $common,
+                )) as Box<dyn $crate::optim::Optimizer>
             }
-
-            fn matrices_mut(&mut self) -> Vec<(String, &mut $crate::optim::matrix::Matrix<T>)> {
-                vec![$((stringify!($matrix).to_string(), &mut self.$matrix)),*]
-            }
-
-            fn scalars(&self) -> Vec<(&'static str, f64)> {
-                vec![$((stringify!($scalar), self.$scalar)),*]
-            }
-
-            fn scalars_mut(&mut self) -> Vec<(&'static str, &mut f64)> {
-                vec![$((stringify!($scalar), &mut self.$scalar)),*]
+            (candle_core::Device::Cpu, _) => Box::new($crate::optim::per_matrix::PerMatrix::<
+                _,
+                $crate::optim::algebra::Matrix<f32>,
+            >::new($rule, $common)),
+            _ => {
+                Box::new($crate::optim::per_matrix::PerMatrix::<_, $crate::optim::algebra::Batch>::new($rule, $common))
             }
         }
     };
 }
-pub(super) use state;
-
-/// The gradient of one matrix.
-pub(super) struct Gradient<'a, T> {
-    pub(super) values: &'a [T],
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-}
-
-impl<T: Real> Gradient<'_, T> {
-    pub(super) fn view(&self) -> Mat<'_, T> {
-        Mat::new(self.values, self.rows, self.columns)
-    }
-
-    pub(super) fn to_matrix(&self) -> Matrix<T> {
-        Matrix { rows: self.rows, columns: self.columns, data: self.values.to_vec() }
-    }
-
-    pub(super) fn row(&self, i: usize) -> &[T] {
-        &self.values[i * self.columns..(i + 1) * self.columns]
-    }
-}
-
-/// Where in the run an update of one matrix stands.
-pub(super) struct At<'a> {
-    pub(super) param: &'a Param,
-    /// Updates done by the run before this one.
-    pub(super) step: u64,
-    pub(super) seed: u64,
-}
-
-impl At<'_> {
-    /// Random numbers of this update of this parameter.
-    pub(super) fn random(&self) -> rng::Stream {
-        probe_stream(self.seed, self.step, &self.param.name)
-    }
-}
-
-/// The stream of sketches and probes for a parameter (or an input group) at an update; it does not depend on the order
-/// of parameters.
-pub fn probe_stream(seed: u64, step: u64, name: &str) -> rng::Stream {
-    let name = xxhash_rust::xxh3::xxh3_64(name.as_bytes()) & 0xff_ffff;
-    rng::stream(seed, Purpose::Probe, (name << 24) ^ step)
-}
-
-/// What a rule answers.
-pub(super) struct Direction<T> {
-    pub(super) update: Matrix<T>,
-    /// How far the tracked curvature is from the truth on a fresh probe, when it was asked.
-    pub(super) residual: Option<f64>,
-    /// A factor had failed and was reset.
-    pub(super) reset: bool,
-}
-
-impl<T> Direction<T> {
-    pub(super) fn plain(update: Matrix<T>) -> Self {
-        Direction { update, residual: None, reset: false }
-    }
-}
-
-/// One line for the pre-flight table.
-pub(super) fn describe(name: &str, lr: f64, numbers: &str, weight_decay: f64) -> String {
-    let decay = if weight_decay > 0.0 { format!(", weight decay {weight_decay}") } else { String::new() };
-    format!("{name}, lr {lr}, {numbers}{decay}")
-}
+pub(super) use per_matrix;
 
 /// An optimizer made of a rule.
-pub(super) struct PerMatrix<R: Rule<T>, T: Real> {
+pub(super) struct PerMatrix<R, M: Mats> {
     rule: R,
-    /// For the parameters that the rule does not take.
     adam: Adam,
-    weight_decay: f64,
-    lr: f64,
-    states: BTreeMap<String, R::State>,
-    health: Health,
+    common: Common,
+    /// Of the weights that the rule takes; on the CPU each for itself, the largest first: one thread would end with it alone.
+    units: Vec<Unit<M>>,
+    health: Health<M::Number>,
 }
 
-/// Sums for the metrics; saved, so that a resumed run goes on with them.
-#[derive(Clone, Debug, Default)]
-struct Health {
-    update_rms: f64,
-    trust_clips: f64,
-    resets: f64,
-    residual: f64,
+/// Weights that are worked on together.
+struct Unit<M: Mats> {
+    plan: Plan<M>,
+    /// Batch by batch.
+    states: Vec<Slots<M>>,
 }
 
-impl Health {
-    fn fields(&mut self) -> [(&'static str, &mut f64); 4] {
-        [
-            ("update_rms", &mut self.update_rms),
-            ("trust_clips", &mut self.trust_clips),
-            ("resets", &mut self.resets),
-            ("residual", &mut self.residual),
-        ]
-    }
-}
-
-/// What became of one matrix in one update.
-struct Outcome {
-    rms: f64,
-    clipped: bool,
-    reset: bool,
-    residual: Option<f64>,
-}
-
-/// A [`PerMatrix`] for parameters of this number type.
-pub(super) fn boxed<R: Rule<f32> + Rule<f64> + 'static>(
-    rule: R,
-    adam: (f64, f64, f64),
-    weight_decay: f64,
-    lr: f64,
-    dtype: DType,
-) -> Box<dyn Optimizer> {
-    match dtype {
-        DType::F64 => Box::new(PerMatrix::<_, f64>::new(rule, adam, weight_decay, lr)),
-        _ => Box::new(PerMatrix::<_, f32>::new(rule, adam, weight_decay, lr)),
-    }
-}
-
-impl<R: Rule<T>, T: Real> PerMatrix<R, T> {
-    /// `adam` moves the other parameters; `weight_decay` is decoupled; `lr` is for [`Optimizer::describe`] only.
-    pub(super) fn new(rule: R, (beta1, beta2, eps): (f64, f64, f64), weight_decay: f64, lr: f64) -> Self {
+impl<M: Mats, R: MatrixRule<M>> PerMatrix<R, M> {
+    pub(super) fn new(rule: R, common: Common) -> Self {
+        let (Common { weight_decay, lr, .. }, (beta1, beta2, eps)) = (common, common.adam);
         let adam = AdamRule { name: "adam", beta1, beta2, eps, weight_decay, decoupled: true, lr };
-        PerMatrix { rule, adam: Adam::new(adam), weight_decay, lr, states: BTreeMap::new(), health: Health::default() }
+        PerMatrix { rule, adam: Adam::new(adam), common, units: Vec::new(), health: Health::default() }
     }
 
     fn takes(&self, param: &Param) -> bool {
         param.var.dims().len() == 2 && self.rule.takes(param)
     }
 
-    fn start(&self, param: &Param) -> Result<R::State> {
-        let (rows, columns) = param.var.dims2()?;
-        Ok(self.rule.start(param, rows, columns))
+    fn start(&self, params: &ParamSet) -> Result<Vec<Unit<M>>> {
+        let place = Place { dtype: params.dtype(), device: params.device().clone() };
+        let mut taken: Vec<_> = params.iter().enumerate().filter(|(_, param)| self.takes(param)).collect();
+        if M::ALONE {
+            taken.sort_by_key(|(_, param)| std::cmp::Reverse(param.var.elem_count()));
+        }
+        let together = if M::ALONE { 1 } else { taken.len().max(1) };
+        taken.chunks(together).map(|weights| self.unit(weights, &place)).collect()
     }
 
-    fn one(&self, param: &Param, gradient: &Tensor, state: &mut R::State, at: &StepContext<'_>) -> Result<Outcome> {
-        let (rows, columns) = param.var.dims2()?;
-        let gradient = values::<T>(gradient)?;
-        let gradient = Gradient { values: &gradient, rows, columns };
-        let at_param = At { param, step: at.step, seed: at.seed };
-        let Direction { mut update, residual, reset } = self.rule.direction(state, &gradient, &at_param)?;
-        let frozen = param.frozen_row.map(|row| row * columns..(row + 1) * columns).unwrap_or_default();
-        update.data[frozen.clone()].fill(T::zero());
-        let size = rms(&update.data);
-        if !size.is_finite() {
-            *state = self.start(param)?;
-            return Ok(Outcome { rms: 0.0, clipped: false, reset: true, residual });
-        }
-        let trust = self.rule.trust().map_or(1.0, |most| (most / size).min(1.0));
-        let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-        let lr = at.rate(param.kind);
-        let (rate, shrink) = (T::from_f64(lr * trust), T::from_f64(lr * decay));
-        with_slices(&[&param.var], Vec::new(), &mut |slices: Vec<&mut [T]>| {
-            for w in slices {
-                let mut write = |range: Range<usize>| {
-                    let pairs = w[range.clone()].iter_mut().zip(&update.data[range]);
-                    pairs.for_each(|(w, &u)| *w -= shrink * *w + rate * u);
-                };
-                write(0..frozen.start);
-                write(frozen.end..update.data.len());
-            }
-            Ok(())
-        })?;
-        Ok(Outcome { rms: size * trust, clipped: trust < 1.0, reset, residual })
+    fn unit(&self, weights: &[(usize, &Param)], place: &Place) -> Result<Unit<M>> {
+        let plan = Plan::new(weights.iter().copied(), self.rule.longest(), place)?;
+        let state = |shape: &super::plan::Shape| {
+            let specs = self.rule.slots([shape.rows, shape.columns], shape.table);
+            Slots::start(specs, self.rule.numbers(), shape.members.len(), place)
+        };
+        let states = plan.batches.iter().map(state).collect::<Result<_>>()?;
+        Ok(Unit { plan, states })
     }
 
-    fn note(&mut self, outcomes: &[Outcome]) {
-        let sum = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).sum::<f64>();
-        self.health.update_rms = sum(|o| o.rms) / outcomes.len().max(1) as f64;
-        self.health.trust_clips += sum(|o| f64::from(o.clipped));
-        self.health.resets += sum(|o| f64::from(o.reset));
-        let residuals: Vec<f64> = outcomes.iter().filter_map(|o| o.residual).collect();
-        if !residuals.is_empty() {
-            self.health.residual = residuals.iter().sum::<f64>() / residuals.len() as f64;
+    /// Units for the weights that the rule takes now, with the state that there is.
+    fn renew(&mut self, params: &ParamSet) -> Result<()> {
+        let taken = params.iter().enumerate().filter(|(_, param)| self.takes(param)).map(|(index, _)| index);
+        let mut present: Vec<usize> =
+            self.units.iter().flat_map(|unit| unit.plan.weights.iter().map(|weight| weight.index)).collect();
+        present.sort_unstable();
+        if taken.eq(present) {
+            return Ok(());
         }
+        let mut state = OptimizerState::default();
+        self.units.iter().try_for_each(|unit| unit.save(&mut state, self.rule.longest().is_some()))?;
+        let mut saved = Saved::partial(state);
+        self.units = self.start(params)?;
+        self.units.iter_mut().try_for_each(|unit| unit.load(&mut saved, self.rule.longest().is_some()))
+    }
+
+    fn update(
+        &self,
+        unit: &mut Unit<M>,
+        params: &ParamSet,
+        gradients: &Gradients,
+        context: &StepContext<'_>,
+    ) -> Result<Outcome<M::Number>> {
+        let Unit { plan, states } = unit;
+        let gradients: Vec<&Tensor> = plan.weights.iter().map(|weight| &gradients.tensors[weight.index]).collect();
+        let held = M::hold(plan, &gradients)?;
+        let view = |batch| M::held(&held, batch);
+        let none = plan.of_weights(|_| 0.0)?;
+        let size = match self.rule.wants_size() {
+            true => rms(plan, (0..states.len()).map(|batch| M::squares(view(batch))))?,
+            false => none.clone(),
+        };
+        let sizes = M::per_block(plan, &size)?;
+        let (mut updates, mut idle, mut failed, mut residuals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (batch, (state, size)) in states.iter_mut().zip(sizes).enumerate() {
+            let name = |&(weight, block): &(usize, usize)| (plan.weights[weight].name.as_str(), block);
+            let members: Vec<_> = plan.batches[batch].members.iter().map(name).collect();
+            let mut now = Now::new(context, size, &members, &plan.place);
+            let direction: Direction<M> = self.rule.direction(state, view(batch), &mut now)?;
+            state.grow()?;
+            updates.push(direction.update);
+            idle.extend(direction.idle);
+            failed.extend(direction.failed);
+            residuals.extend(direction.residual);
+        }
+        for (batch, member, row) in plan.frozen() {
+            updates[batch].clear_row(member, row)?;
+        }
+
+        // a number for each weight
+        let any = |marks: &[M::Number]| match marks.len() == states.len() {
+            true => M::per_weight(plan, marks).map(|count| count.is_zero().rest()),
+            false => Ok(none.clone()),
+        };
+        let (idle, failed) = (any(&idle)?, any(&failed)?);
+        let still = (idle + failed.clone()).is_zero().rest();
+        let size = rms(plan, updates.iter().map(|update| M::squares(update.view())))?;
+        // without an update there is nothing that may not be finite
+        let size = still.choose(&none, &size);
+        let finite = size.is_finite();
+        let moves = finite.clone() * still.rest();
+        let most = self.rule.trust().unwrap_or(f64::INFINITY);
+        let one = plan.of_weights(|_| 1.0)?;
+        // τ/0 is infinite, τ/NaN is not looked at
+        let trust = moves.choose(&((one.clone() * most) / size.clone()).min(1.0), &one);
+
+        let rate = plan.of_weights(|weight| context.rate(weight.kind))?;
+        let decay = |kind| if decays(kind) { self.common.weight_decay } else { 0.0 };
+        let shrink = plan.of_weights(|weight| context.rate(weight.kind) * decay(weight.kind))?;
+        let rates = M::per_block(plan, &(rate * trust.clone() * moves.clone()))?;
+        let shrinks = M::per_block(plan, &(shrink * finite.clone()))?;
+        let steps: Vec<_> = rates.into_iter().zip(shrinks).collect();
+        M::write(plan, params, &updates, &steps)?;
+
+        let lost = (finite * failed.rest()).rest();
+        for (state, lost) in states.iter_mut().zip(M::per_block(plan, &lost)?) {
+            state.restart(&lost)?;
+        }
+        let residual = match residuals.len() == states.len() {
+            true => Some(M::per_weight(plan, &residuals)? / plan.of_weights(|weight| weight.blocks.len() as f64)?),
+            false => None,
+        };
+        Ok(Outcome {
+            rms: moves.choose(&(size * trust.clone()), &none),
+            clipped: trust.is_below(1.0),
+            reset: lost,
+            residual,
+            weights: plan.weights.len(),
+        })
     }
 }
 
-impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
+/// √(mean x²) of each weight, from Σx² of its blocks.
+fn rms<M: Mats>(plan: &Plan<M>, squares: impl Iterator<Item = Result<M::Number>>) -> Result<M::Number> {
+    let sums = M::per_weight(plan, &squares.collect::<Result<Vec<_>>>()?)?;
+    Ok((sums / plan.of_weights(|weight| (weight.rows * weight.columns) as f64)?).sqrt())
+}
+
+impl<M: Mats> Unit<M> {
+    fn suffix(numbered: bool, block: usize) -> String {
+        if numbered {
+            block.to_string()
+        } else {
+            String::new()
+        }
+    }
+
+    /// `numbered`: whether the matrices of a block bear its number.
+    fn save(&self, state: &mut OptimizerState, numbered: bool) -> Result<()> {
+        let Unit { plan, states } = self;
+        let values = states.iter().map(Slots::values).collect::<Result<Vec<_>>>()?;
+        for (index, weight) in plan.weights.iter().enumerate() {
+            let Some(first) = weight.blocks.first() else { continue };
+            for (slot, spec) in states[first.batch].specs().iter().enumerate().filter(|(_, spec)| spec.of_weight) {
+                let of_batches: Vec<&M> = states.iter().map(|state| state.matrix(slot)).collect();
+                state.tensors.push((format!("{}.{}", weight.name, spec.name), M::whole(plan, &of_batches, index)?));
+            }
+            for (number, block) in weight.blocks.iter().enumerate() {
+                states[block.batch].save(block.at, &weight.name, &Self::suffix(numbered, number), state)?;
+            }
+            let own = values[first.batch].iter().map(|(name, values)| (*name, values[first.at]));
+            state.scalars.extend(own.map(|(name, value)| (format!("{}.{name}", weight.name), value)));
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut Saved, numbered: bool) -> Result<()> {
+        let Unit { plan, states } = self;
+        let Some(first) = states.first() else { return Ok(()) };
+        let of_weights = first.specs().iter().enumerate().filter(|(_, spec)| spec.of_weight);
+        let of_weights: Vec<(usize, &str)> = of_weights.map(|(slot, spec)| (slot, spec.name)).collect();
+        for (slot, name) in of_weights {
+            let whole = plan.weights.iter().map(|weight| {
+                saved.take(&format!("{}.{name}", weight.name), [weight.rows, weight.columns], &plan.place)
+            });
+            let whole = whole.collect::<Result<Vec<_>>>()?;
+            let held = M::hold(plan, &whole.iter().collect::<Vec<_>>())?;
+            for (batch, state) in states.iter_mut().enumerate() {
+                *state.matrix_mut(slot) = M::of(M::held(&held, batch))?;
+            }
+        }
+        for (shape, state) in plan.batches.iter().zip(states) {
+            let owner =
+                |&(weight, block): &(usize, usize)| (plan.weights[weight].name.as_str(), Self::suffix(numbered, block));
+            let owners: Vec<_> = shape.members.iter().map(owner).collect();
+            state.load(&owners, &plan.place, saved)?;
+        }
+        Ok(())
+    }
+}
+
+/// One line for the pre-flight table.
+fn describe(name: &str, settings: &str, common: Common) -> String {
+    let Common { lr, weight_decay, .. } = common;
+    let decay = if weight_decay > 0.0 { format!(", weight decay {weight_decay}") } else { String::new() };
+    format!("{name}, lr {lr}, {settings}{decay}")
+}
+
+impl<M: Mats, R: MatrixRule<M>> Optimizer for PerMatrix<R, M> {
     fn name(&self) -> &'static str {
         self.rule.name()
     }
 
     fn describe(&self) -> String {
-        describe(self.rule.name(), self.lr, &self.rule.describe(), self.weight_decay)
+        describe(self.rule.name(), &self.rule.describe(), self.common)
     }
 
     fn needs_inputs(&self, step: u64) -> bool {
@@ -311,108 +271,58 @@ impl<R: Rule<T>, T: Real> Optimizer for PerMatrix<R, T> {
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         self.rule.observe(params, context)?;
-        let rest = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param));
-        let rest: Vec<_> = rest.collect();
+        let rest: Vec<_> = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param)).collect();
         self.adam.step_some(rest.into_iter(), context)?;
-
-        let mut states = std::mem::take(&mut self.states);
-        let mut jobs = Vec::new();
-        for (param, gradient) in params.iter().zip(&gradients.tensors).filter(|(param, _)| self.takes(param)) {
-            let state = match states.remove(&param.name) {
-                Some(state) => state,
-                None => self.start(param)?,
-            };
-            jobs.push((param, gradient, state));
-        }
-        // the largest first, or one thread would end with it alone
-        jobs.sort_by_key(|(param, ..)| std::cmp::Reverse(param.var.elem_count()));
-        let outcomes = jobs
-            .par_iter_mut()
-            .with_max_len(1)
-            .map(|(param, gradient, state)| self.one(param, gradient, state, context))
-            .collect::<Result<Vec<_>>>();
-        self.states = jobs.into_iter().map(|(param, _, state)| (param.name.clone(), state)).collect();
-        self.note(&outcomes?);
-        Ok(())
+        self.renew(params)?;
+        let mut units = std::mem::take(&mut self.units);
+        let update = |unit: &mut Unit<M>| self.update(unit, params, gradients, context);
+        let outcomes = match &mut units[..] {
+            [unit] => update(unit).map(|outcome| vec![outcome]),
+            units => units.par_iter_mut().with_max_len(1).map(update).collect::<Result<Vec<_>>>(),
+        };
+        self.units = units;
+        self.health.note(&outcomes?)
     }
 
     fn reset(&mut self) {
         self.health = Health::default();
-        self.states.clear();
+        self.units.clear();
         self.adam.reset();
-        self.rule.shared_mut(&BTreeMap::new());
+        self.rule.clear_shared();
     }
 
     fn health(&self) -> Vec<(String, f64)> {
-        let mut health = self.health.clone();
-        let own = health.fields().map(|(name, value)| (name.to_string(), *value));
         // rules that are never asked for a residual have none
-        let known = own.into_iter().filter(|(name, value)| name != "residual" || *value != 0.0);
-        known.chain(self.rule.health()).collect()
+        let own = self.health.values().into_iter().flatten();
+        let own = own.filter(|(name, value)| *name != "residual" || *value != 0.0);
+        let own = own.map(|(name, value)| (name.to_string(), value));
+        own.chain(self.rule.health().unwrap_or_default()).collect()
     }
 
     fn state(&self) -> Result<OptimizerState> {
         let mut state = self.adam.state()?;
-        state.scalars.extend(self.rule.shared_scalars());
-        state.scalars.extend(self.health.clone().fields().map(|(name, value)| (name.to_string(), *value)));
-        let own = self.states.iter().map(|(name, state)| (name.clone(), state as &dyn Named<T>));
-        for (owner, named) in own.chain(self.rule.shared()) {
-            for (name, matrix) in named.matrices() {
-                let tensor =
-                    Tensor::from_slice(&matrix.data, (matrix.rows, matrix.columns), &candle_core::Device::Cpu)?;
-                state.tensors.push((format!("{owner}.{name}"), tensor));
-            }
-            state.scalars.extend(named.scalars().into_iter().map(|(name, value)| (format!("{owner}.{name}"), value)));
-        }
+        state.scalars.extend(self.health.values()?.into_iter().map(|(name, value)| (name.to_string(), value)));
+        self.units.iter().try_for_each(|unit| unit.save(&mut state, self.rule.longest().is_some()))?;
+        self.rule.save_shared(&mut state)?;
         Ok(state)
     }
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
         self.reset();
-        for (name, value) in self.health.fields() {
-            *value = state.scalar(name)?;
-        }
-        let (adam_updates, scalars) = (state.scalar("t")? as u64, state.scalars);
-        let mut saved: BTreeMap<String, Tensor> = state.tensors.into_iter().collect();
-        for (owner, named) in self.rule.shared_mut(&saved) {
-            fill(&owner, named, &mut saved, &scalars)?;
-        }
-        self.rule.load_shared_scalars(&scalars);
-        let (taken, rest): (Vec<_>, Vec<_>) = params.iter().partition(|param| self.takes(param));
-        self.adam.load_some(rest.into_iter(), &mut saved, adam_updates)?;
-        for param in taken.into_iter().filter(|_| adam_updates > 0) {
-            let mut fresh = self.start(param)?;
-            fill(&param.name, &mut fresh, &mut saved, &scalars)?;
-            self.states.insert(param.name.clone(), fresh);
+        self.health = Health::load(&state, params.device())?;
+        let updates = state.scalar("t")? as u64;
+        let mut saved = Saved::whole(state);
+        let place = Place { dtype: params.dtype(), device: params.device().clone() };
+        self.rule.load_shared(&place, &mut saved)?;
+        let rest: Vec<&Param> = params.iter().filter(|param| !self.takes(param)).collect();
+        self.adam.load_some(rest.into_iter(), &mut saved.tensors, updates)?;
+        if updates > 0 {
+            self.units = self.start(params)?;
+            self.units.iter_mut().try_for_each(|unit| unit.load(&mut saved, self.rule.longest().is_some()))?;
         }
         Ok(())
     }
 }
 
-/// Puts saved tensors and scalars `OWNER.NAME` into a state.
-fn fill<T: Real>(
-    owner: &str,
-    state: &mut dyn Named<T>,
-    saved: &mut BTreeMap<String, Tensor>,
-    scalars: &[(String, f64)],
-) -> Result<()> {
-    for (name, matrix) in state.matrices_mut() {
-        let name = format!("{owner}.{name}");
-        let Some(tensor) = saved.remove(&name) else {
-            bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?");
-        };
-        if tensor.dims() != [matrix.rows, matrix.columns] || tensor.dtype() != T::DTYPE {
-            let expected = [matrix.rows, matrix.columns];
-            bail!("the saved optimizer state {name} is {:?} {:?}, not {expected:?}", tensor.dtype(), tensor.dims());
-        }
-        matrix.data = tensor.flatten_all()?.to_vec1()?;
-    }
-    for (name, value) in state.scalars_mut() {
-        let name = format!("{owner}.{name}");
-        let Some((_, saved)) = scalars.iter().find(|(n, _)| *n == name) else {
-            bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?");
-        };
-        *value = *saved;
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

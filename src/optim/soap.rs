@@ -6,210 +6,142 @@
 //! m ← β₁·m + (1 − β₁)·G′;  v ← β₂·v + (1 − β₂)·G′²           in rotated coordinates
 //! W ← W − lr·√(1 − β₂ᵏ)/(1 − β₁ᵏ) · Q_L·[m / (√v + ε)]·Q_Rᵀ
 //! L ← L + (1 − β₂)·(G·Gᵀ − L);  R ← R + (1 − β₂)·(Gᵀ·G − R)
-//! every f calls, for each side with factor S: e = diag(QᵀSQ); v and the columns of Q in the order of falling e;
+//! every f updates, for each side with factor S: e = diag(QᵀSQ); v and the columns of Q in the order of falling e;
 //!     Q ← qr(S·Q).Q;  m is turned into the new basis, v is only permuted
 //! ```
 //!
 //! A side longer than `max_precondition_dim` keeps Q = I. Differences from the authors' code: that limit is 1024 instead
-//! of 10 000, which would decompose vocabulary sides; weight decay is taken before the update instead of after it.
+//! of 10 000, which would decompose vocabulary sides; weight decay is taken before the update instead of after it. A weight
+//! that begins anew among others on an accelerator has Q = I until the next refresh.
 
 use candle_core::{DType, Device, Result};
 
-use super::batched::{self, Batched};
-use super::decompose::eigh;
-use super::matrix::{product, Matrix};
-use super::per_matrix::{boxed, state, At, Direction, Gradient, Rule};
+use super::algebra::{Mats, Number, Start, View};
+use super::per_matrix::{per_matrix, Common};
+use super::rule::{Direction, MatrixRule, Now, Slot};
+use super::slots::Slots;
 use super::Optimizer;
 use crate::config::SoapConfig;
-use crate::ops::{qr_q_of, Real};
 use crate::params::{Param, ParamKind};
 
-pub(super) fn build(
-    config: &SoapConfig,
-    weight_decay: f64,
-    lr: f64,
-    dtype: DType,
-    device: &Device,
-) -> Box<dyn Optimizer> {
-    let adam = (config.beta1, config.beta2, config.eps);
-    match device {
-        Device::Cpu => boxed(Soap::new(config), adam, weight_decay, lr, dtype),
-        _ => Box::new(Batched::new(batched::Soap::new(config), adam, weight_decay, lr)),
-    }
+pub(super) fn build(config: &SoapConfig, decay: f64, lr: f64, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
+    let common = Common { adam: (config.beta1, config.beta2, config.eps), weight_decay: decay, lr };
+    per_matrix!(Soap { config: config.clone() }, common, dtype, device)
 }
 
-/// For the pre-flight table.
-pub(super) fn words(config: &SoapConfig) -> String {
-    let SoapConfig { beta1, beta2, eps, precondition_frequency, .. } = config;
-    format!("betas ({beta1}, {beta2}), eps {eps:e}, bases refreshed every {precondition_frequency} updates")
-}
-
-/// Weights and tables.
-pub(super) fn takes(param: &Param) -> bool {
-    param.kind != ParamKind::Vector
-}
-
-/// The rule for weights and tables.
+/// The rule; see the formulas above.
 pub(super) struct Soap {
-    config: SoapConfig,
+    pub(super) config: SoapConfig,
 }
 
-state! {
-    /// `m` and `v` in rotated coordinates; a side without a basis has matrices of 0 × 0.
-    SoapState { m, v, left, left_basis, right, right_basis; k, begun }
-}
-
-impl<T: Real> Rule<T> for Soap {
-    type State = SoapState<T>;
-
+impl<M: Mats> MatrixRule<M> for Soap {
     fn name(&self) -> &'static str {
         "soap"
     }
 
     fn describe(&self) -> String {
-        words(&self.config)
-    }
-
-    fn takes(&self, param: &Param) -> bool {
-        takes(param)
-    }
-
-    fn start(&self, _param: &Param, rows: usize, columns: usize) -> SoapState<T> {
-        self.fresh(rows, columns)
-    }
-
-    fn direction(&self, state: &mut SoapState<T>, g: &Gradient<'_, T>, _at: &At<'_>) -> Result<Direction<T>> {
         let SoapConfig { beta1, beta2, eps, precondition_frequency, .. } = self.config;
-        if state.begun == 0.0 {
-            self.begin(state, g)?;
-            return Ok(Direction::plain(Matrix::zeros(g.rows, g.columns)));
-        }
-        state.k += 1.0;
-        let rotated = rotate(g.to_matrix(), state, Way::In);
-        state.m.toward(&rotated.data, 1.0 - beta1);
-        let (keep, take) = (T::from_f64(beta2), T::from_f64(1.0 - beta2));
-        state.v.data.iter_mut().zip(&rotated.data).for_each(|(v, &g)| *v = keep * *v + take * (g * g));
+        format!("betas ({beta1}, {beta2}), eps {eps:e}, bases refreshed every {precondition_frequency} updates")
+    }
 
-        let size = T::from_f64((1.0 - beta2.powf(state.k)).sqrt() / (1.0 - beta1.powf(state.k)));
-        let eps = T::from_f64(eps);
-        let mut adam = state.m.clone();
-        adam.data.iter_mut().zip(&state.v.data).for_each(|(m, &v)| *m = size * *m / (v.sqrt() + eps));
-        let update = rotate(adam, state, Way::Out);
+    /// Weights and tables.
+    fn takes(&self, param: &Param) -> bool {
+        param.kind != ParamKind::Vector
+    }
 
-        let refresh = (state.k as u64).is_multiple_of(precondition_frequency);
-        let momentum = refresh.then(|| rotate(state.m.clone(), state, Way::Out));
-        self.take_in(state, g);
-        if let Some(momentum) = momentum {
-            refresh_basis(&state.left, &mut state.left_basis, |order| state.v = state.v.gather(order));
-            refresh_basis(&state.right, &mut state.right_basis, |order| permute_columns(&mut state.v, order));
-            state.m = rotate(momentum, state, Way::In);
+    /// `m` and `v` in rotated coordinates; a side without a basis has matrices of 0 × 0.
+    fn slots(&self, shape: [usize; 2], _table: bool) -> Vec<Slot> {
+        let [left, right] = shape.map(|n| if n <= self.config.max_precondition_dim { [n, n] } else { [0, 0] });
+        vec![
+            Slot::weight("m", shape),
+            Slot::weight("v", shape),
+            Slot::new("left", left, Start::Zeros),
+            Slot::new("left_basis", left, Start::Identity),
+            Slot::new("right", right, Start::Zeros),
+            Slot::new("right_basis", right, Start::Identity),
+        ]
+    }
+
+    fn numbers(&self) -> &'static [&'static str] {
+        &["begun", "k"]
+    }
+
+    fn direction(&self, state: &mut Slots<M>, g: M::View<'_>, now: &mut Now<'_, M>) -> Result<Direction<M>> {
+        let SoapConfig { beta1, beta2, eps, precondition_frequency, .. } = self.config;
+        let first = state.age == 0;
+        let ([m, v, l, q_l, r, q_r], [begun, k]) = state.parts()?;
+        // 0 where this gradient is the first one: it goes into the factors alone
+        let works = begun.clone();
+        let idle = begun.is_zero();
+        (*begun, *k) = (works.clone() + idle.clone(), k.clone() + works.clone());
+        if first {
+            self.take_in(l, r, g, now)?;
+            (*q_l, *q_r) = (l.eigenvectors()?, r.eigenvectors()?);
+            let update = M::start(Start::Zeros, now.members.len(), [g.rows(), g.columns()], now.place)?;
+            return Ok(Direction { idle: Some(idle), ..Direction::plain(update) });
         }
-        Ok(Direction::plain(update))
+        let rotated = into(q_l, M::of(g)?, q_r)?;
+        m.toward(rotated.view(), &(works.clone() * (1.0 - beta1)))?;
+        v.toward_squares(rotated.view(), &(works * (1.0 - beta2)))?;
+
+        let count = k.clone().max(1.0);
+        let size = count.clone().exponents_of(beta2).rest().sqrt() / count.exponents_of(beta1).rest();
+        let mut adam = m.copy()?;
+        adam.over_root(v, eps, &size)?;
+        let update = out_of(q_l, adam, q_r)?;
+
+        let turned = match now.step.is_multiple_of(precondition_frequency) {
+            true => Some(out_of(q_l, m.copy()?, q_r)?),
+            false => None,
+        };
+        self.take_in(l, r, g, now)?;
+        if let Some(turned) = turned {
+            if let Some(order) = refresh(l, q_l)? {
+                v.permute_rows(&order)?;
+            }
+            if let Some(order) = refresh(r, q_r)? {
+                v.permute_columns(&order)?;
+            }
+            *m = into(q_l, turned, q_r)?;
+        }
+        Ok(Direction { idle: Some(idle), ..Direction::plain(update) })
     }
 }
 
 impl Soap {
-    pub(super) fn new(config: &SoapConfig) -> Self {
-        Soap { config: config.clone() }
-    }
-
-    /// State before the first update.
-    pub(super) fn fresh<T: Real>(&self, rows: usize, columns: usize) -> SoapState<T> {
-        let factor = |n: usize| match n <= self.config.max_precondition_dim {
-            true => Matrix::zeros(n, n),
-            false => Matrix::zeros(0, 0),
-        };
-        SoapState {
-            m: Matrix::zeros(rows, columns),
-            v: Matrix::zeros(rows, columns),
-            left: factor(rows),
-            left_basis: factor(rows),
-            right: factor(columns),
-            right_basis: factor(columns),
-            k: 0.0,
-            begun: 0.0,
+    /// Moves the factors towards G·Gᵀ and Gᵀ·G.
+    fn take_in<M: Mats>(&self, l: &mut M, r: &mut M, g: M::View<'_>, now: &Now<'_, M>) -> Result<()> {
+        let beta = self.config.beta2;
+        for (s, a, b) in [(l, g, g.t()), (r, g.t(), g)] {
+            if s.rows() > 0 {
+                s.scale(&now.number(beta)?)?;
+                s.add_product(1.0 - beta, a, b)?;
+            }
         }
-    }
-
-    /// The first update: factors of this gradient and their eigenvectors.
-    pub(super) fn begin<T: Real>(&self, state: &mut SoapState<T>, g: &Gradient<'_, T>) -> Result<()> {
-        state.begun = 1.0;
-        self.take_in(state, g);
-        state.left_basis = eigenvectors(&state.left)?;
-        state.right_basis = eigenvectors(&state.right)?;
         Ok(())
     }
-
-    /// Moves the factors towards G·Gᵀ and Gᵀ·G.
-    fn take_in<T: Real>(&self, state: &mut SoapState<T>, g: &Gradient<'_, T>) {
-        let beta = self.config.beta2;
-        if state.left.rows > 0 {
-            state.left.scale(beta);
-            state.left.add_product(1.0 - beta, g.view(), g.view().t());
-        }
-        if state.right.rows > 0 {
-            state.right.scale(beta);
-            state.right.add_product(1.0 - beta, g.view().t(), g.view());
-        }
-    }
 }
 
-/// Into the eigenbasis, or back out of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    In,
-    Out,
+/// Q_Lᵀ·x·Q_R; a side without a basis is left alone.
+fn into<M: Mats>(q_l: &M, x: M, q_r: &M) -> Result<M> {
+    let x = if q_r.rows() > 0 { M::product(x.view(), q_r.view())? } else { x };
+    Ok(if q_l.rows() > 0 { M::product(q_l.t(), x.view())? } else { x })
 }
 
-/// Q_Lᵀ·x·Q_R, or Q_L·x·Q_Rᵀ; a side without a basis is left alone.
-fn rotate<T: Real>(x: Matrix<T>, state: &SoapState<T>, way: Way) -> Matrix<T> {
-    let (left, right) = (&state.left_basis, &state.right_basis);
-    let x = match way {
-        _ if right.rows == 0 => x,
-        Way::In => product(x.view(), right.view()),
-        Way::Out => product(x.view(), right.t()),
-    };
-    match way {
-        _ if left.rows == 0 => x,
-        Way::In => product(left.t(), x.view()),
-        Way::Out => product(left.view(), x.view()),
-    }
+/// Q_L·x·Q_Rᵀ.
+fn out_of<M: Mats>(q_l: &M, x: M, q_r: &M) -> Result<M> {
+    let x = if q_r.rows() > 0 { M::product(x.view(), q_r.t())? } else { x };
+    Ok(if q_l.rows() > 0 { M::product(q_l.view(), x.view())? } else { x })
 }
 
-/// One step of the power iteration; `permute` is told the order of the columns.
-fn refresh_basis<T: Real>(factor: &Matrix<T>, basis: &mut Matrix<T>, permute: impl FnOnce(&[usize])) {
-    if factor.rows == 0 {
-        return;
+/// One step of the power iteration; the order that the columns have now.
+fn refresh<M: Mats>(s: &M, q: &mut M) -> Result<Option<M::Order>> {
+    if s.rows() == 0 {
+        return Ok(None);
     }
-    let mut image = product(factor.view(), basis.view());
-    let mut energy = vec![0.0; factor.rows];
-    for (q, s) in basis.rows().zip(image.rows()) {
-        energy.iter_mut().zip(q.iter().zip(s)).for_each(|(e, (q, s))| *e += q.to_f64() * s.to_f64());
-    }
-    let mut order: Vec<usize> = (0..factor.rows).collect();
-    order.sort_by(|&a, &b| energy[b].total_cmp(&energy[a]));
-    permute(&order);
-    permute_columns(&mut image, &order);
-    *basis = Matrix::from_f64(image.rows, image.rows, &qr_q_of(image.rows, &image.to_f64()));
-}
-
-fn permute_columns<T: Real>(x: &mut Matrix<T>, order: &[usize]) {
-    let mut old = Vec::with_capacity(order.len());
-    for row in x.rows_mut() {
-        old.clear();
-        old.extend_from_slice(row);
-        row.iter_mut().zip(order).for_each(|(x, &from)| *x = old[from]);
-    }
-}
-
-/// Eigenvectors of a factor as columns, largest eigenvalue first; nothing of a side without a factor.
-fn eigenvectors<T: Real>(factor: &Matrix<T>) -> Result<Matrix<T>> {
-    let n = factor.rows;
-    if n == 0 {
-        return Ok(factor.clone());
-    }
-    match eigh(n, &factor.to_f64()) {
-        Some((_, vectors)) => Ok(Matrix::from_f64(n, n, &vectors)),
-        None => candle_core::bail!("soap: the eigenvectors of a factor of {n} × {n} were not found"),
-    }
+    let mut image = M::product(s.view(), q.view())?;
+    let order = M::falling(q, &image)?;
+    image.permute_columns(&order)?;
+    *q = image.orthogonal()?;
+    Ok(Some(order))
 }

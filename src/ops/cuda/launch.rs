@@ -27,6 +27,7 @@ pub(super) enum Module {
     Norm,
     Optimizer,
     Qr,
+    Cholesky,
     Recurrent,
     Window,
 }
@@ -43,6 +44,7 @@ impl Module {
             Module::Norm => ("nmt_norm", ptx::NORM),
             Module::Optimizer => ("nmt_optimizer", ptx::OPTIMIZER),
             Module::Qr => ("nmt_qr", ptx::QR),
+            Module::Cholesky => ("nmt_cholesky", ptx::CHOLESKY),
             Module::Recurrent => ("nmt_recurrent", ptx::RECURRENT),
             Module::Window => ("nmt_window", ptx::WINDOW),
         }

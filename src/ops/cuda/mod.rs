@@ -12,6 +12,7 @@
 
 mod attention;
 pub(super) mod attentional;
+mod cholesky;
 mod columns;
 mod cross_entropy;
 mod decode;
@@ -35,6 +36,7 @@ pub(crate) use optimizer::{scale, squares, Updates};
 pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows, Windowed};
 
 pub(super) use attention::Sides;
+pub(super) use cholesky::inverses;
 pub(super) use columns::{add, add_in_place, concatenate, cut, device_of, join, multiply, part, uncut};
 pub(super) use cross_entropy::Projected;
 pub(super) use decode::{history, memory as attend_memory};

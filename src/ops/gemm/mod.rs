@@ -50,6 +50,22 @@ impl<'a, T> Mat<'a, T> {
         Mat { data: self.data.get(start..).unwrap_or_default(), rows, columns, ..self }
     }
 
+    /// A row of what is not transposed.
+    pub(crate) fn row(&self, i: usize) -> &'a [T] {
+        assert!(
+            self.column_stride == 1 && i < self.rows,
+            "row {i} of a matrix of {} or of a transposed one",
+            self.rows
+        );
+        &self.data[i * self.row_stride..][..self.columns]
+    }
+
+    /// All rows in a line, where nothing is between them.
+    pub(crate) fn dense(&self) -> Option<&'a [T]> {
+        let dense = self.column_stride == 1 && (self.row_stride == self.columns || self.rows <= 1);
+        dense.then(|| &self.data[..self.rows * self.columns])
+    }
+
     /// Its transpose, a view.
     pub(crate) fn t(self) -> Self {
         Mat {

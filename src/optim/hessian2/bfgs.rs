@@ -8,92 +8,88 @@
 //!    = H + V·Xᵀ + X·Vᵀ      V = SP, X = ½·(S + V·(YᵀHY)) − HY
 //! ```
 
-use crate::ops::Real;
-use crate::optim::matrix::{product, Matrix};
-use crate::optim::small::Cholesky;
+use candle_core::Result;
 
-/// Corrects H with the directions `s` = Sᵀ and `y` = Yᵀ (k × n each). `false`, and H as it was, when SᵀY is not positive
-/// definite.
-pub(super) fn block_bfgs<T: Real>(h: &mut Matrix<T>, s: &Matrix<T>, y: &Matrix<T>) -> bool {
-    let k = s.rows;
-    let sy: Matrix<T> = product(s.view(), y.t());
-    // symmetric but for rounding
-    let mean: Vec<f64> =
-        (0..k * k).map(|at| 0.5 * (sy.data[at].to_f64() + sy.data[at % k * k + at / k].to_f64())).collect();
-    let Some(inverse) = Cholesky::new(k, &mean).map(|cholesky| cholesky.inverse()) else { return false };
-    let hy = product(y.view(), h.view());
-    let v = product(Matrix::from_f64(k, k, &inverse).view(), s.view());
-    let mut x = s.clone();
-    x.add_product(1.0, product(y.view(), hy.t()).t(), v.view());
-    x.data.iter_mut().zip(&hy.data).for_each(|(x, &hy)| *x = T::from_f64(0.5) * *x - hy);
-    let (vx, xv) = (v.clone().above(&x), x.above(&v));
-    h.add_product(1.0, vx.t(), xv.view());
+use crate::optim::algebra::{Mats, Number, Start};
+
+/// Corrects H with the directions `s` = Sᵀ and `y` = Yᵀ (k × n each). Returns 1 where it could; where SᵀY is not positive
+/// definite, H stays as it was.
+pub(super) fn block_bfgs<M: Mats>(h: &mut M, s: &M, y: &M, one: &M::Number) -> Result<M::Number> {
+    let mut inverse = M::product(s.view(), y.t())?.inverse(one, &(one.clone() * 0.0))?;
+    let good = inverse.is_finite()?;
+    inverse.restart(&good.clone().rest(), Start::Zeros)?;
+    let hy = M::product(y.view(), h.view())?;
+    let v = M::product(inverse.view(), s.view())?;
+    let mut x = s.copy()?;
+    x.add_product(1.0, M::product(y.view(), hy.t())?.t(), v.view())?;
+    let mut x = x.times(0.5)?;
+    x.add(&(one.clone() * -1.0), hy.view())?;
+    let (vx, xv) = (v.copy()?.above(&x)?, x.above(&v)?);
+    h.add_product(1.0, vx.t(), xv.view())?;
     // each time: without it f32 is destroyed after about 40 corrections
-    h.symmetrize(1.0);
-    true
+    h.symmetrize(one)?;
+    Ok(good)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optim::algebra::{Batch, Matrix, Place};
     use crate::rng::{stream, Purpose, Stream};
+    use candle_core::{DType, Device};
 
-    fn draw(rng: &mut Stream, rows: usize, columns: usize) -> Matrix<f64> {
-        let values: Vec<f64> = (0..rows * columns).map(|_| rng.normal()).collect();
-        Matrix::from_f64(rows, columns, &values)
+    fn draw<M: Mats>(rng: &mut Stream, shape: [usize; 2], place: &Place) -> Result<M> {
+        M::from_values((0..shape[0] * shape[1]).map(|_| rng.normal()).collect(), shape, place)
     }
 
-    fn identity(n: usize) -> Matrix<f64> {
-        let mut h = Matrix::zeros(n, n);
-        h.set_identity(1.0);
-        h
+    fn list<M: Mats>(m: &M) -> Result<Vec<f64>> {
+        m.to_tensor(0)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
     }
 
-    #[test]
-    fn block_bfgs_satisfies_the_secant_equation_and_inverts() {
-        let (n, k) = (12, 3);
+    /// H·A after many corrections is I, and H·Y = S after each.
+    fn inverts<M: Mats>([n, k]: [usize; 2], rounds: usize, place: &Place, tolerance: f64) -> Result<()> {
         let mut rng = stream(4, Purpose::Probe, 0);
-        let root = draw(&mut rng, n, n);
-        let mut a = product(root.view(), root.t());
-        (0..n).for_each(|i| a.data[i * n + i] += 1.0);
-        let mut h = identity(n);
-        for round in 0..300 {
-            let s = draw(&mut rng, k, n);
-            let y = product(s.view(), a.view());
-            assert!(block_bfgs(&mut h, &s, &y));
-            let back = product(y.view(), h.view());
-            if round < 3 {
-                back.data.iter().zip(&s.data).for_each(|(b, s)| assert!((b - s).abs() < 1e-8 * (1.0 + s.abs())));
+        let root: M = draw(&mut rng, [n, n], place)?;
+        let mut a = M::product(root.view(), root.t())?;
+        let eye = || M::start(Start::Identity, 1, [n, n], place);
+        let one: M::Number = Number::from_values(&[1.0], &place.device)?;
+        a.add(&(one.clone() * 2.0), eye()?.view())?;
+        let mut h = eye()?.times(0.05)?;
+        for round in 0..rounds {
+            let s: M = draw(&mut rng, [k, n], place)?;
+            let y = M::product(s.view(), a.view())?;
+            assert_eq!(block_bfgs(&mut h, &s, &y, &one)?.values()?, [1.0]);
+            if round < 3 && place.dtype == DType::F64 {
+                let back = list(&M::product(y.view(), h.view())?)?;
+                back.iter().zip(list(&s)?).for_each(|(b, s)| assert!((b - s).abs() < 1e-8 * (1.0 + s.abs())));
             }
         }
-        let unit = product(h.view(), a.view());
-        for i in 0..n {
-            for j in 0..n {
-                assert!((unit.row(i)[j] - f64::from(u8::from(i == j))).abs() < 1e-6, "{i} {j} {}", unit.row(i)[j]);
-            }
+        for (at, x) in list(&M::product(h.view(), a.view())?)?.into_iter().enumerate() {
+            assert!((x - f64::from(u8::from(at / n == at % n))).abs() < tolerance, "{at}: {x}");
         }
+        Ok(())
     }
 
     #[test]
-    fn f32_survives_1500_corrections() {
-        let (n, k) = (24, 8);
-        let mut rng = stream(5, Purpose::Probe, 0);
-        let root = draw(&mut rng, n, n);
-        let a64 = product(root.view(), root.t());
-        let mut a: Matrix<f32> = Matrix::from_f64(n, n, &a64.data);
-        (0..n).for_each(|i| a.data[i * n + i] += 2.0);
-        let mut h: Matrix<f32> = Matrix::zeros(n, n);
-        h.set_identity(0.05);
-        for _ in 0..1500 {
-            let s: Matrix<f32> = Matrix::from_f64(k, n, &draw(&mut rng, k, n).data);
-            let y = product(s.view(), a.view());
-            assert!(block_bfgs(&mut h, &s, &y));
-        }
-        let unit = product(h.view(), a.view());
-        for i in 0..n {
-            for j in 0..n {
-                assert!((unit.row(i)[j] - f32::from(u8::from(i == j))).abs() < 1e-3);
-            }
-        }
+    fn it_satisfies_the_secant_equation_and_inverts() -> Result<()> {
+        inverts::<Matrix<f64>>([12, 3], 300, &Place::cpu(), 1e-6)?;
+        inverts::<Batch>([12, 3], 300, &Place::cpu(), 1e-6)
+    }
+
+    #[test]
+    fn f32_survives_1500_corrections() -> Result<()> {
+        let place = Place { dtype: DType::F32, device: Device::Cpu };
+        inverts::<Matrix<f32>>([24, 8], 1500, &place, 2e-3)?;
+        inverts::<Batch>([24, 8], 1500, &place, 2e-3)
+    }
+
+    #[test]
+    fn directions_of_no_use_leave_it_as_it_was() -> Result<()> {
+        let mut h: Matrix<f64> = Matrix::start(Start::Identity, 1, [3, 3], &Place::cpu())?;
+        let s: Matrix<f64> = Matrix::from_values(vec![1.0, 0.0, 2.0], [1, 3], &Place::cpu())?;
+        let before = list(&h)?;
+        assert_eq!(block_bfgs(&mut h, &s, &s.times(-1.0)?, &1.0)?, 0.0);
+        assert_eq!(list(&h)?, before);
+        Ok(())
     }
 }

@@ -1,106 +1,366 @@
-//! The inverse of the input factor, tracked by block BFGS, with a probe that finds a failed one and starts it anew.
+//! The input side of curvature, A = E[xxᵀ] of each group of weights with one input, in blocks on the diagonal where the side
+//! is long; and its inverse, tracked by block BFGS, with a probe that finds a failed one and starts it anew.
 //!
 //! ```text
+//! A ← A + b·(X_sᵀX_s/N_s − A)      N_s random rows of the input, b = max(β_A, 1/(n + 1))
 //! A_λ = A + λ·a₀·I,  a₀ = tr(A)/i           never formed
 //! first: H = A_λ⁻¹ exactly; then at every update of A: S normal (i × k), Y = A_λ·S, block BFGS
-//! probe: ‖H·A_λ·s − s‖/‖s‖ > ½ or not finite: H = A_λ⁻¹ exactly again
-//! applied: (1 − ω)·M/a₀ + ω·M·H, ω from 0 to 1 between the 20th and the 120th update
+//! probe, every 20: ‖H·A_λ·s − s‖/‖s‖ > ½ or not finite: H = A_λ⁻¹ exactly again
+//! applied: (1 − ω)·M/a₀ + ω·M·H
 //! ```
+//!
+//! A correction that can not be made leaves H as it was; on the CPU H is then made anew at once, elsewhere by the probe, the
+//! only time that something is read back.
 
-use candle_core::Result;
+use candle_core::{bail, Result};
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::bfgs::block_bfgs;
-use super::groups::Block;
+use super::inputs::{groups, Group};
 use crate::config::Hessian2Config;
-use crate::ops::Real;
-use crate::optim::matrix::{product, squares, Matrix};
-use crate::optim::per_matrix::state;
-use crate::optim::small::Cholesky;
-use crate::rng::Stream;
+use crate::ops::blocks;
+use crate::optim::algebra::{Mats, Number, Place, Start};
+use crate::optim::rule::{Now, Slot};
+use crate::optim::saved::Saved;
+use crate::optim::slots::Slots;
+use crate::optim::{OptimizerState, StepContext};
+use crate::params::ParamSet;
 
 /// Updates of a factor between two probes.
-pub(super) const PROBE: f64 = 20.0;
+const PROBE: u64 = 20;
+/// Of a parameter, in checkpoints: the place of its group in the order of their names.
+const GROUP: &str = ".input_group";
+/// Between the name of a group and the number of a block, in checkpoints.
+const MARK: &str = ".input";
 
-state! {
-    /// One block on the diagonal of an input factor: A and its tracked inverse; `n`: updates.
-    Factor { a, inverse; n, residual }
+/// The factors of all groups.
+pub(super) struct Factors<M: Mats> {
+    config: Hessian2Config,
+    /// The group of each parameter; a function of the model alone.
+    of: BTreeMap<String, String>,
+    /// On the CPU each block for itself, elsewhere those of one side together.
+    units: Vec<Unit<M>>,
+    resets: Option<M::Number>,
 }
 
-impl<T: Real> Block<T> for Factor<T> {
-    fn first(now: Matrix<T>, config: &Hessian2Config) -> Result<Self> {
-        Ok(Factor { inverse: exact(&now, config.input_damping)?, a: now, n: 1.0, residual: 0.0 })
+/// Blocks of one side.
+struct Unit<M: Mats> {
+    side: usize,
+    /// Group and number among its blocks.
+    members: Vec<(String, usize)>,
+    /// A and H.
+    state: Slots<M>,
+    /// Some of them have no H yet.
+    fresh: bool,
+}
+
+impl<M: Mats> Factors<M> {
+    pub(super) fn new(config: &Hessian2Config) -> Self {
+        Factors { config: config.clone(), of: BTreeMap::new(), units: Vec::new(), resets: None }
     }
 
-    fn unfilled(n: usize) -> Self {
-        Factor { a: Matrix::zeros(n, n), inverse: Matrix::zeros(n, n), n: 0.0, residual: 0.0 }
+    /// Whether the input of this parameter was seen.
+    pub(super) fn knows(&self, param: &str) -> bool {
+        self.of.contains_key(param)
     }
 
-    fn residual(&self) -> f64 {
-        self.residual
-    }
-
-    fn update(&mut self, now: &Matrix<T>, config: &Hessian2Config, random: &mut Stream) -> Result<bool> {
-        self.a.toward(&now.data, config.input_beta.max(1.0 / (self.n + 1.0)));
-        self.n += 1.0;
-        let (n, floor) = (self.a.rows, T::from_f64(config.input_damping * self.a.mean_diagonal()));
-        let times = |s: &Matrix<T>| {
-            let mut y = product(s.view(), self.a.view());
-            y.data.iter_mut().zip(&s.data).for_each(|(y, &s)| *y += floor * s);
-            y
-        };
-        let mut normal = |k: usize| {
-            let values: Vec<f64> = (0..k * n).map(|_| random.normal()).collect();
-            Matrix::<T>::from_f64(k, n, &values)
-        };
-        let s = normal(directions(config, n));
-        let mut whole = block_bfgs(&mut self.inverse, &s, &times(&s));
-        if whole && self.n % PROBE == 0.0 {
-            let s = normal(1);
-            let mut back = product(times(&s).view(), self.inverse.view());
-            back.data.iter_mut().zip(&s.data).for_each(|(b, &s)| *b -= s);
-            self.residual = (squares(&back.data) / squares(&s.data)).sqrt();
-            whole = self.residual <= 0.5;
+    /// Takes in the inputs of this update, if there are any.
+    pub(super) fn observe(&mut self, params: &ParamSet, context: &StepContext<'_>) -> Result<()> {
+        if context.inputs.is_empty() {
+            return Ok(());
         }
-        if !whole {
-            self.inverse = exact(&self.a, config.input_damping)?;
+        let place = Place { dtype: params.dtype(), device: params.device().clone() };
+        let found = groups(params, context.inputs);
+        for group in &found {
+            self.of.extend(group.members.iter().map(|member| (member.clone(), group.name.clone())));
         }
-        Ok(!whole)
+        let config = &self.config.clone();
+        let moments = |group: &Group<'_>| {
+            let ranges: Vec<Range<usize>> = blocks(group.input.dim(1)?, config.block_size).collect();
+            let rows = group.sample(config, context)?;
+            M::moments(group.input, rows.as_deref(), &ranges, &place)
+        };
+        let moments = match M::ALONE {
+            true => found.par_iter().with_max_len(1).map(moments).collect::<Result<Vec<_>>>()?,
+            false => found.iter().map(moments).collect::<Result<Vec<_>>>()?,
+        };
+        let mut seen: BTreeMap<(String, usize), M> = BTreeMap::new();
+        for (group, moments) in found.iter().zip(moments) {
+            seen.extend(moments.into_iter().enumerate().map(|(i, moment)| ((group.name.clone(), i), moment)));
+        }
+        self.renew(&seen, &place)?;
+        let mut jobs = Vec::new();
+        for unit in &mut self.units {
+            let a = unit.state.matrix(0);
+            let absent: Vec<f64> =
+                unit.members.iter().map(|member| f64::from(u8::from(!seen.contains_key(member)))).collect();
+            if absent.contains(&0.0) {
+                let part = |(at, member): (usize, &(String, usize))| seen.get(member).map_or((a, at), |own| (own, 0));
+                let parts: Vec<(&M, usize)> = unit.members.iter().enumerate().map(part).collect();
+                let moment = M::gather(&parts, &place)?.into_owned();
+                let absent =
+                    if absent.contains(&1.0) { Some(Number::from_values(&absent, &place.device)?) } else { None };
+                jobs.push((unit, moment, absent));
+            }
+        }
+        let update = |(unit, moment, absent): &mut (&mut Unit<M>, M, Option<M::Number>)| {
+            let Some(absent) = absent else { return unit.update(moment, config, context, &place) };
+            // a group without an input now stays as it is
+            let before = unit.state.copy()?;
+            let lost = unit.update(moment, config, context, &place)?;
+            unit.state.put_back(absent, before)?;
+            Ok(lost)
+        };
+        let resets = match M::ALONE {
+            true => jobs.par_iter_mut().with_max_len(1).map(update).collect::<Result<Vec<_>>>()?,
+            false => jobs.iter_mut().map(update).collect::<Result<Vec<_>>>()?,
+        };
+        self.resets = self.resets.take().into_iter().chain(resets).reduce(|a, b| a + b);
+        Ok(())
+    }
+
+    /// Units of these blocks and of those that there are.
+    fn renew(&mut self, seen: &BTreeMap<(String, usize), M>, place: &Place) -> Result<()> {
+        let known = |member: &(String, usize)| self.units.iter().any(|unit| unit.members.contains(member));
+        if seen.keys().all(known) {
+            return Ok(());
+        }
+        let mut sides: BTreeMap<(String, usize), usize> =
+            seen.iter().map(|(member, moment)| (member.clone(), moment.rows())).collect();
+        for unit in &self.units {
+            sides.extend(unit.members.iter().map(|member| (member.clone(), unit.side)));
+        }
+        let mut state = OptimizerState::default();
+        self.save_units(&mut state)?;
+        self.units = Self::start(sides, place)?;
+        self.load_units(place, &mut Saved::partial(state))
+    }
+
+    fn start(sides: BTreeMap<(String, usize), usize>, place: &Place) -> Result<Vec<Unit<M>>> {
+        let mut alone = Vec::new();
+        let mut together: BTreeMap<usize, Vec<(String, usize)>> = BTreeMap::new();
+        for (member, side) in sides {
+            match M::ALONE {
+                true => alone.push((side, vec![member])),
+                false => together.entry(side).or_default().push(member),
+            }
+        }
+        let unit = |(side, members): (usize, Vec<(String, usize)>)| {
+            let slots =
+                vec![Slot::new("a", [side, side], Start::Zeros), Slot::new("inverse", [side, side], Start::Identity)];
+            let state = Slots::start(slots, &["n", "residual"], members.len(), place)?;
+            Ok(Unit { side, members, state, fresh: true })
+        };
+        alone.into_iter().chain(together).map(unit).collect()
+    }
+
+    /// `(1 − ω)·x/a₀ + ω·x·H`, block by block; `x` are matrices of these weights. `None` where no input was seen.
+    pub(super) fn apply(&self, x: M::View<'_>, omega: f64, now: &Now<'_, M>) -> Result<Option<M>> {
+        let Some(group) = now.members.iter().find_map(|(name, _)| self.of.get(*name)) else { return Ok(None) };
+        let blocks = self.blocks(group);
+        let white = |x: M::View<'_>, unit: usize, number: usize| -> Result<M> {
+            let (h, scale) = self.of_weights(&self.units[unit], number, now)?;
+            let mut white = M::product(x, h.view())?;
+            if omega < 1.0 {
+                white.scale(&now.number(omega)?)?;
+                white.add(&(now.number(1.0 - omega)? / scale.max(M::least(now.place))), x)?;
+            }
+            Ok(white)
+        };
+        if let [(unit, _)] = blocks[..] {
+            return white(x, unit, 0).map(Some);
+        }
+        let mut result = M::of(x)?;
+        let mut start = 0;
+        for (number, (unit, _)) in blocks.into_iter().enumerate() {
+            let range = start..start + self.units[unit].side;
+            start = range.end;
+            let part = M::columns_of(x, range.clone())?;
+            result.set_columns(range, &white(part.view(), unit, number)?)?;
+        }
+        Ok(Some(result))
+    }
+
+    /// Where the blocks of a group are.
+    fn blocks(&self, group: &str) -> Vec<(usize, usize)> {
+        let mut found: Vec<(usize, usize, usize)> = Vec::new();
+        for (unit, of) in self.units.iter().enumerate() {
+            let own = of.members.iter().enumerate().filter(|(_, (name, _))| name == group);
+            found.extend(own.map(|(at, (_, number))| (*number, unit, at)));
+        }
+        found.sort_unstable();
+        found.into_iter().map(|(_, unit, at)| (unit, at)).collect()
+    }
+
+    /// H and a₀ of a block for each weight of a batch; I and 1 for one whose input was not seen.
+    fn of_weights<'u>(&self, unit: &'u Unit<M>, number: usize, now: &Now<'_, M>) -> Result<(Cow<'u, M>, M::Number)> {
+        let place_of = |(name, _): &(&str, usize)| {
+            let group = self.of.get(*name)?;
+            unit.members.iter().position(|(other, block)| other == group && *block == number)
+        };
+        let places: Vec<Option<usize>> = now.members.iter().map(place_of).collect();
+        let (a, h) = (unit.state.matrix(0), unit.state.matrix(1));
+        if places.iter().all(Option::is_some) {
+            let parts = |of| places.iter().flatten().map(|&at| (of, at)).collect::<Vec<_>>();
+            let scale = M::gather(&parts(a), now.place)?.mean_diagonal()?;
+            return Ok((M::gather(&parts(h), now.place)?, scale));
+        }
+        let eye = M::start(Start::Identity, 1, [unit.side, unit.side], now.place)?;
+        let parts = |of| places.iter().map(|place| place.map_or((&eye, 0), |at| (of, at))).collect::<Vec<_>>();
+        let scale = M::gather(&parts(a), now.place)?.mean_diagonal()?;
+        Ok((Cow::Owned(M::gather(&parts(h), now.place)?.into_owned()), scale))
+    }
+
+    /// The worst residual of the last probes, and how many factors were made anew.
+    pub(super) fn health(&self) -> Result<Vec<(String, f64)>> {
+        let mut worst = 0.0;
+        for unit in &self.units {
+            for (_, values) in unit.state.values()?.into_iter().filter(|(name, _)| *name == "residual") {
+                worst = values.into_iter().fold(worst, f64::max);
+            }
+        }
+        Ok(vec![("input_residual".to_string(), worst), ("input_resets".to_string(), self.resets()?)])
+    }
+
+    fn resets(&self) -> Result<f64> {
+        let values = self.resets.as_ref().map(Number::values).transpose()?;
+        Ok(values.into_iter().flatten().sum())
+    }
+
+    fn groups(&self) -> Vec<&String> {
+        let mut names: Vec<&String> =
+            self.units.iter().flat_map(|unit| unit.members.iter().map(|(name, _)| name)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    pub(super) fn save(&self, state: &mut OptimizerState) -> Result<()> {
+        let groups = self.groups();
+        let place = |group: &String| groups.iter().position(|name| *name == group).unwrap_or_default();
+        let members = self.of.iter().map(|(param, group)| (format!("{param}{GROUP}"), place(group) as f64));
+        state.scalars.extend(members.chain([("input_resets".to_string(), self.resets()?)]));
+        self.save_units(state)
+    }
+
+    fn save_units(&self, state: &mut OptimizerState) -> Result<()> {
+        for unit in &self.units {
+            let values = unit.state.values()?;
+            for (at, (group, number)) in unit.members.iter().enumerate() {
+                let owner = format!("{group}{MARK}{number}");
+                unit.state.save(at, &owner, "", state)?;
+                let own = values.iter().map(|(name, values)| (format!("{owner}.{name}"), values[at]));
+                state.scalars.extend(own);
+            }
+        }
+        Ok(())
+    }
+
+    /// The inverse of [`Factors::save`].
+    pub(super) fn load(&mut self, place: &Place, saved: &mut Saved) -> Result<()> {
+        let mut sides = BTreeMap::new();
+        for (key, tensor) in &saved.tensors {
+            let block = key.strip_suffix(".a").and_then(|owner| owner.rsplit_once(MARK));
+            if let Some((group, Ok(number))) = block.map(|(group, number)| (group, number.parse())) {
+                sides.insert((group.to_string(), number), tensor.dim(0)?);
+            }
+        }
+        self.units = Self::start(sides, place)?;
+        self.load_units(place, saved)?;
+        let groups: Vec<String> = self.groups().into_iter().cloned().collect();
+        for (name, value) in &saved.scalars {
+            if let Some(param) = name.strip_suffix(GROUP) {
+                let group = groups.get(*value as usize);
+                self.of.extend(group.map(|group| (param.to_string(), group.clone())));
+            } else if name == "input_resets" {
+                self.resets = Some(Number::from_values(&[*value], &place.device)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_units(&mut self, place: &Place, saved: &mut Saved) -> Result<()> {
+        for Unit { members, state, fresh, .. } in &mut self.units {
+            let owners: Vec<String> = members.iter().map(|(group, number)| format!("{group}{MARK}{number}")).collect();
+            let owners: Vec<_> = owners.iter().map(|owner| (owner.as_str(), String::new())).collect();
+            state.load(&owners, place, saved)?;
+            *fresh = state.values()?.iter().any(|(name, values)| *name == "n" && values.contains(&0.0));
+        }
+        Ok(())
+    }
+}
+
+impl<M: Mats> Unit<M> {
+    /// Takes in new statistics; how many factors had failed.
+    fn update(
+        &mut self,
+        moment: &M,
+        config: &Hessian2Config,
+        context: &StepContext<'_>,
+        place: &Place,
+    ) -> Result<M::Number> {
+        let members: Vec<_> = self.members.iter().map(|(name, block)| (name.as_str(), *block)).collect();
+        // another stream than the one that chose the rows
+        let context = StepContext { seed: context.seed.wrapping_add(1), ..*context };
+        let mut now: Now<'_, M> = Now::new(&context, Number::filled(0.0, 1, &place.device)?, &members, place);
+        let (first, probes) = (self.state.age == 0, (self.state.age + 1).is_multiple_of(PROBE));
+        let (side, fresh) = (self.side, std::mem::take(&mut self.fresh));
+        let ([a, h], [n, residual]) = self.state.parts()?;
+        let unborn = n.is_zero();
+        a.toward(moment.view(), &(n.clone() + 1.0).recip().max(config.input_beta))?;
+        *n = n.clone() + 1.0;
+        let mut lost = n.clone() * 0.0;
+        if first {
+            *h = exact(a, config.input_damping)?;
+        } else {
+            let floor = a.mean_diagonal()? * config.input_damping;
+            let times = |s: &M| -> Result<M> {
+                let mut y = M::product(s.view(), a.view())?;
+                y.add(&floor, s.view())?;
+                Ok(y)
+            };
+            let s = now.normals(directions(config, side), side)?;
+            let good = block_bfgs(h, &s, &times(&s)?, &now.number(1.0)?)?;
+            lost = good.clone().rest();
+            if probes {
+                let s = now.normals(1, side)?;
+                let mut back = M::product(times(&s)?.view(), h.view())?;
+                back.add(&now.number(-1.0)?, s.view())?;
+                let found = (M::squares(back.view())? / M::squares(s.view())?).sqrt();
+                let sound = found.is_below(0.5);
+                *residual = good.choose(&found, residual);
+                lost = (sound * good).rest();
+            }
+            let lost_any = (M::ALONE || probes) && lost.values()?.contains(&1.0);
+            if lost_any {
+                h.replace(&lost, exact(a, config.input_damping)?)?;
+            }
+        }
+        if fresh && !first {
+            h.replace(&unborn, exact(a, config.input_damping)?)?;
+        }
+        self.state.grow()?;
+        Ok(lost.sum())
     }
 }
 
 /// Columns of S for a side of `n`.
-pub(super) fn directions(config: &Hessian2Config, n: usize) -> usize {
+fn directions(config: &Hessian2Config, n: usize) -> usize {
     let k = if config.rank > 0 { config.rank / 2 } else { (n / config.sketch_divisor).max(8) };
     k.min(n)
 }
 
-/// (A + λ·a₀·I)⁻¹; of nothing but zeros, the identity.
-fn exact<T: Real>(a: &Matrix<T>, damping: f64) -> Result<Matrix<T>> {
-    let (n, scale) = (a.rows, a.mean_diagonal());
-    let floor = if scale > 0.0 { damping * scale } else { 1.0 };
-    let mut damped = a.to_f64();
-    damped.iter_mut().step_by(n + 1).for_each(|x| *x += floor);
-    match Cholesky::new(n, &damped) {
-        Some(cholesky) => Ok(Matrix::from_f64(n, n, &cholesky.inverse())),
-        None => candle_core::bail!("hessian2: the second moment of an input is not positive definite"),
+/// (A + λ·a₀·I)⁻¹; of nothing but zeros, the identity. Waits.
+fn exact<M: Mats>(a: &M, damping: f64) -> Result<M> {
+    let scale = a.mean_diagonal()?;
+    let one = scale.clone() * 0.0 + 1.0;
+    let floor = scale.is_zero().choose(&one, &(scale.clone() * damping));
+    let inverse = a.inverse(&one, &floor)?;
+    if inverse.is_finite()?.values()?.contains(&0.0) {
+        bail!("hessian2: the second moment of an input is not positive definite");
     }
-}
-
-/// `(1 − ω)·m/a₀ + ω·m·H`, block by block.
-pub(super) fn apply<T: Real>(factors: &[Factor<T>], m: &Matrix<T>, omega: f64) -> Matrix<T> {
-    let mut result = Matrix::buffer(m.rows, m.columns);
-    let mut start = 0;
-    for factor in factors {
-        let range = start..start + factor.a.rows;
-        start = range.end;
-        let part = m.part(0..m.rows, range.clone());
-        let mut whitened = product(part.view(), factor.inverse.view());
-        if omega < 1.0 {
-            let plain = T::from_f64((1.0 - omega) / factor.a.mean_diagonal().max(f64::MIN_POSITIVE));
-            let omega = T::from_f64(omega);
-            whitened.data.iter_mut().zip(&part.data).for_each(|(w, &m)| *w = omega * *w + plain * m);
-        }
-        result.set_part(0..m.rows, range, &whitened);
-    }
-    result
+    Ok(inverse)
 }

@@ -10,61 +10,82 @@
 //! U = diag(r)^(−1/2)·M·H / (√q·(1 − β₁ᵗ))
 //! ```
 //!
-//! q makes U as large as Adam's update (root mean square 1 for a fresh gradient). A table has r for each token; one that
-//! is only looked up has no input factor (H = I), as a one-hot input has none but the diagonal that r is.
+//! q makes U as large as Adam's update (root mean square 1 for a fresh gradient). Between the 20th and the 120th update H
+//! comes in for the plain 1/a₀. A table has r for each token; one that is only looked up has no input factor (H = I), as a
+//! one-hot input has none but the diagonal that r is.
 
-use candle_core::{Result, Tensor};
-use std::collections::BTreeMap;
+use candle_core::Result;
 
-use super::factors::{apply, Factor};
-use super::groups::Groups;
+use super::factors::Factors;
 use super::in_scope;
-use super::inputs::{is_due, words};
+use super::inputs::is_due;
 use crate::config::Hessian2Config;
-use crate::ops::Real;
-use crate::optim::matrix::{squares, Matrix};
-use crate::optim::per_matrix::{state, At, Direction, Gradient, Named, Rule};
-use crate::optim::StepContext;
+use crate::optim::algebra::{Mats, Number, Place, Start, View};
+use crate::optim::rule::{Direction, MatrixRule, Now, Slot};
+use crate::optim::saved::Saved;
+use crate::optim::slots::Slots;
+use crate::optim::{OptimizerState, StepContext};
 use crate::params::{Param, ParamKind, ParamSet};
 
 /// Updates between two measurements of r.
-pub(super) const SCALES_FREQ: f64 = 4.0;
+const SCALES_FREQ: u64 = 4;
 
 /// The rule; see the formulas above.
-pub(super) struct Kron<T> {
+pub(in crate::optim) struct Kron<M: Mats> {
     config: Hessian2Config,
-    factors: Groups<Factor<T>>,
+    factors: Factors<M>,
 }
 
-impl<T: Real> Kron<T> {
-    pub(super) fn new(config: Hessian2Config) -> Self {
-        Kron { factors: Groups::new(&config), config }
+impl<M: Mats> Kron<M> {
+    pub(in crate::optim) fn new(config: &Hessian2Config) -> Self {
+        Kron { factors: Factors::new(config), config: config.clone() }
+    }
+
+    /// r and q of P. Scales below `truncation` of the largest are replaced by that bound.
+    fn measure(
+        &self,
+        (r, n, q): (&mut M, &M::Number, &mut M::Number),
+        g: M::View<'_>,
+        p: M::View<'_>,
+        now: &Now<'_, M>,
+    ) -> Result<()> {
+        let share = (n.clone() + 1.0).recip().max(1.0 - self.config.beta2.powf(SCALES_FREQ as f64));
+        r.toward_row_means(g, p, &share)?;
+        let (sum, largest) = r.sum_and_largest()?;
+        let (mean, least) = (sum * (1e-12 / g.rows() as f64), largest * self.config.truncation);
+        // the larger of the two
+        let floor = (mean.clone() - least.clone()).is_below(0.0).choose(&least, &mean).max(M::least(now.place));
+        r.raise(&floor)?;
+        let raw = r.squares_over(p)? / (g.rows() * g.columns()) as f64;
+        *q = q.clone() + share * (raw - q.clone());
+        Ok(())
     }
 }
 
-state! {
-    /// `scales` is r (o × 1).
-    KronState { m, scales; t, n, q }
-}
-
-impl<T: Real> Rule<T> for Kron<T> {
-    type State = KronState<T>;
-
+impl<M: Mats> MatrixRule<M> for Kron<M> {
     fn name(&self) -> &'static str {
         "hessian2"
     }
 
     fn describe(&self) -> String {
-        words(&self.config)
+        let Hessian2Config { beta1, beta2, input_beta, input_damping, .. } = self.config;
+        let title = self.config.title();
+        format!("{title}, betas ({beta1}, {beta2}), input beta {input_beta}, damping {input_damping}")
     }
 
     fn takes(&self, param: &Param) -> bool {
-        let seen = matches!(param.kind, ParamKind::Table { .. }) || self.factors.of(&param.name).is_some();
+        let seen = matches!(param.kind, ParamKind::Table { .. }) || self.factors.knows(&param.name);
         seen && in_scope(&self.config, param.kind)
     }
 
-    fn start(&self, _param: &Param, rows: usize, columns: usize) -> KronState<T> {
-        KronState { m: Matrix::zeros(rows, columns), scales: Matrix::zeros(rows, 1), t: 0.0, n: 0.0, q: 0.0 }
+    /// M and r.
+    fn slots(&self, shape: [usize; 2], _table: bool) -> Vec<Slot> {
+        vec![Slot::weight("m", shape), Slot::new("scales", [shape[0], 1], Start::Zeros)]
+    }
+
+    /// Updates; measurements of r; q.
+    fn numbers(&self) -> &'static [&'static str] {
+        &["t", "n", "q"]
     }
 
     fn trust(&self) -> Option<f64> {
@@ -79,71 +100,54 @@ impl<T: Real> Rule<T> for Kron<T> {
         self.factors.observe(params, context)
     }
 
-    fn direction(&self, state: &mut KronState<T>, g: &Gradient<'_, T>, at: &At<'_>) -> Result<Direction<T>> {
-        let Hessian2Config { beta1, beta2, truncation, .. } = self.config;
-        let factors = self.factors.of(&at.param.name);
-        let t = state.t + 1.0;
-        let omega = ((t - 20.0) / 100.0).clamp(0.0, 1.0);
-        let whiten = |m: &Matrix<T>| factors.map_or_else(|| m.clone(), |factors| apply(factors, m, omega));
-        let often = t < 20.0 || (t < 150.0 && t % 2.0 == 0.0) || t % SCALES_FREQ == 0.0;
-        if state.n == 0.0 && squares(g.values) == 0.0 {
-            return Ok(Direction::plain(Matrix::zeros(g.rows, g.columns)));
-        }
-        if often || state.n == 0.0 {
-            let share = (1.0 - beta2.powf(SCALES_FREQ)).max(1.0 / (state.n + 1.0));
-            self.measure(state, g, &whiten(&g.to_matrix()), share, truncation);
-        }
-        state.t = t;
-        state.m.toward(g.values, 1.0 - beta1);
-        let mut update = whiten(&state.m);
-        let size = 1.0 / (state.q.sqrt() * (1.0 - beta1.powf(t)));
-        for (row, r) in update.rows_mut().zip(&state.scales.data) {
-            let gain = T::from_f64(size * r.to_f64().powf(-0.5));
-            row.iter_mut().for_each(|u| *u *= gain);
-        }
-        Ok(Direction::plain(update))
-    }
-
-    fn shared(&self) -> Vec<(String, &dyn Named<T>)> {
-        self.factors.shared()
-    }
-
-    fn shared_mut(&mut self, saved: &BTreeMap<String, Tensor>) -> Vec<(String, &mut dyn Named<T>)> {
-        self.factors.shared_mut(saved)
-    }
-
-    fn shared_scalars(&self) -> Vec<(String, f64)> {
-        self.factors.scalars()
-    }
-
-    fn load_shared_scalars(&mut self, scalars: &[(String, f64)]) {
-        self.factors.load_scalars(scalars);
-    }
-
-    fn health(&self) -> Vec<(String, f64)> {
-        self.factors.health()
-    }
-}
-
-impl<T: Real> Kron<T> {
-    /// r and q; `p` = G·H. Scales below `truncation` of the largest are replaced by that bound.
-    fn measure(&self, state: &mut KronState<T>, g: &Gradient<'_, T>, p: &Matrix<T>, share: f64, truncation: f64) {
-        state.n += 1.0;
-        let (mut mean, mut largest) = (0.0, 0.0);
-        for (i, (r, p)) in state.scales.data.iter_mut().zip(p.rows()).enumerate() {
-            let now = crate::ops::dot(g.row(i), p).to_f64() / g.columns as f64;
-            *r += T::from_f64(share * (now - r.to_f64()));
-            mean += r.to_f64() / g.rows as f64;
-            largest = f64::max(largest, r.to_f64());
-        }
-        let floor = T::from_f64((1e-12 * mean).max(truncation * largest).max(f64::MIN_POSITIVE));
-        let mut raw = 0.0;
-        for (r, p) in state.scales.data.iter_mut().zip(p.rows()) {
-            if *r < floor {
-                *r = floor;
+    fn direction(&self, state: &mut Slots<M>, g: M::View<'_>, now: &mut Now<'_, M>) -> Result<Direction<M>> {
+        let beta1 = self.config.beta1;
+        let age = state.age + 1;
+        let omega = ((age as f64 - 20.0) / 100.0).clamp(0.0, 1.0);
+        let often = age < 20 || (age < 150 && age.is_multiple_of(2)) || age.is_multiple_of(SCALES_FREQ);
+        let ([m, r], [t, n, q]) = state.parts()?;
+        let mut idle = now.number(0.0)?;
+        if often {
+            let fresh = n.is_zero();
+            idle = match fresh.surely(0.0) {
+                true => idle,
+                false => fresh * M::squares(g)?.is_zero(),
+            };
+            if idle.surely(1.0) {
+                let update = M::start(Start::Zeros, now.members.len(), [g.rows(), g.columns()], now.place)?;
+                return Ok(Direction { idle: Some(idle), ..Direction::plain(update) });
             }
-            raw += squares(p) / r.to_f64();
+            match self.factors.apply(g, omega, now)? {
+                Some(p) => self.measure((r, n, q), g, p.view(), now)?,
+                None => self.measure((r, n, q), g, g, now)?,
+            }
+            *n = n.clone() + idle.clone().rest();
         }
-        state.q += share * (raw / (g.rows * g.columns) as f64 - state.q);
+        *t = t.clone() + idle.clone().rest();
+        m.toward(g, &now.number(1.0 - beta1)?)?;
+        let mut update = match self.factors.apply(m.view(), omega, now)? {
+            Some(update) => update,
+            None => m.copy()?,
+        };
+        let size = (q.clone().sqrt() * t.clone().max(1.0).exponents_of(beta1).rest()).recip();
+        update.scale_rows(&r.inverse_roots(&now.number(0.0)?, &size)?)?;
+        // one that began anew among others waits for its measurement
+        Ok(Direction { idle: Some(n.is_zero()), ..Direction::plain(update) })
+    }
+
+    fn clear_shared(&mut self) {
+        self.factors = Factors::new(&self.config);
+    }
+
+    fn save_shared(&self, state: &mut OptimizerState) -> Result<()> {
+        self.factors.save(state)
+    }
+
+    fn load_shared(&mut self, place: &Place, saved: &mut Saved) -> Result<()> {
+        self.factors.load(place, saved)
+    }
+
+    fn health(&self) -> Result<Vec<(String, f64)>> {
+        self.factors.health()
     }
 }

@@ -16,287 +16,214 @@
 //! Z_R is made of k random rows among the n present in the batch, scaled by √(n/V). A weight with a side longer than
 //! `block_size` is several, each with its own H_L and H_R, as in distributed Shampoo.
 //!
-//! The momentum is of the raw gradient: the average of whitened gradients remembers factors that are gone, and was
-//! clearly worse.
-//!
-//! On an accelerator it is `white_batched`.
+//! The first gradient G ≠ 0 sets H to rms(G)^(−1/2)·I and r to rms(G). The momentum is of the raw gradient: the average of
+//! whitened gradients remembers factors that are gone, and was clearly worse.
 
 use candle_core::Result;
-use std::ops::Range;
 
 use super::in_scope;
 use super::track::correct;
 use crate::config::Hessian2Config;
-use crate::ops::Real;
-use crate::optim::matrix::{blocks, part, product, rms, squares, Matrix};
-use crate::optim::per_matrix::{At, Direction, Gradient, Named, Rule};
-use crate::params::{Param, ParamKind};
-use crate::rng::Stream;
+use crate::optim::algebra::{Mats, Number, Start, View};
+use crate::optim::rule::{Direction, MatrixRule, Now, Slot};
+use crate::optim::slots::Slots;
+use crate::params::Param;
 
 /// Damping columns of a correction.
-pub(super) const DAMPING: usize = 4;
+const DAMPING: usize = 4;
 /// Updates between two looks at the residual.
-pub(super) const PROBE: u64 = 100;
+const PROBE: u64 = 100;
 
 /// The rule; see the formulas above.
-pub(super) struct White {
-    pub(super) config: Hessian2Config,
+pub(in crate::optim) struct White {
+    pub(in crate::optim) config: Hessian2Config,
 }
 
-/// State of one weight.
-pub(super) struct WhiteState<T> {
-    m: Matrix<T>,
-    blocks: Vec<Block<T>>,
-    t: f64,
-}
-
-/// A part of the weight with factors of its own.
-struct Block<T> {
-    rows: Range<usize>,
-    columns: Range<usize>,
-    /// H_L, or r of a table (V × 1).
-    left: Matrix<T>,
-    /// H_R.
-    right: Matrix<T>,
-    table: bool,
-}
-
-impl<T: Real> Named<T> for WhiteState<T> {
-    fn matrices(&self) -> Vec<(String, &Matrix<T>)> {
-        let mut all = vec![("m".to_string(), &self.m)];
-        for (i, Block { left, right, .. }) in self.blocks.iter().enumerate() {
-            all.extend([(format!("left{i}"), left), (format!("right{i}"), right)]);
-        }
-        all
-    }
-
-    fn matrices_mut(&mut self) -> Vec<(String, &mut Matrix<T>)> {
-        let mut all = vec![("m".to_string(), &mut self.m)];
-        for (i, Block { left, right, .. }) in self.blocks.iter_mut().enumerate() {
-            all.extend([(format!("left{i}"), left), (format!("right{i}"), right)]);
-        }
-        all
-    }
-
-    fn scalars(&self) -> Vec<(&'static str, f64)> {
-        vec![("t", self.t)]
-    }
-
-    fn scalars_mut(&mut self) -> Vec<(&'static str, &mut f64)> {
-        vec![("t", &mut self.t)]
-    }
-}
-
-/// For the pre-flight table.
-pub(super) fn words(config: &Hessian2Config) -> String {
-    let Hessian2Config { beta1, curvature_beta, damping, nesterov, .. } = config;
-    let momentum = if *nesterov { "Nesterov momentum" } else { "momentum" };
-    format!("{}, {momentum} {beta1}, curvature beta {curvature_beta}, damping {damping}", config.title())
-}
-
-impl<T: Real> Rule<T> for White {
-    type State = WhiteState<T>;
-
+impl<M: Mats> MatrixRule<M> for White {
     fn name(&self) -> &'static str {
         "hessian2"
     }
 
     fn describe(&self) -> String {
-        words(&self.config)
+        let Hessian2Config { beta1, curvature_beta, damping, nesterov, .. } = &self.config;
+        let momentum = if *nesterov { "Nesterov momentum" } else { "momentum" };
+        let title = self.config.title();
+        format!("{title}, {momentum} {beta1}, curvature beta {curvature_beta}, damping {damping}")
     }
 
     fn takes(&self, param: &Param) -> bool {
         in_scope(&self.config, param.kind)
     }
 
-    fn start(&self, param: &Param, rows: usize, columns: usize) -> WhiteState<T> {
-        let table = matches!(param.kind, ParamKind::Table { .. });
-        let longest = if table { usize::MAX } else { self.config.block_size };
-        let mut found = Vec::new();
-        for rows in blocks(rows, longest) {
-            for columns in blocks(columns, longest) {
-                let left = if table { Matrix::zeros(rows.len(), 1) } else { Matrix::zeros(rows.len(), rows.len()) };
-                let right = Matrix::zeros(columns.len(), columns.len());
-                found.push(Block { rows: rows.clone(), columns, left, right, table });
-            }
-        }
-        WhiteState { m: Matrix::zeros(rows, columns), blocks: found, t: 0.0 }
+    /// H_L, or r of a table, and H_R.
+    fn slots(&self, [rows, columns]: [usize; 2], table: bool) -> Vec<Slot> {
+        let left = match table {
+            true => Slot::new("left", [rows, 1], Start::Ones),
+            false => Slot::new("left", [rows, rows], Start::Identity),
+        };
+        let right = Slot::new("right", [columns, columns], Start::Identity);
+        vec![Slot::weight("m", [rows, columns]), left, right]
+    }
+
+    fn numbers(&self) -> &'static [&'static str] {
+        &["t"]
+    }
+
+    fn longest(&self) -> Option<usize> {
+        Some(self.config.block_size)
+    }
+
+    fn wants_size(&self) -> bool {
+        true
     }
 
     fn trust(&self) -> Option<f64> {
         Some(self.config.trust)
     }
 
-    fn direction(&self, state: &mut WhiteState<T>, g: &Gradient<'_, T>, at: &At<'_>) -> Result<Direction<T>> {
-        if state.t == 0.0 {
-            let size = rms(g.values);
-            if size == 0.0 {
-                // nothing to measure the curvature with yet
-                return Ok(Direction::plain(Matrix::zeros(g.rows, g.columns)));
-            }
-            state.blocks.iter_mut().for_each(|block| block.begin(size));
+    fn direction(&self, state: &mut Slots<M>, g: M::View<'_>, now: &mut Now<'_, M>) -> Result<Direction<M>> {
+        let ([m, left, right], [t]) = state.parts()?;
+        let table = left.columns() != left.rows();
+        let begins = t.is_zero() * now.size.is_zero().rest();
+        // nothing to measure the curvature with yet
+        let idle = t.is_zero() - begins.clone();
+        if idle.surely(1.0) {
+            let update = M::start(Start::Zeros, now.members.len(), [g.rows(), g.columns()], now.place)?;
+            return Ok(Direction { idle: Some(idle), ..Direction::plain(update) });
         }
-        state.t += 1.0;
-        let beta = self.config.curvature_beta.max(1.0 / (state.t + 2.0));
-        let momentum = self.momentum(&mut state.m, g, state.t);
-        let mut random = at.random();
-        let mut update = Matrix::buffer(g.rows, g.columns);
-        let (mut residuals, mut whole) = (Vec::new(), true);
-        for block in &mut state.blocks {
-            let (rows, columns) = (block.rows.clone(), block.columns.clone());
-            let g = part(g.values, g.columns, rows.clone(), columns.clone());
-            if at.step.is_multiple_of(PROBE) {
-                residuals.push(self.residual(block, &g, &mut random));
-            }
-            let momentum = momentum.part(rows.clone(), columns.clone());
-            let of_block = if block.table { Self::table } else { Self::matrix };
-            let (part, corrected) = of_block(self, block, &g, &momentum, beta, &mut random);
-            update.set_part(rows, columns, &part);
-            whole &= corrected && block.left.is_finite() && block.right.is_finite();
-        }
-        let residual = (!residuals.is_empty()).then(|| residuals.iter().sum::<f64>() / residuals.len() as f64);
-        if !whole {
-            // a failed factor begins anew, with the next gradient
-            state.t = 0.0;
-            state.m.data.fill(T::zero());
-            update.data.fill(T::zero());
-        }
-        Ok(Direction { update, residual, reset: !whole })
-    }
-}
+        let one = now.number(1.0)?;
+        let root = now.size.clone().powf(-0.5);
+        left.scale(&begins.choose(if table { &now.size } else { &root }, &one))?;
+        right.scale(&begins.choose(&root, &one))?;
+        *t = t.clone() + idle.clone().rest();
+        let beta = (t.clone() + 2.0).recip().max(self.config.curvature_beta) * idle.clone().rest();
 
-impl<T: Real> Block<T> {
-    /// H = rms(G)^(−1/2)·I on both sides.
-    fn begin(&mut self, size: f64) {
-        self.right.set_identity(size.powf(-0.5));
-        if self.table {
-            self.left.data.fill(T::from_f64(size));
-        } else {
-            self.left.set_identity(size.powf(-0.5));
-        }
+        let momentum = self.momentum(m, g, t, now)?;
+        let residual = match now.step.is_multiple_of(PROBE) {
+            true => Some(self.residual((left, right), g, table, now)?),
+            false => None,
+        };
+        let update = match table {
+            true => self.table((left, right), g, &momentum, &beta, now)?,
+            false => self.matrix((left, right), g, &momentum, &beta, now)?,
+        };
+        let whole = left.is_finite()? * right.is_finite()?;
+        Ok(Direction { update, failed: Some(whole.rest() * idle.clone().rest()), idle: Some(idle), residual })
     }
 }
 
 impl White {
-    fn matrix<T: Real>(
+    fn matrix<M: Mats>(
         &self,
-        block: &mut Block<T>,
-        g: &Matrix<T>,
-        momentum: &Matrix<T>,
-        beta: f64,
-        random: &mut Stream,
-    ) -> (Matrix<T>, bool) {
-        let Block { left, right, .. } = block;
-        let update = product(left.view(), product(momentum.view(), right.view()).view());
+        (left, right): (&mut M, &mut M),
+        g: M::View<'_>,
+        momentum: &M,
+        beta: &M::Number,
+        now: &mut Now<'_, M>,
+    ) -> Result<M> {
+        let update = M::product(left.view(), M::product(momentum.view(), right.view())?.view())?;
 
         // H is symmetric: its columns J are its rows J
-        let columns = self.sample(random, g.rows, |random| random.below(g.columns));
-        let sketch = product(right.gather(&columns).view(), g.t());
-        let mut z_left = product(sketch.view(), left.view());
-        z_left.scale((columns.len() as f64).powf(-0.5));
-        let rows = self.sample(random, g.columns, |random| random.below(g.rows));
-        let sketch = product(left.gather(&rows).view(), g.view());
-        let mut z_right = product(sketch.view(), right.view());
-        z_right.scale((rows.len() as f64).powf(-0.5));
+        let k = self.sketched(g.rows());
+        let chosen = M::rows_at(right.view(), &now.choice(k, g.columns())?)?;
+        let mut z_left = M::product(M::product(chosen.view(), g.t())?.view(), left.view())?;
+        z_left.scale(&now.number((k as f64).powf(-0.5))?)?;
+        let k = self.sketched(g.columns());
+        let chosen = M::rows_at(left.view(), &now.choice(k, g.rows())?)?;
+        let mut z_right = M::product(M::product(chosen.view(), g)?.view(), right.view())?;
+        z_right.scale(&now.number((k as f64).powf(-0.5))?)?;
 
-        let z_left = self.compress(z_left.above(&self.damping(left, random)), random);
-        let z_right = self.compress(z_right.above(&self.damping(right, random)), random);
-        let whole = correct(left, z_left, beta) & correct(right, z_right, beta);
-        (update, whole)
+        let z_left = self.damped(left, z_left, now)?;
+        let z_right = self.damped(right, z_right, now)?;
+        correct(left, &z_left, beta)?;
+        correct(right, &z_right, beta)?;
+        Ok(update)
     }
 
-    fn table<T: Real>(
+    fn table<M: Mats>(
         &self,
-        block: &mut Block<T>,
-        g: &Matrix<T>,
-        momentum: &Matrix<T>,
-        beta: f64,
-        random: &mut Stream,
-    ) -> (Matrix<T>, bool) {
-        let Block { left, right, .. } = block;
-        let white = product(g.view(), right.view());
-        let mut mean = 0.0;
-        for (r, row) in left.data.iter_mut().zip(white.rows()) {
-            let now = squares(row) / g.columns as f64;
-            *r += T::from_f64(beta * (now - r.to_f64()));
-            mean += r.to_f64();
-        }
-        let floor = self.config.damping * mean / g.rows as f64 + f64::MIN_POSITIVE;
-        let gain = |r: T| T::from_f64((r.to_f64() + floor).powf(-0.5));
-        let mut update = product(momentum.view(), right.view());
-        for (row, &r) in update.rows_mut().zip(&left.data) {
-            let gain = gain(r);
-            row.iter_mut().for_each(|u| *u *= gain);
-        }
+        (r, right): (&mut M, &mut M),
+        g: M::View<'_>,
+        momentum: &M,
+        beta: &M::Number,
+        now: &mut Now<'_, M>,
+    ) -> Result<M> {
+        let white = M::product(g, right.view())?;
+        r.toward_row_means(white.view(), white.view(), beta)?;
+        let gains = self.gains(r, now)?;
+        let mut update = M::product(momentum.view(), right.view())?;
+        update.scale_rows(&gains)?;
 
-        let present: Vec<usize> = (0..g.rows).filter(|&i| g.row(i).iter().any(|x| *x != T::zero())).collect();
-        if present.is_empty() {
-            return (update, true);
+        let k = self.sketched(g.columns());
+        let (rows, present) = M::choice_of_present(g, k, now.streams())?;
+        let mut gains = M::rows_at(gains.view(), &rows)?;
+        gains.scale(&(present.clone() / g.rows() as f64 / k as f64).sqrt())?;
+        let mut z = M::rows_at(white.view(), &rows)?;
+        z.scale_rows(&gains)?;
+        let none = present.is_zero();
+        if !none.surely(1.0) {
+            let z = self.damped(right, z, now)?;
+            correct(right, &z, &(beta.clone() * none.rest()))?;
         }
-        let rows = self.sample(random, g.columns, |random| present[random.below(present.len())]);
-        let mut z = white.gather(&rows);
-        let share = (present.len() as f64 / g.rows as f64 / rows.len() as f64).sqrt();
-        for (z, &i) in z.rows_mut().zip(&rows) {
-            let gain = gain(left.data[i]) * T::from_f64(share);
-            z.iter_mut().for_each(|z| *z *= gain);
-        }
-        let z = self.compress(z.above(&self.damping(right, random)), random);
-        let whole = correct(right, z, beta);
-        (update, whole)
+        Ok(update)
     }
 
-    /// k = max(8, n / `sketch_divisor`) indices for the factor of side `n`.
-    fn sample(&self, random: &mut Stream, n: usize, mut draw: impl FnMut(&mut Stream) -> usize) -> Vec<usize> {
-        let k = (n / self.config.sketch_divisor).max(8);
-        (0..k).map(|_| draw(random)).collect()
+    /// (r + λ·mean r)^(−1/2).
+    fn gains<M: Mats>(&self, r: &M, now: &Now<'_, M>) -> Result<M> {
+        let (sum, _) = r.sum_and_largest()?;
+        r.inverse_roots(&(sum * self.config.damping / r.rows() as f64 + M::least(now.place)), &now.number(1.0)?)
     }
 
-    /// `[4, n]`: pulls the factor towards S + λ·(mean scale)·I.
-    fn damping<T: Real>(&self, h: &Matrix<T>, random: &mut Stream) -> Matrix<T> {
-        let omega: Vec<f64> = (0..DAMPING * h.rows).map(|_| random.normal()).collect();
-        let mut columns = product(Matrix::from_f64(DAMPING, h.rows, &omega).view(), h.view());
-        columns.scale((self.config.damping / DAMPING as f64).sqrt() / h.mean_diagonal());
-        columns
+    /// Columns of the sketch for the factor of a side of `n`.
+    fn sketched(&self, n: usize) -> usize {
+        (n / self.config.sketch_divisor).max(8)
     }
 
-    /// With a fixed `rank` = 2c: c random combinations of the columns (signs ±1, Rademacher) with the same expectation of
-    /// ZZᵀ. 0 = all columns.
-    fn compress<T: Real>(&self, z: Matrix<T>, random: &mut Stream) -> Matrix<T> {
+    /// `z` and below it four rows that pull the factor towards S + λ·(mean scale)·I. With a fixed `rank` = 2c: c random
+    /// combinations of all these with the same expectation of ZZᵀ.
+    fn damped<M: Mats>(&self, h: &M, z: M, now: &mut Now<'_, M>) -> Result<M> {
+        let mut rows = M::product(now.normals(DAMPING, h.rows())?.view(), h.view())?;
+        rows.scale(&(now.number((self.config.damping / DAMPING as f64).sqrt())? / h.mean_diagonal()?))?;
+        let z = z.above(&rows)?;
         let c = self.config.rank / 2;
-        if c == 0 || c >= z.rows {
-            return z;
+        if c == 0 || c >= z.rows() {
+            return Ok(z);
         }
-        let size = (c as f64).powf(-0.5);
-        let signs: Vec<f64> = (0..c * z.rows).map(|_| if random.bits() & 1 == 0 { size } else { -size }).collect();
-        product(Matrix::from_f64(c, z.rows, &signs).view(), z.view())
+        M::product(now.signs(c, z.rows(), (c as f64).powf(-0.5))?.view(), z.view())
     }
 
     /// |sᵀ(ĜĜᵀ/i)s / sᵀs − 1| for a fresh normal s and the whitened gradient Ĝ: 0 in the mean when the factors are right.
-    fn residual<T: Real>(&self, block: &Block<T>, g: &Matrix<T>, random: &mut Stream) -> f64 {
-        let s: Vec<f64> = (0..g.rows).map(|_| random.normal()).collect();
-        let mut probe: Matrix<T> = Matrix::from_f64(1, g.rows, &s);
-        if block.table {
-            let floor = self.config.damping * block.left.data.iter().map(|r| r.to_f64()).sum::<f64>() / g.rows as f64;
-            for (s, r) in probe.data.iter_mut().zip(&block.left.data) {
-                *s *= T::from_f64((r.to_f64() + floor + f64::MIN_POSITIVE).powf(-0.5));
-            }
+    fn residual<M: Mats>(
+        &self,
+        (left, right): (&M, &M),
+        g: M::View<'_>,
+        table: bool,
+        now: &mut Now<'_, M>,
+    ) -> Result<M::Number> {
+        let (s, mut probe);
+        let white = if table {
+            s = now.normals(g.rows(), 1)?;
+            probe = s.copy()?;
+            probe.scale_rows(&self.gains(left, now)?)?;
+            M::product(M::product(probe.t(), g)?.view(), right.view())?
         } else {
-            probe = product(probe.view(), block.left.view());
-        }
-        let white = product(product(probe.view(), g.view()).view(), block.right.view());
-        let length: f64 = s.iter().map(|s| s * s).sum();
-        (squares(&white.data) / g.columns as f64 / length - 1.0).abs()
+            s = now.normals(1, g.rows())?;
+            probe = M::product(s.view(), left.view())?;
+            M::product(M::product(probe.view(), g)?.view(), right.view())?
+        };
+        Ok((M::squares(white.view())? / g.columns() as f64 / M::squares(s.view())? - 1.0).abs())
     }
 
     /// Takes the gradient into the average and returns what is whitened: bias-corrected, with Nesterov's look ahead.
-    fn momentum<T: Real>(&self, m: &mut Matrix<T>, g: &Gradient<'_, T>, t: f64) -> Matrix<T> {
+    fn momentum<M: Mats>(&self, m: &mut M, g: M::View<'_>, t: &M::Number, now: &Now<'_, M>) -> Result<M> {
         let Hessian2Config { beta1, nesterov, .. } = self.config;
-        m.toward(g.values, 1.0 - beta1);
-        let mut ahead = m.clone();
+        let share = now.number(1.0 - beta1)?;
+        m.toward(g, &share)?;
+        let mut ahead = m.copy()?;
         if nesterov {
-            ahead.toward(g.values, 1.0 - beta1);
+            ahead.toward(g, &share)?;
         }
-        ahead.scale(1.0 / (1.0 - beta1.powf(t)));
-        ahead
+        ahead.scale(&t.clone().max(1.0).exponents_of(beta1).rest().recip())?;
+        Ok(ahead)
     }
 }

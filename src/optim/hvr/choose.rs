@@ -14,9 +14,9 @@
 
 use std::cmp::Ordering;
 
-use super::super::small::{dot, Cholesky};
 use super::history::History;
 use crate::config::{HvrAutomatic, HvrConfig};
+use crate::ops::{dot_f64 as dot, Cholesky};
 
 /// Weight of the past in L.
 const MEMORY: f64 = 0.95;

@@ -11,9 +11,9 @@
 //! ```
 
 use super::super::decompose::eigh;
-use super::super::small::{dot, Cholesky};
 use super::truncate;
 use crate::config::{HvrConfig, HvrForm, HvrTruncation};
+use crate::ops::{dot_f64 as dot, Cholesky};
 
 /// Tries of the Cholesky factor, each with ten times the damping.
 const TRIES: usize = 5;

@@ -71,8 +71,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::small::dot;
     use super::*;
+    use crate::ops::dot_f64 as dot;
     use crate::rng::{stream, Purpose};
 
     #[test]

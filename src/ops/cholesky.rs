@@ -1,9 +1,31 @@
-//! Small dense systems in f64 by Cholesky factors, in plain loops: nothing here is worth a thread or a library.
+//! Small dense systems in f64 by Cholesky factors, in plain loops: nothing here is worth a library.
 //!
 //! Matrices are row-major slices `[n, n]`; of symmetric ones only the lower triangle is read.
 
+use candle_core::{bail, DType, Result, Tensor};
+use rayon::prelude::*;
+
+use super::real::{tensor, values};
+
+/// The inverse of each matrix of `x [b, n, n]`, f64 and symmetric; all NaN where it is not positive definite. Off the tape.
+pub(crate) fn inverses(x: &Tensor) -> Result<Tensor> {
+    let (count, n, columns) = x.dims3()?;
+    if n != columns || x.dtype() != DType::F64 {
+        bail!("inverses: {:?} of {n} × {columns}", x.dtype());
+    }
+    let x = x.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::inverses(&x);
+    }
+    let values = values::<f64>(&x)?;
+    let inverse = |a: &[f64]| Cholesky::new(n, a).map_or_else(|| vec![f64::NAN; n * n], |a| a.inverse());
+    let inverses: Vec<Vec<f64>> = values.par_chunks((n * n).max(1)).map(inverse).collect();
+    Ok(tensor(inverses.concat(), (count, n, n)))
+}
+
 /// A = L·Lᵀ of a symmetric positive definite matrix.
-pub(super) struct Cholesky {
+pub(crate) struct Cholesky {
     n: usize,
     /// L, row-major; what is above the diagonal is zero.
     l: Vec<f64>,
@@ -11,7 +33,7 @@ pub(super) struct Cholesky {
 
 impl Cholesky {
     /// Factors `a` `[n, n]`; `None` when it is not positive definite to working accuracy, or holds NaN.
-    pub(super) fn new(n: usize, a: &[f64]) -> Option<Self> {
+    pub(crate) fn new(n: usize, a: &[f64]) -> Option<Self> {
         let mut l = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {
@@ -29,7 +51,7 @@ impl Cholesky {
     }
 
     /// A⁻¹·b in place; `b` has n elements.
-    pub(super) fn solve(&self, b: &mut [f64]) {
+    pub(crate) fn solve(&self, b: &mut [f64]) {
         let Cholesky { n, l } = self;
         for i in 0..*n {
             b[i] = (b[i] - dot(&l[i * n..i * n + i], &b[..i])) / l[i * n + i];
@@ -42,7 +64,7 @@ impl Cholesky {
     }
 
     /// A⁻¹ `[n, n]`, symmetric to the bit.
-    pub(super) fn inverse(&self) -> Vec<f64> {
+    pub(crate) fn inverse(&self) -> Vec<f64> {
         let n = self.n;
         let mut inverse = vec![0.0; n * n];
         for (i, row) in inverse.chunks_mut(n).enumerate() {
@@ -58,13 +80,13 @@ impl Cholesky {
     }
 
     /// ln det A.
-    pub(super) fn ln_determinant(&self) -> f64 {
+    pub(crate) fn ln_determinant(&self) -> f64 {
         (0..self.n).map(|i| 2.0 * self.l[i * self.n + i].ln()).sum()
     }
 }
 
 /// Σ x·y.
-pub(super) fn dot(x: &[f64], y: &[f64]) -> f64 {
+pub(crate) fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(x, y)| x * y).sum()
 }
 
@@ -107,6 +129,25 @@ mod tests {
         // det [[4, 2], [2, 3]] = 8
         let factor = Cholesky::new(2, &[4.0, f64::NAN, 2.0, 3.0]).unwrap();
         assert!((factor.ln_determinant() - 8f64.ln()).abs() < 1e-15);
+    }
+
+    /// On the GPU as on the CPU, also of large ones, and of one that has none among others.
+    #[test]
+    #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
+    fn inverses_agree_on_gpu() -> Result<()> {
+        let Some(gpu) = super::super::check::gpu(super::super::Precision::F32) else { return Ok(()) };
+        for n in [1, 2, 20, 33, 130] {
+            let mut all = [positive(n, 0.1), positive(n, 1.0), vec![-1.0; n * n], positive(n, 10.0)].concat();
+            all[0] += 1.0;
+            let x = Tensor::from_vec(all, (4, n, n), &candle_core::Device::Cpu)?;
+            let (here, there) = (inverses(&x)?, inverses(&x.to_device(&gpu)?)?);
+            let (here, there) = (here.flatten_all()?.to_vec1::<f64>()?, there.flatten_all()?.to_vec1::<f64>()?);
+            for (i, (a, b)) in here.iter().zip(&there).enumerate() {
+                assert!((a - b).abs() < 1e-9 * a.abs().max(1.0) || (a.is_nan() && b.is_nan()), "{n} {i}: {a} {b}");
+            }
+            assert!(there[2 * n * n..3 * n * n].iter().all(|x| x.is_nan()));
+        }
+        Ok(())
     }
 
     #[test]
