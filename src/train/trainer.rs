@@ -10,7 +10,7 @@ use crate::events::Event;
 use crate::fsio::fault;
 use crate::model::Model;
 use crate::objective::EmbeddingDistance;
-use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
+use crate::optim::{Ema, Optimizer, Schedule, StepContext};
 use crate::params::ParamSet;
 use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, Updated, Validation, Work};
 
@@ -65,7 +65,7 @@ impl Trainer {
             optimizer: self.optimizer.as_mut(),
             ema: self.ema.as_mut(),
             label_smoothing: self.config.train.label_smoothing,
-            clip_norm: optim::clip_norm(&self.in_force.optimizer, self.config.train.clip_grad_norm),
+            clip_norm: self.in_force.optimizer.clip_norm(self.config.train.clip_grad_norm),
             distance,
         };
         (stepper, context)

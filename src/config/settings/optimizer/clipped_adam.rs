@@ -16,4 +16,8 @@ settings! {
     }
 }
 
-impl Table for ClippedAdamConfig {}
+impl Table for ClippedAdamConfig {
+    fn max_norm(&self) -> Option<f64> {
+        Some(self.max_norm)
+    }
+}

@@ -51,6 +51,11 @@ settings! {
 impl Table for Hessian2Config {
     const METHODS: &'static [&'static str] = &["variant", "scope", "rank"];
 
+    /// Momentum and factors of both sides, whose share depends on the shapes.
+    fn states(&self) -> usize {
+        3
+    }
+
     fn rules(&self, check: &mut Checks) {
         check.rule(self.rank.is_multiple_of(2), &["optimizer.hessian2.rank"], "must be even, 0 or more");
     }

@@ -45,6 +45,15 @@ impl Table for HvrConfig {
         ("automatic", "the saved scores are of other candidates"),
     ];
 
+    fn states(&self) -> usize {
+        match self.form {
+            HvrForm::Code => 0,
+            HvrForm::Diag => self.window,
+            HvrForm::DiagLiteral => self.window + 1,
+            HvrForm::Inv | HvrForm::Isqrt | HvrForm::Literal => self.window + 2,
+        }
+    }
+
     fn rules(&self, check: &mut Checks) {
         let form = self.form.name();
         check.rule(

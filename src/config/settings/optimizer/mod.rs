@@ -43,6 +43,16 @@ trait Table {
     /// Keys that a run can not change on the way, and why.
     const FIXED: &'static [(&'static str, &'static str)] = &[];
 
+    /// Numbers that the optimizer keeps for a weight, for estimates of memory.
+    fn states(&self) -> usize {
+        2
+    }
+
+    /// Largest gradient norm where `train.clip_grad_norm` is 0; `None` = any.
+    fn max_norm(&self) -> Option<f64> {
+        None
+    }
+
     /// Rules between its own keys.
     fn rules(&self, _check: &mut Checks) {}
 
@@ -118,6 +128,21 @@ macro_rules! optimizers {
             fn in_use(&self, name: OptimizerName, check: &mut Checks, config: &Config, user: &User) {
                 match name {
                     $(OptimizerName::$name => self.$table.rules_in_use(check, config, user),)*
+                }
+            }
+
+            /// Numbers that the optimizer in use keeps for a weight, for estimates of memory.
+            pub fn states(&self) -> usize {
+                match self.name {
+                    $(OptimizerName::$name => self.$table.states(),)*
+                }
+            }
+
+            /// The largest gradient norm in force: `train.clip_grad_norm`, else the optimizer's own; `None` = any.
+            pub fn clip_norm(&self, clip_grad_norm: f64) -> Option<f64> {
+                match self.name {
+                    _ if clip_grad_norm > 0.0 => Some(clip_grad_norm),
+                    $(OptimizerName::$name => self.$table.max_norm(),)*
                 }
             }
 

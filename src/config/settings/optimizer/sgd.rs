@@ -16,6 +16,10 @@ settings! {
 }
 
 impl Table for SgdConfig {
+    fn states(&self) -> usize {
+        usize::from(self.momentum > 0.0)
+    }
+
     fn rules(&self, check: &mut Checks) {
         check.rule(
             !self.nesterov || (self.momentum > 0.0 && self.dampening == 0.0),

@@ -18,4 +18,8 @@ settings! {
     }
 }
 
-impl Table for SoapConfig {}
+impl Table for SoapConfig {
+    fn states(&self) -> usize {
+        5
+    }
+}
