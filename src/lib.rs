@@ -10,7 +10,7 @@
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` |
-//! | 0 | `rng` `fsio` `units` `exit` `exact` `shell` `sentencepiece` |
+//! | 0 | `kinds` `scores` `rng` `fsio` `units` `exit` `exact` `shell` `sentencepiece` |
 
 pub mod batch;
 pub mod checkpoint;
@@ -22,6 +22,7 @@ pub mod events;
 pub mod exact;
 pub mod exit;
 pub mod fsio;
+pub mod kinds;
 pub mod machine;
 pub mod metrics;
 pub mod model;
@@ -32,6 +33,7 @@ pub mod params;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod scores;
 pub mod sentencepiece;
 pub mod shell;
 pub mod sweep;

@@ -5,23 +5,24 @@ use std::sync::OnceLock;
 use anyhow::{Error, Result};
 use candle_core::Device;
 
-use crate::config::Precision;
+use crate::config::DeviceName;
 use crate::exit::InputError;
+use crate::kinds::Precision;
 #[cfg(feature = "cuda")]
 use crate::ops;
 
-/// The device a config names: "cpu", "cuda", "cuda:N" or "auto" (a GPU if there is one that this program can use).
+/// The device that a config names.
 ///
 /// # Errors
 /// CUDA asked for in a program built without it, no such device, a precision that the device does not have.
-pub fn device(name: &str, precision: Precision) -> Result<Device, InputError> {
+pub fn device(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
     let device = match name {
-        "cpu" => Device::Cpu,
-        "auto" => gpu("auto", 0, precision).unwrap_or(Device::Cpu),
-        name => gpu(name, name.strip_prefix("cuda:").unwrap_or("0").parse().unwrap_or(0), precision)?,
+        DeviceName::Cpu => Device::Cpu,
+        DeviceName::Auto => gpu(0, precision).unwrap_or(Device::Cpu),
+        DeviceName::Cuda(index) => gpu(index, precision)?,
     };
     if matches!(device, Device::Cpu) && precision != Precision::F32 {
-        let precision = if precision == Precision::Bf16 { "bf16" } else { "tf32" };
+        let precision = precision.name();
         return Err(InputError::new(format!(
             r#"train.precision = "{precision}" needs a GPU; on the CPU use "f32" (device = "{name}")"#
         )));
@@ -33,27 +34,24 @@ pub fn device(name: &str, precision: Precision) -> Result<Device, InputError> {
 ///
 /// # Errors
 /// CUDA asked for in a program built without it, no such device.
-pub fn device_for_use(name: &str, precision: Precision) -> Result<Device, InputError> {
-    match device(name, precision) {
-        Err(_) if name == "cpu" || name == "auto" => Ok(Device::Cpu),
-        other => other,
+pub fn device_for_use(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
+    match (device(name, precision), name) {
+        (Err(_), DeviceName::Cpu | DeviceName::Auto) => Ok(Device::Cpu),
+        (found, _) => found,
     }
 }
 
 #[cfg(feature = "cuda")]
-fn gpu(name: &str, index: usize, precision: Precision) -> Result<Device, InputError> {
-    let precision = match precision {
-        Precision::F32 => ops::Precision::F32,
-        Precision::Tf32 => ops::Precision::Tf32,
-        Precision::Bf16 => ops::Precision::Bf16,
-    };
-    ops::cuda::open(index, precision).map_err(|e| {
-        InputError::new(format!("device = \"{name}\": the GPU cannot be used: {}", e.to_string().trim_end_matches('.')))
+fn gpu(index: u16, precision: Precision) -> Result<Device, InputError> {
+    ops::cuda::open(usize::from(index), precision).map_err(|e| {
+        let (name, reason) = (DeviceName::Cuda(index), e.to_string());
+        InputError::new(format!("device = \"{name}\": the GPU cannot be used: {}", reason.trim_end_matches('.')))
     })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu(name: &str, _index: usize, _precision: Precision) -> Result<Device, InputError> {
+fn gpu(index: u16, _precision: Precision) -> Result<Device, InputError> {
+    let name = DeviceName::Cuda(index);
     Err(InputError::new(format!(
         "device = \"{name}\": this nmt-train was built without CUDA; use device = \"cpu\" or \"auto\", or build it with \
          `--features cuda`"
@@ -113,19 +111,19 @@ mod tests {
     #[test]
     fn cuda_in_a_cpu_build_is_refused_with_the_cure() {
         if !cfg!(feature = "cuda") {
-            let message = device("cuda:1", Precision::F32).err().map(|e| e.to_string()).unwrap_or_default();
+            let message = device(DeviceName::Cuda(1), Precision::F32).err().map(|e| e.to_string()).unwrap_or_default();
             assert_eq!(
                 message,
                 "device = \"cuda:1\": this nmt-train was built without CUDA; use device = \"cpu\" or \"auto\", \
                  or build it with `--features cuda`"
             );
         }
-        assert!(matches!(device("cpu", Precision::F32), Ok(Device::Cpu)));
+        assert!(matches!(device(DeviceName::Cpu, Precision::F32), Ok(Device::Cpu)));
     }
 
     #[test]
     fn the_cpu_computes_in_f32_only() {
-        let message = device("cpu", Precision::Bf16).err().map(|e| e.to_string()).unwrap_or_default();
+        let message = device(DeviceName::Cpu, Precision::Bf16).err().map(|e| e.to_string()).unwrap_or_default();
         assert_eq!(message, r#"train.precision = "bf16" needs a GPU; on the CPU use "f32" (device = "cpu")"#);
     }
 

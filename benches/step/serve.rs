@@ -8,7 +8,7 @@ use candle_core::{DType, Device};
 use serde_json::json;
 
 use nmt_train::batch::{Batch, Sequences};
-use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, Precision, RnnConfig};
+use nmt_train::config::{ModelConfig, ModelKind, OptimizerConfig, RnnConfig};
 use nmt_train::model::{self, Model, Vocabulary};
 use nmt_train::optim::{self, StepContext};
 use nmt_train::rng::{stream, Purpose};
@@ -27,17 +27,17 @@ pub(crate) fn model(shape: &Shape, device: &Device) -> candle_core::Result<Box<d
     model::build(&config(shape), vocabulary, 1, DType::F32, device)
 }
 
+/// A value by the name that it has in a config.
+fn of_config<T: serde::de::DeserializeOwned>(name: &str) -> Result<T> {
+    Ok(serde_json::from_value(json!(name))?)
+}
+
 /// Answers each line `N` on stdin with the times of N steps, until `quit` or the end.
 pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
     nmt_train::machine::keep_candle_on_one_thread();
     nmt_train::machine::set_threads(args.threads)?;
     let base = nmt_train::machine::peak_memory_bytes();
-    let precision = match args.precision.as_str() {
-        "bf16" => Precision::Bf16,
-        "tf32" => Precision::Tf32,
-        _ => Precision::F32,
-    };
-    let model = model(shape, &nmt_train::machine::device(&args.device, precision)?)?;
+    let model = model(shape, &nmt_train::machine::device(of_config(&args.device)?, of_config(&args.precision)?)?)?;
     let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32, model.params().device());
     let batch = [batch(shape)];
     let mut done = 0;

@@ -1,12 +1,12 @@
 //! What can be typed: types and help, no logic.
 
-use clap::builder::RangedU64ValueParser;
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 use crate::config;
 use crate::events::console::Color;
-use crate::report;
+use crate::scores::Metric;
 
 const TEMPLATE: &str =
     "{about}\n{before-help}{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
@@ -272,8 +272,9 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "FILE", required = true)]
     pub reference: Vec<PathBuf>,
     /// What is measured
-    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "bleu,chrf")]
-    pub metrics: Vec<Score>,
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "bleu,chrf",
+          value_parser = one_of(Metric::of_text()))]
+    pub metrics: Vec<Metric>,
     /// Words of BLEU: 13a, zh, intl, char, none or spm:FILE [default: validation.tokenize of the run]
     ///
     /// spm:FILE takes the pieces of a SentencePiece model, such as that of flores200. Where neither this nor the run says
@@ -287,14 +288,9 @@ pub struct EvaluateArgs {
     pub decode: DecodeArgs,
 }
 
-/// A score of `evaluate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Score {
-    Bleu,
-    Chrf,
-    #[value(name = "chrf++")]
-    ChrfPlusPlus,
-    Ter,
+/// Reads the name of one of some metrics.
+fn one_of(metrics: impl Iterator<Item = Metric>) -> impl TypedValueParser<Value = Metric> {
+    PossibleValuesParser::new(metrics.map(Metric::name)).try_map(|name| name.parse::<Metric>())
 }
 
 fn bleu_tokenizer(name: &str) -> Result<String, String> {
@@ -373,8 +369,8 @@ pub struct ReportArgs {
     #[arg(short, long, value_name = "SCORE", allow_negative_numbers = true)]
     pub target: Option<f64>,
     /// Score of the validation set that runs are judged by
-    #[arg(short, long, value_name = "NAME", default_value = "nll")]
-    pub score: report::Score,
+    #[arg(short, long, value_name = "NAME", default_value = "nll", value_parser = one_of(Metric::ALL.iter().copied()))]
+    pub score: Metric,
     /// Write one row a run; "-" = stdout
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,

@@ -7,10 +7,11 @@ use anyhow::Result;
 
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
-use crate::metrics::{self, BleuOptions, BleuTokenizer, ChrfOptions, TerOptions};
+use crate::metrics::{self, BleuTokenizer};
 use crate::run::Usable;
+use crate::scores::Metric;
 
-use super::args::{CommonArgs, EvaluateArgs, Score};
+use super::args::{CommonArgs, EvaluateArgs};
 use super::say;
 use super::text::{aligned, Lengths};
 use super::trained;
@@ -37,35 +38,17 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     let hypotheses: Vec<&str> = hypotheses.iter().map(String::as_str).collect();
     let references: Vec<Vec<&str>> =
         references.iter().map(|lines| lines.iter().map(String::as_str).collect()).collect();
-    if let (Some(advice), true) = (metrics::advice(wanted, language, &references[0]), measures_bleu(args)) {
+    if let (Some(advice), true) =
+        (metrics::advice(wanted, language, &references[0]), args.metrics.contains(&Metric::Bleu))
+    {
         say(common, &advice);
     }
     let mut out = std::io::stdout().lock();
-    for metric in &args.metrics {
-        let lowercase = args.lowercase;
-        let (line, signature) = match metric {
-            Score::Bleu => {
-                let options = BleuOptions { tokenizer: tokenizer.clone(), lowercase, ..Default::default() };
-                let score = metrics::bleu(&hypotheses, &references, &options)?;
-                (score.to_string(), score.signature())
-            }
-            Score::Chrf | Score::ChrfPlusPlus => {
-                let word_order = if *metric == Score::Chrf { 0 } else { 2 };
-                let score = metrics::chrf(&hypotheses, &references, &ChrfOptions { word_order, lowercase })?;
-                (score.to_string(), score.signature())
-            }
-            Score::Ter => {
-                let score = metrics::ter(&hypotheses, &references, &TerOptions::default())?;
-                (score.to_string(), score.signature())
-            }
-        };
-        writeln!(out, "{line}  {signature}")?;
+    for &metric in &args.metrics {
+        let found = metrics::measure(metric, &hypotheses, &references, &tokenizer, args.lowercase)?;
+        writeln!(out, "{}  {}", found.line, found.signature)?;
     }
     Ok(ExitCode::Success)
-}
-
-fn measures_bleu(args: &EvaluateArgs) -> bool {
-    args.metrics.contains(&Score::Bleu)
 }
 
 /// The best translation of each line.

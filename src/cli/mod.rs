@@ -128,10 +128,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// A config file with the `--set` arguments, `--device` and `--threads` of the command line.
 fn load_config(path: &Path, sets: &[String], common: &CommonArgs) -> Result<Loaded> {
+    Ok(config::load(&Source::Path(path.to_path_buf()), &with_common(sets, common))?)
+}
+
+/// The `--set` arguments and those that `--device` and `--threads` stand for.
+fn with_common(sets: &[String], common: &CommonArgs) -> Vec<String> {
     let mut sets = sets.to_vec();
     sets.extend(common.device.iter().map(|device| format!("device={device}")));
     sets.extend(common.threads.iter().map(|threads| format!("threads={threads}")));
-    Ok(config::load(&Source::Path(path.to_path_buf()), &sets)?)
+    sets
 }
 
 /// The config of a run, which may have been made on a larger machine: if it asks for more threads than this one is asked
@@ -140,7 +145,8 @@ fn load_run_config(path: &Path, common: &CommonArgs) -> Result<Loaded> {
     let recorded: Option<toml::Table> = fsio::read_to_string(path).ok().and_then(|text| text.parse().ok());
     let threads = recorded.and_then(|config| usize::try_from(config.get("threads")?.as_integer()?).ok());
     let own = threads.filter(|&n| config::too_many_threads(n).is_some()).map(|_| 0);
-    load_config(path, &[], &CommonArgs { threads: common.threads.or(own), ..common.clone() })
+    let common = CommonArgs { threads: common.threads.or(own), ..common.clone() };
+    Ok(config::load_recorded(path, &with_common(&[], &common))?)
 }
 
 /// The terminal as a sink.

@@ -27,8 +27,8 @@ pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
         lengths.tell(common);
     }
     let pairs: Vec<_> = sources.into_iter().zip(targets).collect();
-    let start = run.model.output().masked;
-    let scores = decode::score(&[run.model.as_ref()], &pairs, start, batch_size, &mut |_| (), &|| false)?;
+    let start = run.model.output().pad;
+    let scores = decode::log_likelihoods(&[run.model.as_ref()], &pairs, start, batch_size, &mut |_| (), &|| false)?;
     let text: String = scores.iter().map(|score| format!("{score:.6}\n")).collect();
     Ok(std::io::stdout().lock().write_all(text.as_bytes()).map(|()| ExitCode::Success)?)
 }

@@ -20,14 +20,8 @@ pub(super) fn aligned(paths: &[&Path]) -> Result<Vec<Vec<String>>> {
     let texts = paths.iter().map(|path| data::read_lines(&path.to_string_lossy())).collect::<Result<Vec<_>, _>>()?;
     for (path, text) in paths.iter().zip(&texts).skip(1) {
         if text.len() != texts[0].len() {
-            return Err(InputError::new(format!(
-                "{} has {} lines, {} has {}; they must be line by line the same sentences",
-                paths[0].display(),
-                texts[0].len(),
-                path.display(),
-                text.len()
-            ))
-            .into());
+            let (name, other) = (paths[0].to_string_lossy(), path.to_string_lossy());
+            return Err(data::Error::unequal((&name, texts[0].len() as u64), (&other, text.len() as u64)).into());
         }
     }
     Ok(texts)

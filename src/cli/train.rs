@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::config::{differences, BatchSize, Config, Difference, Effect};
+use crate::config::{self, differences, BatchSize, Config, Difference, Effect, Problems};
 use crate::events::jsonl::final_json;
 use crate::events::sinks::Sinks;
 use crate::events::{End, Event};
@@ -16,7 +16,7 @@ use crate::train::{self, Job, Opened, Session, Signals};
 use crate::{fsio, shell};
 
 use super::args::{CommonArgs, TrainArgs};
-use super::{load_config, load_run_config, say, terminal};
+use super::{load_config, load_run_config, say, terminal, with_common};
 
 /// `words`: the command line, to be recorded.
 pub(super) fn train(args: &TrainArgs, common: &CommonArgs, words: &[String]) -> Result<ExitCode> {
@@ -27,7 +27,7 @@ pub(super) fn train(args: &TrainArgs, common: &CommonArgs, words: &[String]) -> 
         (None, Some(path)) => {
             let loaded = load_config(path, &args.set, common)?;
             // Before the folder is made: a wrong device should not leave one behind.
-            machine::device(&loaded.config.device, loaded.config.train.precision)?;
+            machine::device(loaded.config.device, loaded.config.train.precision)?;
             let folder = RunFolder::create(&loaded.run_dir(), args.force)?;
             // So that the config in the folder names the folder, whatever that config's own name.
             (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, None, folder)
@@ -66,7 +66,14 @@ fn resumed(
     let own = Paths::existing(run)?.config();
     let folder = RunFolder::open(run)?;
     let old = load_run_config(&own, &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
-    let mut new = load_config(args.config.as_deref().unwrap_or(&own), &args.set, common)?.config;
+    let new = match &args.config {
+        Some(path) => load_config(path, &args.set, common)?,
+        None => config::load_recorded(&own, &with_common(&args.set, common))?,
+    };
+    if !new.removed.is_empty() {
+        return Err(Problems(new.removed).into());
+    }
+    let mut new = new.config;
     // The folder may have been moved or named by the config file; it is the one that was given.
     new.run_dir = run.display().to_string();
     // The number that was found when the run began.

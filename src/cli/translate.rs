@@ -86,7 +86,7 @@ fn interactive(
 
 /// The configured search with what the command line changes.
 pub(super) fn search_options(run: &Usable, args: &DecodeArgs) -> Result<Options> {
-    let mut options = Options::new(&run.config.decode, run.tokenizers.target.eos_id(), run.model.output().masked);
+    let mut options = Options::new(&run.config.decode, run.tokenizers.target.eos_id(), run.model.output().pad);
     options.beam_size = args.beam.unwrap_or(options.beam_size);
     options.batch_size = args.batch_size.unwrap_or(options.batch_size);
     options.penalty = Penalty { exponent: args.length_penalty.unwrap_or(options.penalty.exponent), ..options.penalty };

@@ -5,25 +5,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::cache::{Dataset, Tokens};
+use super::cache::{Dataset, Lengths, Span, Tokens};
 use crate::batch::{Batch, Sequences};
 use crate::config::BatchType;
 use crate::rng::{stream, Purpose};
-
-/// A corpus within a data set: indices of its pairs, and expected passes over them in one epoch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Span {
-    pub pairs: Range<u32>,
-    pub weight: f64,
-}
-
-/// What batching needs to know of a data set.
-pub trait Lengths: Sync {
-    /// Source and target tokens of pair `i`, `</s>` included.
-    fn lengths(&self, i: usize) -> (usize, usize);
-    /// The corpora; together they hold every pair once.
-    fn spans(&self) -> &[Span];
-}
 
 /// Size of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

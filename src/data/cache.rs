@@ -1,16 +1,31 @@
 //! Encoded pairs in memory-mapped files: a corpus costs address space, not memory.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::batches::{Lengths, Span};
 use super::filter::Dropped;
 use super::format::{self, Description, Layout, HEADER};
 use super::joined::Joined;
 use super::Error;
 use crate::config::Corpora;
+
+/// A corpus within a data set: indices of its pairs, and expected passes over them in one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    pub pairs: Range<u32>,
+    pub weight: f64,
+}
+
+/// What batching needs to know of a data set.
+pub trait Lengths: Sync {
+    /// Source and target tokens of pair `i`, `</s>` included.
+    fn lengths(&self, i: usize) -> (usize, usize);
+    /// The corpora; together they hold every pair once.
+    fn spans(&self) -> &[Span];
+}
 
 /// Training pairs as token ids, each side ending with `</s>`.
 #[derive(Debug)]

@@ -83,3 +83,18 @@ pub enum Error {
     #[error("can not read the encoded text in {path}: {what}; the file is safe to delete", path = path.display())]
     Cache { path: PathBuf, what: String },
 }
+
+impl Error {
+    /// Of two files that must have as many lines, by name and number of lines.
+    pub fn unequal(source: (&str, u64), target: (&str, u64)) -> Self {
+        let longer = if source.1 > target.1 { source.0 } else { target.0 };
+        Error::Unequal {
+            source_file: source.0.to_string(),
+            source_lines: source.1,
+            target_file: target.0.to_string(),
+            target_lines: target.1,
+            longer: longer.to_string(),
+            first: source.1.min(target.1) + 1,
+        }
+    }
+}

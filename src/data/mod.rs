@@ -20,8 +20,8 @@ mod prepare;
 mod source;
 mod unzip;
 
-pub use batches::{batches_by_length, Batching, Epoch, Lengths, Span, SOURCE_SHARE};
-pub use cache::{Dataset, Tokens};
+pub use batches::{batches_by_length, Batching, Epoch, SOURCE_SHARE};
+pub use cache::{Dataset, Lengths, Span, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};
 pub use hub::{resolve, Hub, HubError};

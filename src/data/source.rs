@@ -184,16 +184,8 @@ fn not_markup(file: &Lines, text: &str) -> Result<(), Error> {
 /// The error of two files of which one ended; `Err` if the longer one can not be read to its end.
 fn unequal(a: &mut Lines, b: &mut Lines, a_is_longer: bool) -> Result<Error, Error> {
     let longer = if a_is_longer { &mut *a } else { &mut *b };
-    let (name, first) = (longer.name.clone(), longer.line);
     longer.count_rest()?;
-    Ok(Error::Unequal {
-        source_file: a.name.clone(),
-        source_lines: a.line,
-        target_file: b.name.clone(),
-        target_lines: b.line,
-        longer: name,
-        first,
-    })
+    Ok(Error::unequal((&a.name, a.line), (&b.name, b.line)))
 }
 
 /// Validation or test text.

@@ -16,13 +16,13 @@ pub(super) const MAGIC: [u8; 2] = [0x1F, 0x8B];
 /// # Errors
 /// `UnexpectedEof` where a member is cut, `InvalidInput` or `InvalidData` where it is damaged or followed by anything
 /// else.
-pub(super) struct Unzip<R: Read>(State<R>);
+pub(super) struct Unzip<R: Read>(Stage<R>);
 
 /// Bytes that were looked at already, then the rest.
 type Raw<R> = io::Chain<Cursor<Vec<u8>>, Input<R>>;
 type Input<R> = BufReader<Patient<R>>;
 
-enum State<R: Read> {
+enum Stage<R: Read> {
     Start(Input<R>),
     Plain(Raw<R>),
     Member(Box<GzDecoder<Raw<R>>>),
@@ -32,27 +32,27 @@ enum State<R: Read> {
 
 impl<R: Read> Unzip<R> {
     pub(super) fn new(input: R) -> Self {
-        Unzip(State::Start(BufReader::with_capacity(BUFFER, Patient(input))))
+        Unzip(Stage::Start(BufReader::with_capacity(BUFFER, Patient(input))))
     }
 
-    fn begin(mut input: Input<R>) -> io::Result<State<R>> {
+    fn begin(mut input: Input<R>) -> io::Result<Stage<R>> {
         let first = peek(&mut input)?;
         if first.is_empty() {
             // a terminal would be asked again for its end
-            return Ok(State::End);
+            return Ok(Stage::End);
         }
         let zipped = first == MAGIC;
         let raw = Cursor::new(first).chain(input);
-        Ok(if zipped { State::Member(Box::new(GzDecoder::new(raw))) } else { State::Plain(raw) })
+        Ok(if zipped { Stage::Member(Box::new(GzDecoder::new(raw))) } else { Stage::Plain(raw) })
     }
 
     /// What comes behind a member.
-    fn follow(raw: Raw<R>) -> io::Result<State<R>> {
+    fn follow(raw: Raw<R>) -> io::Result<Stage<R>> {
         let (_, mut input) = raw.into_inner();
         loop {
             let bytes = input.fill_buf()?;
             if bytes.is_empty() {
-                return Ok(State::End);
+                return Ok(Stage::End);
             }
             let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
             let padding = zeros == bytes.len();
@@ -62,7 +62,7 @@ impl<R: Read> Unzip<R> {
             }
         }
         match Self::begin(input)? {
-            State::Plain(_) => Err(io::Error::new(ErrorKind::InvalidData, "something else follows its end")),
+            Stage::Plain(_) => Err(io::Error::new(ErrorKind::InvalidData, "something else follows its end")),
             member => Ok(member),
         }
     }
@@ -96,14 +96,14 @@ fn peek(input: &mut impl Read) -> io::Result<Vec<u8>> {
 impl<R: Read> Read for Unzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let (n, next) = match std::mem::replace(&mut self.0, State::End) {
-                State::Start(input) => (None, Self::begin(input)?),
-                State::Plain(mut raw) => (Some(raw.read(buffer)), State::Plain(raw)),
-                State::Member(mut member) => match member.read(buffer)? {
+            let (n, next) = match std::mem::replace(&mut self.0, Stage::End) {
+                Stage::Start(input) => (None, Self::begin(input)?),
+                Stage::Plain(mut raw) => (Some(raw.read(buffer)), Stage::Plain(raw)),
+                Stage::Member(mut member) => match member.read(buffer)? {
                     0 if !buffer.is_empty() => (None, Self::follow(member.into_inner())?),
-                    n => (Some(Ok(n)), State::Member(member)),
+                    n => (Some(Ok(n)), Stage::Member(member)),
                 },
-                State::End => return Ok(0),
+                Stage::End => return Ok(0),
             };
             self.0 = next;
             if let Some(n) = n {

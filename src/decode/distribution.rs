@@ -18,7 +18,7 @@ pub(super) type Candidate = (u32, f64);
 /// and of a distribution that is not finite, are left out.
 pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Result<Vec<Vec<Candidate>>> {
     if let ([output], [states]) = (outputs, states) {
-        return ops::top_log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.masked), k);
+        return ops::top_log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.pad), k);
     }
     let (rows, vocabulary) = (states[0].dim(0)?, outputs[0].table.dim(0)?);
     let step = (CHUNK / vocabulary / states.len()).max(1);
@@ -45,7 +45,7 @@ pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Re
 /// A label outside the vocabulary, or `<pad>`.
 pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]) -> Result<Vec<f64>> {
     let of_model = |(output, states): (&Output, &Tensor)| {
-        let targets = Targets { labels, masked: Some(output.masked) };
+        let targets = Targets { labels, masked: Some(output.pad) };
         ops::token_nll(states, &output.table, output.bias.as_ref(), targets)
     };
     let nll = outputs.iter().zip(states).map(of_model).collect::<Result<Vec<_>>>()?;
@@ -54,7 +54,7 @@ pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]
 
 /// `[rows, V]` on the host, −∞ for the masked token.
 fn log_probabilities(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
-    ops::log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.masked))?
+    ops::log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.pad))?
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1()
@@ -84,13 +84,13 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    fn output(masked: u32) -> Result<Output> {
+    fn output(pad: u32) -> Result<Output> {
         let table = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]], &Device::Cpu)?;
-        Ok(Output { table, bias: Some(Tensor::new(&[0f32, 0.0, 0.0, 9.0], &Device::Cpu)?), masked })
+        Ok(Output { table, bias: Some(Tensor::new(&[0f32, 0.0, 0.0, 9.0], &Device::Cpu)?), pad })
     }
 
     #[test]
-    fn the_masked_token_has_no_probability_and_the_others_sum_to_one() -> Result<()> {
+    fn the_padding_token_has_no_probability_and_the_others_sum_to_one() -> Result<()> {
         let states = Tensor::new(&[[1f32, 2.0], [-1.0, 0.0]], &Device::Cpu)?;
         let best = best_tokens(&[output(3)?], std::slice::from_ref(&states), 9)?;
         assert_eq!(best[0].iter().map(|c| c.0).collect::<Vec<_>>(), [2, 1, 0]);

@@ -3,14 +3,14 @@
 
 mod distribution;
 mod hypothesis;
-mod score;
+mod likelihood;
 mod search;
 #[cfg(test)]
 mod table_model;
 mod translate;
 
 pub use hypothesis::{Hypothesis, Penalty};
-pub use score::score;
+pub use likelihood::log_likelihoods;
 pub use translate::translate;
 
 use crate::config::DecodeConfig;

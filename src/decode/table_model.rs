@@ -84,7 +84,7 @@ impl Model for TableModel {
         let width = self.logits.len();
         let table: Vec<f32> = (0..self.vocabulary * width).map(|i| self.logits[i % width][i / width]).collect();
         let table = Tensor::from_vec(table, (self.vocabulary, width), &Device::Cpu).unwrap();
-        Output { table, bias: None, masked: self.pad() }
+        Output { table, bias: None, pad: self.pad() }
     }
 
     fn encode(&self, source: &Sequences, _: &Forward) -> Result<Memory> {

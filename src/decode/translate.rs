@@ -105,7 +105,7 @@ fn begin(model: &dyn Model, source: &Sequences) -> Result<Box<dyn StepState>> {
 #[cfg(test)]
 mod tests {
     use super::super::table_model::TableModel;
-    use super::super::{score, Penalty};
+    use super::super::{log_likelihoods, Penalty};
     use super::*;
     use crate::config::LengthPenalty;
     use std::cell::Cell;
@@ -289,7 +289,7 @@ mod tests {
             let pairs = sources.iter().zip(&found).filter(|(_, list)| list[0].length > list[0].ids.len());
             let pairs: Vec<_> = pairs.map(|(s, list)| (s.clone(), [&list[0].ids[..], &[EOS]].concat())).collect();
             assert!(!pairs.is_empty());
-            let scores = score(&models, &pairs, options.start, 20, &mut |_| (), &|| false).unwrap();
+            let scores = log_likelihoods(&models, &pairs, options.start, 20, &mut |_| (), &|| false).unwrap();
             let expected = found.iter().filter(|list| list[0].length > list[0].ids.len()).map(|list| list[0].score);
             for (score, expected) in scores.iter().zip(expected) {
                 assert!((score - expected).abs() < 1e-4, "{score} {expected}");

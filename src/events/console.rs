@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::lines::{self, Best, Style};
+use super::lines::{self, Style};
 use super::{Event, Progress, Sink};
+use crate::scores::Scores;
 
 /// `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,7 +42,7 @@ pub struct Console {
     /// Warnings only.
     quiet: bool,
     warned: BTreeSet<String>,
-    best: Best,
+    best: Scores,
     progress: Progress,
     last_phase: Instant,
 }
@@ -75,7 +76,7 @@ impl Console {
             style,
             quiet,
             warned: BTreeSet::new(),
-            best: Best::default(),
+            best: Scores::default(),
             progress,
             last_phase: Instant::now(),
         }
@@ -206,7 +207,7 @@ impl Sink for Console {
                 self.print(&lines::end(end, style))
             }
             Event::Returned { .. } => {
-                self.best = Best::default();
+                self.best = Scores::default();
                 Ok(())
             }
             Event::Warning { .. } => Ok(()),
@@ -224,6 +225,7 @@ impl Drop for Console {
 mod tests {
     use super::super::{TrainPoint, ValidPoint};
     use super::*;
+    use crate::scores::Metric;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
@@ -261,7 +263,12 @@ mod tests {
             Event::Phase { name: "validating", done: 0.3 },
             warning(100),
             warning(101),
-            Event::Valid(ValidPoint { step: 100, nll: Some(4.0), is_best: true, ..Default::default() }),
+            Event::Valid(ValidPoint {
+                step: 100,
+                scores: [(Metric::Nll, 4.0)].into_iter().collect(),
+                is_best: true,
+                ..Default::default()
+            }),
         ]
     }
 
@@ -270,7 +277,7 @@ mod tests {
         let log = log_of(false, &events());
         let expected = "step 100/200  epoch 1  loss 4.500  nll 0.000  12 346 tok/s  lr 0.00e0  grad 0.000  ETA 10 s\n\
                         warning: step 100: lower the rate\n\
-                        valid  step 100  nll 4.0000  0 s  best\n";
+                        valid  step 100  nll 4.0000  ppl 54.598  0 s  best\n";
         assert_eq!(log, expected);
     }
 

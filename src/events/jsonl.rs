@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::{End, Event, TrainPoint, ValidPoint};
 use crate::fsio::{self, AppendLog};
+use crate::scores::Metric;
 
 /// Writes `metrics.jsonl`; every line has reached the system when [`Jsonl::write`] returns.
 pub struct Jsonl {
@@ -57,17 +58,18 @@ impl Jsonl {
 
 /// The object that `--final-json` prints: the keys are always the same ones, `null` where there is no value.
 pub fn final_json(end: &End) -> Map<String, Value> {
-    let fields: [(&str, Value); 18] = [
+    let of_best = Metric::ALL.iter().map(|&metric| (format!("best_{}", metric.name()), end.best.get(metric).into()));
+    let of_test = Metric::of_text().flat_map(|metric| {
+        let found = end.test.iter().find(|(tested, ..)| *tested == metric);
+        let (score, signature) = found.map(|(_, score, signature)| (*score, signature.as_str())).unzip();
+        let name = format!("test_{}", metric.name());
+        [(format!("{name}_signature"), signature.into()), (name, score.into())]
+    });
+    let fields: [(&str, Value); 12] = [
         ("run", end.run.to_string_lossy().into()),
         ("step", end.step.into()),
         ("stop_reason", end.stop_reason.as_str().into()),
         ("best_step", end.best_step.into()),
-        ("best_nll", end.best_nll.into()),
-        ("best_bleu", end.best_bleu.into()),
-        ("test_bleu", end.test_bleu.into()),
-        ("test_bleu_signature", signature(end.test_bleu, &end.test_bleu_signature)),
-        ("test_chrf", end.test_chrf.into()),
-        ("test_chrf_signature", signature(end.test_chrf, &end.test_chrf_signature)),
         ("seconds", end.seconds.into()),
         ("seconds_valid", end.seconds_valid.into()),
         ("seconds_save", end.seconds_save.into()),
@@ -77,11 +79,7 @@ pub fn final_json(end: &End) -> Map<String, Value> {
         ("resume_command", end.resume_command.clone().into()),
         ("next_commands", end.next_commands.clone().into()),
     ];
-    fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
-}
-
-fn signature(score: Option<f64>, signature: &str) -> Value {
-    score.map(|_| signature.to_string()).into()
+    fields.into_iter().map(|(key, value)| (key.to_string(), value)).chain(of_best).chain(of_test).collect()
 }
 
 fn row(event: &Event) -> Option<Map<String, Value>> {
@@ -145,14 +143,17 @@ fn valid_row(row: &mut Map<String, Value>, point: &ValidPoint) {
     put(row, "tokens", point.tokens);
     put(row, "seconds", point.seconds);
     put(row, "seconds_valid", point.seconds_valid);
-    let scores = [("nll", point.nll), ("ppl", point.ppl), ("bleu", point.bleu), ("chrf", point.chrf)];
-    for (name, score) in scores.into_iter().chain([("improvement", point.improvement)]) {
-        if let Some(score) = score {
-            put(row, name, score);
+    for (metric, score) in point.scores.iter() {
+        put(row, metric.name(), score);
+        if metric == Metric::Nll {
+            put(row, "ppl", score.exp());
         }
     }
+    if let Some(improvement) = point.improvement {
+        put(row, "improvement", improvement);
+    }
     put(row, "is_best", point.is_best);
-    put(row, "early_stopping_metric", point.early_stopping_metric);
+    put(row, "early_stopping_metric", point.early_stopping_metric.map(Metric::name));
 }
 
 fn put(row: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
@@ -218,9 +219,14 @@ mod tests {
         put(&mut facts, "parameters", 10);
         sink.write(&Event::Start(Start { facts, step: 4, ..Start::default() }))?;
         sink.write(&Event::Note("for people".into()))?;
-        sink.write(&Event::Valid(ValidPoint { bleu: Some(1.5), early_stopping_metric: "bleu", ..Default::default() }))?;
+        sink.write(&Event::Valid(ValidPoint {
+            scores: [(Metric::Bleu, 1.5)].into_iter().collect(),
+            early_stopping_metric: Some(Metric::Bleu),
+            ..Default::default()
+        }))?;
         sink.write(&Event::Checkpoint { step: 5, path: PathBuf::from("runs/a"), seconds_save: 0.5 })?;
-        let end = End { best_nll: Some(2.0), tokens_per_second: f64::NAN, ..End::default() };
+        let end =
+            End { best: [(Metric::Nll, 2.0)].into_iter().collect(), tokens_per_second: f64::NAN, ..End::default() };
         sink.write(&Event::End(end.clone()))?;
         let rows = rows(&path)?;
         let events: Vec<_> = rows.iter().map(|row| row["event"].as_str().unwrap()).collect();

@@ -4,6 +4,7 @@ use std::path::Path;
 use unicode_width::UnicodeWidthStr;
 
 use super::{End, Progress, Sample, Start, TrainPoint, ValidPoint};
+use crate::scores::{Metric, Scores};
 use crate::units;
 
 /// Colours, or none.
@@ -108,34 +109,22 @@ fn number(x: f64) -> String {
     }
 }
 
-/// The best scores so far, to show how each validation compares. Higher is better for all but nll and perplexity.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Best {
-    nll: Option<f64>,
-    bleu: Option<f64>,
-    chrf: Option<f64>,
-}
-
-/// The lasting line of a validation and its sample translations.
-pub(super) fn valid(v: &ValidPoint, best: &mut Best, style: Style) -> Vec<String> {
+/// The lasting line of a validation and its sample translations. `best`: the best of each metric so far, to show how this
+/// one compares.
+pub(super) fn valid(v: &ValidPoint, best: &mut Scores, style: Style) -> Vec<String> {
     // The trainer knows the best of earlier processes; where it says so, its word counts.
-    let from_trainer = |metric: &str| (v.early_stopping_metric == metric).then_some(v.improvement).flatten();
+    let from_trainer = |metric| v.improvement.filter(|_| v.early_stopping_metric == Some(metric));
     let mut parts = vec![style.bold(&format!("valid  step {}", v.step))];
-    if let Some(nll) = v.nll {
-        let improvement = from_trainer("nll").or_else(|| best.nll.map(|old| old - nll));
-        parts.push(format!("nll {nll:.4}{}", arrow(improvement, false, 4, style)));
-        best.nll = Some(best.nll.map_or(nll, |old| old.min(nll)));
-    }
-    if let Some(ppl) = v.ppl {
-        parts.push(format!("ppl {}", number(ppl)));
-    }
-    for (name, score, metric, old) in
-        [("BLEU", v.bleu, "bleu", &mut best.bleu), ("chrF", v.chrf, "chrf", &mut best.chrf)]
-    {
-        let Some(score) = score else { continue };
-        let improvement = from_trainer(metric).or_else(|| old.map(|old| score - old));
-        parts.push(format!("{name} {score:.2}{}", arrow(improvement, true, 2, style)));
-        *old = Some(old.map_or(score, |old| old.max(score)));
+    for (metric, value) in v.scores.iter() {
+        let old = best.get(metric);
+        let improvement = from_trainer(metric).or_else(|| old.map(|old| metric.gain(old, value)));
+        parts.push(format!("{}{}", scored(metric, value), arrow(improvement, metric, style)));
+        if metric == Metric::Nll {
+            parts.push(format!("ppl {}", number(value.exp())));
+        }
+        if value.is_finite() && old.is_none_or(|old| metric.gain(old, value) > 0.0) {
+            best.set(metric, value);
+        }
     }
     parts.push(style.dim(&units::duration(v.seconds_valid)));
     if v.is_best {
@@ -148,15 +137,29 @@ pub(super) fn valid(v: &ValidPoint, best: &mut Best, style: Style) -> Vec<String
     lines
 }
 
+/// "nll 2.0700", "BLEU 27.90": the loss as its column is called.
+fn scored(metric: Metric, value: f64) -> String {
+    let name = if metric == Metric::Nll { metric.name() } else { metric.label() };
+    format!("{name} {}", score(metric, value))
+}
+
+/// A loss with a digit more than a report has.
+fn score(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Nll => format!("{value:.4}"),
+        _ => metric.show(value),
+    }
+}
+
 /// " ↑0.31": how the number moved against the best; green when that is better.
-fn arrow(improvement: Option<f64>, higher_is_better: bool, digits: usize, style: Style) -> String {
+fn arrow(improvement: Option<f64>, metric: Metric, style: Style) -> String {
     let Some(improvement) = improvement else { return String::new() };
-    let amount = format!("{:.digits$}", improvement.abs());
+    let amount = score(metric, improvement.abs());
     if amount.bytes().all(|b| matches!(b, b'0' | b'.')) {
         return style.dim(" =");
     }
     let better = improvement > 0.0;
-    let mark = if better == higher_is_better { '↑' } else { '↓' };
+    let mark = if better != metric.lower_is_better() { '↑' } else { '↓' };
     let text = format!(" {mark}{amount}");
     if better {
         style.green(&text)
@@ -186,18 +189,16 @@ pub(super) fn checkpoint(step: u64, path: &Path, seconds: f64, style: Style) -> 
 pub(super) fn end(e: &End, style: Style) -> Vec<String> {
     let mut rows: Vec<(&str, String)> = Vec::new();
     if let Some(step) = e.best_step {
-        let nll = e.best_nll.map(|nll| format!("nll {nll:.4} (ppl {})", number(nll.exp())));
-        let bleu = e.best_bleu.map(|bleu| format!("BLEU {bleu:.2}"));
-        let scores: Vec<String> = nll.into_iter().chain(bleu).collect();
+        let scores = e.best.iter().map(|(metric, value)| match metric {
+            Metric::Nll => format!("{} (ppl {})", scored(metric, value), number(value.exp())),
+            _ => scored(metric, value),
+        });
+        let scores: Vec<String> = scores.collect();
         let separator = if scores.is_empty() { "" } else { "  " };
         rows.push(("best", style.green(&format!("{}{separator}at step {step}", scores.join("  ")))));
     }
-    let tests =
-        [("BLEU", e.test_bleu, &e.test_bleu_signature), ("chrF", e.test_chrf, &e.test_chrf_signature)].into_iter();
-    for (name, score, signature) in tests {
-        if let Some(score) = score {
-            rows.push(("test", format!("{} {}", style.bold(&format!("{name} {score:.2}")), style.dim(signature))));
-        }
+    for (metric, score, signature) in &e.test {
+        rows.push(("test", format!("{} {}", style.bold(&scored(*metric, *score)), style.dim(signature))));
     }
     let (train, valid, save) =
         (units::duration(e.seconds), units::duration(e.seconds_valid), units::duration(e.seconds_save));
@@ -254,15 +255,15 @@ mod tests {
 
     #[test]
     fn arrows_show_the_move_and_colours_show_whether_it_is_good() {
-        let mut best = Best::default();
+        let mut best = Scores::default();
         let mut line = |step, nll, bleu, style| {
-            let (nll, bleu) = (Some(nll), Some(bleu));
-            let point = ValidPoint { step, nll, bleu, early_stopping_metric: "nll", ..ValidPoint::default() };
+            let scores = [(Metric::Nll, nll), (Metric::Bleu, bleu)].into_iter().collect();
+            let point = ValidPoint { step, scores, early_stopping_metric: Some(Metric::Nll), ..ValidPoint::default() };
             valid(&point, &mut best, style)[0].clone()
         };
-        assert_eq!(line(1, 3.0, 10.0, PLAIN), "valid  step 1  nll 3.0000  BLEU 10.00  0 s");
-        assert_eq!(line(2, 2.5, 9.0, PLAIN), "valid  step 2  nll 2.5000 ↓0.5000  BLEU 9.00 ↓1.00  0 s");
-        assert_eq!(line(3, 2.5, 11.0, PLAIN), "valid  step 3  nll 2.5000 =  BLEU 11.00 ↑1.00  0 s");
+        assert_eq!(line(1, 3.0, 10.0, PLAIN), "valid  step 1  nll 3.0000  ppl 20.086  BLEU 10.00  0 s");
+        assert_eq!(line(2, 2.5, 9.0, PLAIN), "valid  step 2  nll 2.5000 ↓0.5000  ppl 12.182  BLEU 9.00 ↓1.00  0 s");
+        assert_eq!(line(3, 2.5, 11.0, PLAIN), "valid  step 3  nll 2.5000 =  ppl 12.182  BLEU 11.00 ↑1.00  0 s");
         let colored = line(4, 2.0, 8.0, Style { color: true });
         assert!(colored.contains("\x1b[32m ↓0.5000") && colored.contains("\x1b[31m ↓3.00"), "{colored:?}");
     }
@@ -270,12 +271,12 @@ mod tests {
     #[test]
     fn the_trainers_improvement_counts_after_a_resume() {
         let point = ValidPoint {
-            bleu: Some(20.0),
+            scores: [(Metric::Bleu, 20.0)].into_iter().collect(),
             improvement: Some(-1.5),
-            early_stopping_metric: "bleu",
+            early_stopping_metric: Some(Metric::Bleu),
             ..ValidPoint::default()
         };
-        assert!(valid(&point, &mut Best::default(), PLAIN)[0].contains("BLEU 20.00 ↓1.50"));
+        assert!(valid(&point, &mut Scores::default(), PLAIN)[0].contains("BLEU 20.00 ↓1.50"));
     }
 
     #[test]
@@ -297,9 +298,8 @@ mod tests {
         assert!(bare.contains("stopped at step 10: max_updates") && !bare.contains("test") && !bare.contains("resume"));
         let full = end_of(&End {
             best_step: Some(8),
-            best_nll: Some(1.0),
-            test_bleu: Some(31.256),
-            test_bleu_signature: "nrefs:1|tok:13a".into(),
+            best: [(Metric::Nll, 1.0)].into_iter().collect(),
+            test: vec![(Metric::Bleu, 31.256, "nrefs:1|tok:13a".into())],
             resume_command: Some("nmt-train --resume runs/a".into()),
             ..End::default()
         });

@@ -9,6 +9,8 @@ pub mod tensorboard;
 
 use std::path::PathBuf;
 
+use crate::scores::{Metric, Scores};
+
 /// Receives every event of a run, in order.
 pub trait Sink: Send {
     /// Handles one event. An error ends up as a warning on the other sinks; it never stops training.
@@ -107,15 +109,12 @@ pub struct ValidPoint {
     pub seconds: f64,
     /// Seconds of this validation.
     pub seconds_valid: f64,
-    pub nll: Option<f64>,
-    pub ppl: Option<f64>,
-    pub bleu: Option<f64>,
-    pub chrf: Option<f64>,
+    pub scores: Scores,
     /// Whether early_stopping_metric is the best so far.
     pub is_best: bool,
     /// Change of early_stopping_metric against the best before, signed so that positive is better.
     pub improvement: Option<f64>,
-    pub early_stopping_metric: &'static str,
+    pub early_stopping_metric: Option<Metric>,
     pub samples: Vec<Sample>,
 }
 
@@ -134,12 +133,10 @@ pub struct End {
     pub step: u64,
     pub stop_reason: String,
     pub best_step: Option<u64>,
-    pub best_nll: Option<f64>,
-    pub best_bleu: Option<f64>,
-    pub test_bleu: Option<f64>,
-    pub test_bleu_signature: String,
-    pub test_chrf: Option<f64>,
-    pub test_chrf_signature: String,
+    /// Of the validation at `best_step`.
+    pub best: Scores,
+    /// Of the test set, each with sacreBLEU's signature.
+    pub test: Vec<(Metric, f64, String)>,
     pub seconds: f64,
     pub seconds_valid: f64,
     pub seconds_save: f64,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Event, Sink, Start};
+use crate::scores::Metric;
 
 /// Writes scalars; one new file for each process of a run, as TensorBoard expects.
 pub struct TensorBoard {
@@ -95,15 +96,14 @@ impl Sink for TensorBoard {
                 self.write_scalars(point.step, &scalars)
             }
             Event::Valid(point) => {
-                let scores = [("nll", point.nll), ("ppl", point.ppl), ("bleu", point.bleu), ("chrf", point.chrf)];
-                let scalars: Vec<_> =
-                    scores.iter().filter_map(|(name, score)| Some((format!("valid/{name}"), (*score)?))).collect();
+                let scores = point.scores.iter().map(|(metric, score)| (format!("valid/{}", metric.name()), score));
+                let ppl = point.scores.get(Metric::Nll).map(|nll| ("valid/ppl".to_string(), nll.exp()));
+                let scalars: Vec<_> = scores.chain(ppl).collect();
                 self.write_scalars(point.step, &scalars)
             }
             Event::End(end) => {
-                let scores = [("bleu", end.test_bleu), ("chrf", end.test_chrf)];
-                let scalars: Vec<_> =
-                    scores.iter().filter_map(|(name, score)| Some((format!("test/{name}"), (*score)?))).collect();
+                let scores = end.test.iter().map(|(metric, score, _)| (format!("test/{}", metric.name()), *score));
+                let scalars: Vec<_> = scores.collect();
                 self.write_scalars(end.step, &scalars)
             }
             _ => Ok(()),
@@ -272,7 +272,11 @@ mod tests {
         let optimizer = vec![("pairs".to_string(), 3.0)];
         sink.emit(&Event::Train(TrainPoint { step: 300, loss: 2.5, lr: 1e-3, optimizer, ..Default::default() }))?;
         sink.emit(&Event::Note("not a scalar".into()))?;
-        sink.emit(&Event::Valid(ValidPoint { step: 301, bleu: Some(12.25), ..Default::default() }))?;
+        sink.emit(&Event::Valid(ValidPoint {
+            step: 301,
+            scores: [(Metric::Bleu, 12.25)].into_iter().collect(),
+            ..Default::default()
+        }))?;
 
         let events = records(&std::fs::read(sink.path())?);
         assert_eq!(events.len(), 4);

@@ -32,8 +32,6 @@ impl fmt::Display for Holder {
 pub struct RunLock {
     path: PathBuf,
     _file: File,
-    /// A process that died holding the lock, for a note to the user.
-    pub taken_over_from: Option<Holder>,
 }
 
 impl RunLock {
@@ -65,7 +63,7 @@ impl RunLock {
                 continue;
             }
             write_holder(&mut file, &Holder::this_process()).map_err(io)?;
-            return Ok(RunLock { path, _file: file, taken_over_from: before });
+            return Ok(RunLock { path, _file: file });
         }
     }
 
@@ -148,8 +146,7 @@ mod tests {
         let dead = Holder { pid: 999_999_999, host: host(), started: 5 };
         write_atomic(&dir.path().join("lock"), serde_json::to_string(&dead).unwrap().as_bytes()).unwrap();
         assert_eq!(RunLock::holder(dir.path()), None);
-        let lock = RunLock::acquire(dir.path()).unwrap();
-        assert_eq!(lock.taken_over_from, Some(dead));
+        let _lock = RunLock::acquire(dir.path()).unwrap();
         assert!(read_to_string(&dir.path().join("lock")).unwrap().contains(&std::process::id().to_string()));
     }
 

@@ -23,6 +23,8 @@ pub use spm::{SentencePiece, SpmError};
 pub use ter::{ter, Ter, TerOptions};
 pub use tokenize::{default_tokenizer, BleuTokenizer};
 
+use crate::scores::Metric;
+
 /// What is wrong with the lines given to a metric.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
@@ -32,10 +34,51 @@ pub enum MetricsError {
     NoReferences,
     #[error("{hypotheses} hypotheses but {lines} lines in reference stream {stream}; every stream needs one line a hypothesis")]
     Lengths { hypotheses: usize, stream: usize, lines: usize },
+    #[error("nll is a property of the model, not of its translations")]
+    NotOfText,
     #[error("unknown tokenizer of BLEU: {name}")]
     Tokenizer { name: String },
     #[error(transparent)]
     Spm(#[from] SpmError),
+}
+
+/// A score of text: its value, and how sacreBLEU prints it.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    pub score: f64,
+    pub line: String,
+    pub signature: String,
+}
+
+/// A metric of translations. `tokenizer` is BLEU's; `lowercase` makes case count for nothing, in TER it never does.
+///
+/// # Errors
+/// Lines that do not belong together; a metric that is none of text.
+pub fn measure(
+    metric: Metric,
+    hypotheses: &[&str],
+    references: &[Vec<&str>],
+    tokenizer: &BleuTokenizer,
+    lowercase: bool,
+) -> Result<Measured, MetricsError> {
+    let chrf = |word_order| {
+        let found = chrf(hypotheses, references, &ChrfOptions { word_order, lowercase })?;
+        Ok(Measured { score: found.score, line: found.to_string(), signature: found.signature() })
+    };
+    match metric {
+        Metric::Nll => Err(MetricsError::NotOfText),
+        Metric::Bleu => {
+            let options = BleuOptions { tokenizer: tokenizer.clone(), lowercase, ..Default::default() };
+            let found = bleu(hypotheses, references, &options)?;
+            Ok(Measured { score: found.score, line: found.to_string(), signature: found.signature() })
+        }
+        Metric::Chrf => chrf(0),
+        Metric::ChrfPlusPlus => chrf(2),
+        Metric::Ter => {
+            let found = ter(hypotheses, references, &TerOptions::default())?;
+            Ok(Measured { score: found.score, line: found.to_string(), signature: found.signature() })
+        }
+    }
 }
 
 /// `exp(nll)`, where `nll` is the mean negative log-likelihood a token in nats; infinite where that overflows.

@@ -196,11 +196,7 @@ impl FeedForward {
         Ok(FeedForward {
             inner: Linear::new(params, &format!("{name}.fc1"), config.d_model, config.d_ff)?,
             outer: Linear::new(params, &format!("{name}.fc2"), config.d_ff, config.d_model)?,
-            activation: match config.activation {
-                crate::config::Activation::Relu => Activation::Relu,
-                crate::config::Activation::Gelu => Activation::Gelu,
-                crate::config::Activation::Swish => Activation::Swish,
-            },
+            activation: config.activation,
             dropout: config.activation_dropout(),
         })
     }

@@ -104,8 +104,8 @@ pub struct Output {
     pub table: Tensor,
     /// `[V]`, trained (RNN) or absent (Transformer).
     pub bias: Option<Tensor>,
-    /// Id that is never predicted: `<pad>`; its logit is masked in loss and search.
-    pub masked: u32,
+    /// `<pad>`: what the decoder reads first; never predicted, its logit is masked in loss and search.
+    pub pad: u32,
 }
 
 /// The encoder's result for a packed batch of sources.

@@ -12,7 +12,7 @@ use super::rnn_step::RnnStep;
 use super::transformer::Tables;
 use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
-use crate::config::{self, AttentionKind, ModelConfig};
+use crate::config::{AttentionKind, ModelConfig};
 use crate::ops::{
     attentional, columns, cross_attention, embed, flatten, join, linear, recurrent, strongest_additive,
     strongest_product, untracked, Activation, Attentional, Cell, Direction, Recurrence, Strongest, Widths,
@@ -93,13 +93,7 @@ impl Rnn {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let mut builder = Builder {
-            params: ParamSet::new(seed, dtype, device),
-            cell: match config.rnn.cell {
-                config::Cell::Gru => Cell::Gru,
-                config::Cell::Lstm => Cell::Lstm,
-            },
-        };
+        let mut builder = Builder { params: ParamSet::new(seed, dtype, device), cell: config.rnn.cell };
         let (width, hidden) = (config.embedding_size(), config.rnn.hidden_size);
         let tables = Tables::new(&mut builder.params, config, vocabulary)?;
         let mut encoder = Vec::new();
@@ -117,7 +111,7 @@ impl Rnn {
             params: builder.params,
             source_table: tables.source,
             target_table: tables.target,
-            output: Output { table: tables.output, bias: Some(bias), masked: vocabulary.target_pad },
+            output: Output { table: tables.output, bias: Some(bias), pad: vocabulary.target_pad },
             encoder,
             decoder,
             dropout: config.dropout,
@@ -408,7 +402,7 @@ mod tests {
 
     #[test]
     fn alignment_is_what_the_recurrence_read() -> Result<()> {
-        for cell in [crate::config::Cell::Gru, crate::config::Cell::Lstm] {
+        for cell in [Cell::Gru, Cell::Lstm] {
             let mut config = ModelConfig { layers: 1, ..Default::default() };
             config.rnn.cell = cell;
             (config.rnn.hidden_size, config.rnn.embedding_size) = (8, 6);

@@ -53,7 +53,7 @@ impl Transformer {
             encoder,
             encoder_norm,
             decoder: Arc::new(Decoder { embedding, layers, norm }),
-            output: Output { table: output, bias: None, masked: vocabulary.target_pad },
+            output: Output { table: output, bias: None, pad: vocabulary.target_pad },
         })
     }
 }

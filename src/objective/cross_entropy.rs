@@ -32,8 +32,8 @@ pub fn loss(
 ) -> Result<Loss> {
     let output = model.output();
     let memory = model.encode(&batch.source, forward)?;
-    let states = model.decode(&memory, &batch.target.shifted_right(output.masked), forward)?;
-    let targets = Targets { labels: &batch.target.ids, masked: Some(output.masked) };
+    let states = model.decode(&memory, &batch.target.shifted_right(output.pad), forward)?;
+    let targets = Targets { labels: &batch.target.ids, masked: Some(output.pad) };
     let scale = 1.0 / tokens_in_update.max(1) as f64;
     let result = linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, smoothing, scale)?;
     Ok(Loss { loss: result.loss, losses: result.losses, tokens: batch.target.tokens() })
@@ -43,11 +43,11 @@ pub fn loss(
 ///
 /// # Errors
 /// As [`loss`].
-pub fn evaluate(model: &dyn Model, batch: &Batch) -> Result<Vec<f64>> {
+pub fn pair_nlls(model: &dyn Model, batch: &Batch) -> Result<Vec<f64>> {
     let (output, forward) = (model.output(), Forward::eval());
     let memory = model.encode(&batch.source, &forward)?;
-    let states = model.decode(&memory, &batch.target.shifted_right(output.masked), &forward)?;
-    let targets = Targets { labels: &batch.target.ids, masked: Some(output.masked) };
+    let states = model.decode(&memory, &batch.target.shifted_right(output.pad), &forward)?;
+    let targets = Targets { labels: &batch.target.ids, masked: Some(output.pad) };
     let nll = token_nll(&states, &output.table, output.bias.as_ref(), targets)?;
     Ok((0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum()).collect())
 }

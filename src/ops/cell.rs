@@ -12,13 +12,7 @@
 //! Saved for backward, a unit: (r, z, n, g_n) or (i, f, ĉ, o, c).
 
 use super::real::{simd, Real};
-
-/// Which gated cell a recurrence has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cell {
-    Gru,
-    Lstm,
-}
+pub use crate::kinds::Cell;
 
 impl Cell {
     /// Rows of the weight matrices a hidden unit: 3 or 4.

@@ -21,20 +21,9 @@ use super::gemm::{matmul, matmul_then, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
 use super::{tape, Dropout};
+pub use crate::kinds::Activation;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-
-/// The function φ after a linear map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    Identity,
-    Relu,
-    /// z·Φ(z) with the exact normal distribution function (Hendrycks & Gimpel 2016), not the tanh fit.
-    Gelu,
-    /// z·σ(z) (Ramachandran et al. 2017), also called SiLU.
-    Swish,
-    Tanh,
-}
 
 /// y = dropout(φ(x·Wᵀ + b)); one node on the tape.
 ///

@@ -58,17 +58,8 @@ pub use step_attention::{attend_memory, History, Step};
 pub use strongest::{strongest_additive, strongest_product, Strongest};
 pub use tape::{flatten, record, stack, untracked, LinearInput, Tape};
 
+pub use crate::kinds::Precision;
 use crate::rng::MaskKey;
-
-/// How a GPU computes products and keeps activations; parameters and optimizers are f32 with all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    F32,
-    /// f32 in memory, rounded to 10 bits of mantissa inside products.
-    Tf32,
-    /// Activations and their gradients in bf16, sums in f32.
-    Bf16,
-}
 
 /// One dropout mask: element `i` (row-major in the tensor it is applied to) is kept when its bits say so and scaled
 /// by 1/(1−p). Masks are recomputed from the key in backward, never stored.

@@ -35,7 +35,7 @@ pub use sgd::Sgd;
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 
-use crate::config::{HvrForm, OptimizerConfig, OptimizerName};
+use crate::config::{OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
 use crate::params::{Param, ParamKind, ParamSet};
 
@@ -56,32 +56,6 @@ pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn
         OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
         OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
         OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype, device),
-    }
-}
-
-/// The largest gradient norm in force, for [`clip`]: `train.clip_grad_norm`, else the optimizer's own; `None` = off.
-pub fn clip_norm(config: &OptimizerConfig, clip_grad_norm: f64) -> Option<f64> {
-    match config.name {
-        _ if clip_grad_norm > 0.0 => Some(clip_grad_norm),
-        OptimizerName::ClippedAdam => Some(config.clipped_adam.max_norm),
-        _ => None,
-    }
-}
-
-/// Numbers that the optimizer keeps for a weight, for estimates of memory.
-pub fn states(config: &OptimizerConfig) -> usize {
-    match config.name {
-        OptimizerName::Hvr => match config.hvr.form {
-            HvrForm::Code => 0,
-            HvrForm::Diag => config.hvr.window,
-            HvrForm::DiagLiteral => config.hvr.window + 1,
-            HvrForm::Inv | HvrForm::Isqrt | HvrForm::Literal => config.hvr.window + 2,
-        },
-        OptimizerName::Sgd => usize::from(config.sgd.momentum > 0.0),
-        // momentum and factors of both sides, whose share depends on the shapes
-        OptimizerName::Hessian2 => 3,
-        OptimizerName::Soap => 5,
-        _ => 2,
     }
 }
 

@@ -3,11 +3,12 @@
 use crate::units;
 
 use super::chart::{Chart, Series};
+use super::method::{Method, Setting};
 use super::plane::Axis;
 use super::run::{Horizon, Run};
-use super::task::{Method, Setting, Task};
+use super::task::Task;
 use super::text::by_rate;
-use super::Score;
+use crate::scores::Metric;
 
 /// Charts under a heading.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl Styles {
 }
 
 /// All charts of a task.
-pub(super) fn charts(task: &Task, score: Score, styles: &Styles) -> Vec<Group> {
+pub(super) fn charts(task: &Task, score: Metric, styles: &Styles) -> Vec<Group> {
     let target = task.target;
     let mut groups = vec![by_horizon(task, score, styles, target)];
     let mut horizons = task.horizons();
@@ -102,7 +103,7 @@ fn rate(value: f64) -> String {
 }
 
 /// Final score against horizon: the picture behind the ratio.
-fn by_horizon(task: &Task, score: Score, styles: &Styles, target: Option<f64>) -> Group {
+fn by_horizon(task: &Task, score: Metric, styles: &Styles, target: Option<f64>) -> Group {
     let ends = |method: &Method| -> Vec<(f64, f64)> {
         let best = method.horizons().into_iter().filter(|h| h.scheduled).filter_map(|horizon| method.best(horizon));
         best.map(|setting| (setting.horizon.updates as f64, score.cost(setting.cost))).collect()
@@ -126,7 +127,7 @@ fn by_horizon(task: &Task, score: Score, styles: &Styles, target: Option<f64>) -
             y: axis(score.label(), plain),
             series,
             target,
-            from_the_better: score == Score::Nll,
+            from_the_better: score.lower_is_better(),
         }],
     }
 }
@@ -156,7 +157,7 @@ fn chosen(task: &Task, styles: &Styles, horizon: Horizon) -> Vec<(String, Settin
 }
 
 /// Validation score against updates, tokens and seconds, and the other scores against updates.
-fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: Option<f64>) -> Group {
+fn curves(task: &Task, score: Metric, styles: &Styles, horizon: Horizon, target: Option<f64>) -> Group {
     let chosen = chosen(task, styles, horizon);
     let line = |of: &dyn Fn(&Run) -> Vec<(f64, f64)>| -> Vec<Series> {
         let one = |(label, setting): &(String, Setting)| Series {
@@ -173,7 +174,7 @@ fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: 
         ("target tokens", |row| row.tokens as f64),
         ("seconds of training", |row| row.seconds),
     ];
-    let valid = |shown: Score, spent: Spent| {
+    let valid = |shown: Metric, spent: Spent| {
         line(&|run| run.valid.iter().filter_map(|row| Some((spent(row), row.score(shown)?))).collect())
     };
     let mut charts: Vec<Chart> = axes
@@ -184,17 +185,17 @@ fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: 
             y: axis(score.label(), plain),
             series: valid(score, *spent),
             target,
-            from_the_better: score == Score::Nll,
+            from_the_better: score.lower_is_better(),
         })
         .collect();
-    for other in [Score::Nll, Score::Bleu].into_iter().filter(|other| *other != score) {
+    for other in [Metric::Nll, Metric::Bleu].into_iter().filter(|other| *other != score) {
         charts.push(Chart {
             title: format!("Validation {}", other.label()),
             x: axis("updates", thousands),
             y: axis(other.label(), plain),
             series: valid(other, |row| row.step as f64),
             target: None,
-            from_the_better: other == Score::Nll,
+            from_the_better: other.lower_is_better(),
         });
     }
     if styles.by_setting {
@@ -215,7 +216,7 @@ fn curves(task: &Task, score: Score, styles: &Styles, horizon: Horizon, target: 
 }
 
 /// Final score against learning rate, a chart a horizon.
-fn sensitivity(task: &Task, score: Score, styles: &Styles, horizons: &[Horizon]) -> Group {
+fn sensitivity(task: &Task, score: Metric, styles: &Styles, horizons: &[Horizon]) -> Group {
     let charts = horizons.iter().map(|horizon| {
         let of = |method: &Method| {
             by_rate(method, *horizon).into_iter().map(|(lr, cost)| (lr, score.cost(cost))).collect::<Vec<_>>()
@@ -281,7 +282,7 @@ mod tests {
 
     fn groups(runs: Vec<Run>) -> Vec<Group> {
         let tasks = sort(runs, &options()).unwrap_or_else(|e| panic!("{e}"));
-        charts(&tasks[0], Score::Nll, &Styles::of(&tasks[0]))
+        charts(&tasks[0], Metric::Nll, &Styles::of(&tasks[0]))
     }
 
     #[test]

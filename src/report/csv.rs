@@ -1,10 +1,13 @@
 //! The report as CSV: one row a run, one column a fact.
 
-use super::run::{Run, State};
-use super::task::{Method, Setting, Task};
-use super::{Report, Score};
+use super::method::{Method, Setting};
+use super::run::{Run, RunState};
+use super::task::Task;
+use super::Report;
+use crate::scores::Metric;
 
-const COLUMNS: [&str; 22] = [
+/// Columns before the scores.
+const COLUMNS: [&str; 11] = [
     "run",
     "task",
     "method",
@@ -16,9 +19,10 @@ const COLUMNS: [&str; 22] = [
     "scheduled",
     "seed",
     "state",
-    "nll",
-    "bleu",
-    "chrf",
+];
+
+/// Columns after the scores.
+const MORE_COLUMNS: [&str; 8] = [
     "step",
     "tokens",
     "seconds",
@@ -31,7 +35,8 @@ const COLUMNS: [&str; 22] = [
 
 /// Header and rows, quoted as RFC 4180 says.
 pub fn csv(report: &Report) -> String {
-    let mut out = line(COLUMNS.map(String::from));
+    let scores = Metric::ALL.iter().map(|metric| metric.name());
+    let mut out = line(COLUMNS.into_iter().chain(scores).chain(MORE_COLUMNS).map(String::from));
     for task in &report.tasks {
         for (method, setting) in task.settings() {
             for run in &setting.runs {
@@ -45,19 +50,19 @@ pub fn csv(report: &Report) -> String {
 /// Word for the state of a run.
 pub(super) fn state(run: &Run) -> &'static str {
     match run.state {
-        State::Finished => "finished",
-        State::Diverged => "diverged",
-        State::Unfinished => "unfinished",
+        RunState::Finished => "finished",
+        RunState::Diverged => "diverged",
+        RunState::Unfinished => "unfinished",
     }
 }
 
-fn row(score: Score, task: &Task, method: &Method, setting: &Setting, run: &Run) -> [String; 22] {
+fn row(score: Metric, task: &Task, method: &Method, setting: &Setting, run: &Run) -> impl Iterator<Item = String> {
     let last = run.valid.last().cloned().unwrap_or_default();
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
     let goal = task.target.map(|target| score.cost(target));
     let reached = goal.and_then(|goal| run.reached(score, goal));
     let (name, lr) = (&method.optimizer, run.config.optimizer.lr);
-    [
+    let first = [
         run.folder.display().to_string(),
         task.label.clone(),
         method.label.clone(),
@@ -69,9 +74,9 @@ fn row(score: Score, task: &Task, method: &Method, setting: &Setting, run: &Run)
         run.horizon.scheduled.to_string(),
         run.config.seed.to_string(),
         state(run).to_string(),
-        number(last.nll),
-        number(last.bleu),
-        number(last.chrf),
+    ];
+    let scores: Vec<String> = Metric::ALL.iter().map(|&metric| number(last.score(metric))).collect();
+    let more = [
         last.step.to_string(),
         last.tokens.to_string(),
         last.seconds.to_string(),
@@ -80,15 +85,16 @@ fn row(score: Score, task: &Task, method: &Method, setting: &Setting, run: &Run)
         number(reached.map(|row| row.seconds)),
         run.peak_memory_bytes.to_string(),
         run.skipped_updates.to_string(),
-    ]
+    ];
+    first.into_iter().chain(scores).chain(more)
 }
 
-fn line(cells: [String; 22]) -> String {
+fn line(cells: impl Iterator<Item = String>) -> String {
     let quoted = cells.map(|cell| match cell.contains(['"', ',', '\n']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),
         false => cell,
     });
-    quoted.join(",") + "\r\n"
+    quoted.collect::<Vec<_>>().join(",") + "\r\n"
 }
 
 #[cfg(test)]
@@ -99,7 +105,7 @@ mod tests {
     #[test]
     fn one_row_a_run_with_every_column() {
         let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
-        let text = csv(&Report { score: Score::Nll, tasks, left_out: Vec::new() });
+        let text = csv(&Report { score: Metric::Nll, tasks, left_out: Vec::new() });
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 1 + 12);
         assert!(lines[0].starts_with("run,task,method,setting,optimizer.name,optimizer.lr"));

@@ -7,7 +7,8 @@ use super::charts::{charts, Styles};
 use super::relative::{Comparison, Relative};
 use super::task::Task;
 use super::text::{known, rates, ratio, sentences, table};
-use super::{Report, Score};
+use super::Report;
+use crate::scores::Metric;
 use crate::units;
 
 const STYLE: &str = include_str!("style.css");
@@ -42,7 +43,7 @@ pub fn html(report: &Report) -> String {
     out
 }
 
-fn task(out: &mut String, task: &Task, score: Score, next_id: &mut usize) {
+fn task(out: &mut String, task: &Task, score: Metric, next_id: &mut usize) {
     let _ = write!(out, "<section>\n<h2>{}</h2>\n", escaped(&task.label));
     if let Some(comparison) = &task.comparison {
         relative_table(out, comparison, score);
@@ -78,7 +79,7 @@ fn task(out: &mut String, task: &Task, score: Score, next_id: &mut usize) {
     out.push_str("</section>\n");
 }
 
-fn relative_table(out: &mut String, comparison: &Comparison, score: Score) {
+fn relative_table(out: &mut String, comparison: &Comparison, score: Metric) {
     let sentences = sentences(comparison, score);
     let target = sentences.first().map_or("", String::as_str);
     let _ = writeln!(out, "<p class=\"lead\">{}.</p>", escaped(target));
@@ -154,7 +155,7 @@ mod tests {
 
     fn page(runs: Vec<Run>) -> String {
         let tasks = sort(runs, &options()).unwrap_or_else(|e| panic!("{e}"));
-        html(&Report { score: Score::Nll, tasks, left_out: vec!["runs/<x>: damaged".to_string()] })
+        html(&Report { score: Metric::Nll, tasks, left_out: vec!["runs/<x>: damaged".to_string()] })
     }
 
     /// Every tag that is opened is closed, in order: what a browser would otherwise repair in silence.

@@ -3,10 +3,12 @@
 use serde_json::{json, Value};
 
 use super::csv::state;
+use super::method::{Method, Setting};
 use super::relative::{Comparison, Ratio, Relative};
 use super::run::Run;
-use super::task::{Method, Setting, Task};
-use super::{Reach, Report, Score};
+use super::task::Task;
+use super::{Reach, Report};
+use crate::scores::Metric;
 
 /// One object; costs are given as scores, what is not known is `null`.
 pub fn json(report: &Report) -> Value {
@@ -17,7 +19,7 @@ pub fn json(report: &Report) -> Value {
     })
 }
 
-fn task(task: &Task, score: Score) -> Value {
+fn task(task: &Task, score: Metric) -> Value {
     json!({
         "label": task.label,
         "target": task.target,
@@ -64,7 +66,7 @@ fn ratio(ratio: &Ratio) -> Value {
     json!({ "is": kind, "value": value, "spread": ratio.spread, "interval": ratio.interval })
 }
 
-fn method(method: &Method, score: Score) -> Value {
+fn method(method: &Method, score: Metric) -> Value {
     json!({
         "method": method.label,
         "optimizer": method.optimizer,
@@ -72,7 +74,7 @@ fn method(method: &Method, score: Score) -> Value {
     })
 }
 
-fn setting(setting: &Setting, score: Score) -> Value {
+fn setting(setting: &Setting, score: Metric) -> Value {
     json!({
         "setting": setting.label,
         "lr": setting.lr,
@@ -84,9 +86,9 @@ fn setting(setting: &Setting, score: Score) -> Value {
     })
 }
 
-fn run(run: &Run, score: Score) -> Value {
+fn run(run: &Run, score: Metric) -> Value {
     let last = run.valid.last();
-    json!({
+    let mut found = json!({
         "run": run.folder.display().to_string(),
         "seed": run.config.seed,
         "state": state(run),
@@ -94,14 +96,16 @@ fn run(run: &Run, score: Score) -> Value {
         "step": last.map(|row| row.step),
         "tokens": last.map(|row| row.tokens),
         "seconds": last.map(|row| row.seconds),
-        "nll": last.and_then(|row| row.nll),
-        "bleu": last.and_then(|row| row.bleu),
-        "chrf": last.and_then(|row| row.chrf),
-        "test_bleu": run.test_bleu,
-        "test_chrf": run.test_chrf,
         "peak_memory_bytes": run.peak_memory_bytes,
         "skipped_updates": run.skipped_updates,
-    })
+    });
+    for &metric in Metric::ALL {
+        found[metric.name()] = last.and_then(|row| row.score(metric)).into();
+    }
+    for metric in Metric::of_text() {
+        found[format!("test_{}", metric.name())] = run.test.get(metric).into();
+    }
+    found
 }
 
 #[cfg(test)]
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn programs_find_the_ratio_and_every_run() {
         let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
-        let value = json(&Report { score: Score::Nll, tasks, left_out: Vec::new() });
+        let value = json(&Report { score: Metric::Nll, tasks, left_out: Vec::new() });
         let comparison = &value["tasks"][0]["comparison"];
         assert_eq!((&comparison["baseline"], &comparison["horizon"]), (&"adam".into(), &1000.into()));
         assert_eq!(comparison["methods"][0]["method"], "hessian2");

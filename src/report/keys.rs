@@ -1,6 +1,6 @@
 //! What a difference between two configs means for their comparison.
 
-use crate::config::{flat, Config, ModelKind};
+use crate::config::{flat, Config, ModelKind, OptimizerConfig};
 
 /// Part a key plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,6 @@ const ROLES: &[(&str, Role)] = &[
     ("train.log_freq", Role::Idle),
     ("train.ema_decay", Role::Method),
     ("train.", Role::Tuned),
-    ("optimizer.name", Role::Method),
-    ("optimizer.hessian2.variant", Role::Method),
-    ("optimizer.hessian2.scope", Role::Method),
-    ("optimizer.hessian2.rank", Role::Method),
-    ("optimizer.hvr.form", Role::Method),
-    ("optimizer.hvr.truncation", Role::Method),
-    ("optimizer.muon.scale", Role::Method),
     ("optimizer.", Role::Tuned),
     ("schedule.total_updates", Role::Horizon),
     ("schedule.", Role::Tuned),
@@ -57,6 +50,9 @@ const ROLES: &[(&str, Role)] = &[
 ];
 
 fn role(path: &str) -> Role {
+    if OptimizerConfig::is_method(path) {
+        return Role::Method;
+    }
     // A key that nobody classified must not make unlike runs look alike.
     ROLES.iter().find(|(prefix, _)| path.starts_with(prefix)).map_or(Role::Task, |(_, role)| *role)
 }
@@ -64,9 +60,7 @@ fn role(path: &str) -> Role {
 /// Keys of one role with their values; those of optimizers and kinds of model that are not in use left out.
 pub(super) fn of_role(config: &Config, wanted: Role) -> Vec<(&'static str, String)> {
     let names = std::iter::once(config.optimizer.name).chain(config.phase.iter().filter_map(|phase| phase.optimizer));
-    // serde's kebab-case name, with the underscores of the table
-    let name = |name| serde_json::to_value(name).ok()?.as_str().map(|name| name.replace('-', "_"));
-    let tables: Vec<String> = names.filter_map(name).map(|name| format!("optimizer.{name}.")).collect();
+    let tables: Vec<String> = names.map(|name| format!("{}.", name.table())).collect();
     let of_transformer = ["model.d_model", "model.d_ff", "model.heads", "model.norm", "model.activation"];
     let in_use = |path: &str| match config.model.kind {
         ModelKind::Transformer if path.starts_with("model.rnn.") => false,

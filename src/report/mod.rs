@@ -11,12 +11,12 @@ mod find;
 mod html;
 mod json;
 mod keys;
+mod method;
 mod notes;
 mod numbers;
 mod plane;
 mod relative;
 mod run;
-mod score;
 mod task;
 mod text;
 
@@ -24,19 +24,21 @@ pub use csv::csv;
 pub use find::find;
 pub use html::html;
 pub use json::json;
+pub use method::{Method, Setting};
 pub use relative::{Ratio, Reach, Relative};
-pub use run::{Horizon, Run, State};
-pub use score::Score;
-pub use task::{Method, Setting, Task};
+pub use run::{Horizon, Run, RunState};
+pub use task::Task;
 pub use text::text;
 
 use std::path::PathBuf;
+
+use crate::scores::Metric;
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What runs are judged by.
-    pub score: Score,
+    pub score: Metric,
     /// Names of optimizers or methods; the best of them at its longest horizon is what others are compared with.
     pub baseline: Vec<String>,
     /// The score to be reached, instead of the baseline's final one.
@@ -46,7 +48,7 @@ pub struct Options {
 /// Everything a page or a table shows.
 #[derive(Clone, Debug)]
 pub struct Report {
-    pub score: Score,
+    pub score: Metric,
     pub tasks: Vec<Task>,
     /// Folders that could not be read, each with the reason.
     pub left_out: Vec<String>,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::method::Method;
+use super::numbers::shown;
 use super::relative::Comparison;
-use super::run::{Run, State};
-use super::task::Method;
-use super::Score;
+use super::run::{Run, RunState};
+use crate::scores::Metric;
 
 /// Seeds below which a spread says little.
 const ENOUGH_SEEDS: usize = 5;
@@ -15,7 +16,7 @@ const MINIMAL_GAIN: f64 = 0.02;
 const QUIET: f64 = 0.10;
 
 /// Sentences about the runs of a task.
-pub(super) fn notes(methods: &[Method], comparison: Option<&Comparison>, score: Score) -> Vec<String> {
+pub(super) fn notes(methods: &[Method], comparison: Option<&Comparison>, score: Metric) -> Vec<String> {
     let mut notes = Vec::new();
     let runs: Vec<&Run> = methods.iter().flat_map(Method::runs).collect();
     notes.extend(horizons(methods));
@@ -44,17 +45,17 @@ fn horizons(methods: &[Method]) -> Option<String> {
     })
 }
 
-fn unfinished(runs: &[&Run], score: Score) -> Vec<String> {
+fn unfinished(runs: &[&Run], score: Metric) -> Vec<String> {
     let names = |wanted: &dyn Fn(&Run) -> bool| -> Option<String> {
         let found: Vec<String> = runs.iter().filter(|run| wanted(run)).map(|run| run.name()).collect();
         let more = found.len().saturating_sub(5);
         let shown = found[..found.len() - more].join(", ");
         (!found.is_empty()).then(|| if more > 0 { format!("{shown} and {more} more") } else { shown })
     };
-    let left = names(&|run| run.state == State::Unfinished).map(|names| {
+    let left = names(&|run| run.state == RunState::Unfinished).map(|names| {
         format!("not at the end of their schedule, so in no comparison (running or interrupted): {names}")
     });
-    let blind = names(&|run| run.state == State::Finished && run.cost(score).is_none())
+    let blind = names(&|run| run.state == RunState::Finished && run.cost(score).is_none())
         .map(|names| format!("without a final {}: {names}", score.label()));
     left.into_iter().chain(blind).collect()
 }
@@ -87,7 +88,7 @@ fn machine(runs: &[&Run]) -> Vec<String> {
     notes
 }
 
-fn baseline(methods: &[Method], comparison: &Comparison, score: Score) -> Vec<String> {
+fn baseline(methods: &[Method], comparison: &Comparison, score: Metric) -> Vec<String> {
     let mut notes = Vec::new();
     let Some(baseline) = methods.iter().find(|method| method.label == comparison.baseline) else { return notes };
     if comparison.seeds.len() < ENOUGH_SEEDS {
@@ -99,7 +100,7 @@ fn baseline(methods: &[Method], comparison: &Comparison, score: Score) -> Vec<St
     let end = cost(comparison.horizon);
     let half = baseline.horizons().into_iter().rfind(|h| 2 * h.updates <= comparison.horizon.updates);
     match (end, half.and_then(cost)) {
-        (Some(end), Some(half)) if score == Score::Nll && half - end < MINIMAL_GAIN => notes.push(format!(
+        (Some(end), Some(half)) if score == Metric::Nll && half - end < MINIMAL_GAIN => notes.push(format!(
             "the baseline gains only {:.3} from the second half of its updates: fewer updates are no feat here",
             half - end
         )),
@@ -128,14 +129,14 @@ fn effort(comparison: &Comparison) -> Option<String> {
 }
 
 /// Better settings that do not speak for their method, because another has more seeds.
-fn passed_over(methods: &[Method], score: Score) -> Option<String> {
+fn passed_over(methods: &[Method], score: Metric) -> Option<String> {
     let mut found = Vec::new();
     for method in methods {
         for horizon in method.horizons() {
             let Some(best) = method.best(horizon) else { continue };
             let better = method.settings.iter().filter(|s| s.horizon == horizon && s.cost < best.cost);
             if let Some(better) = better.min_by(|a, b| a.cost.total_cmp(&b.cost)) {
-                let (cost, label) = (score.show(score.cost(better.cost)), &better.label);
+                let (cost, label) = (shown(score, score.cost(better.cost)), &better.label);
                 found.push(format!("{} at {} ({label}: {cost})", method.label, horizon.updates));
             }
         }

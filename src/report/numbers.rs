@@ -1,6 +1,7 @@
 //! Medians, spreads, interpolation, resampling.
 
 use crate::rng::{stream, Purpose};
+use crate::scores::Metric;
 
 /// The middle value, the mean of the two middle ones for an even number; NaN of nothing. Infinities sort last.
 pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
@@ -42,6 +43,15 @@ pub(super) fn log_between(a: f64, b: f64, t: f64) -> f64 {
 pub(super) fn resamples<T: Copy>(items: &[T], count: usize) -> Vec<Vec<T>> {
     let mut random = stream(1, Purpose::Sample, 0);
     (0..count).map(|_| items.iter().map(|_| items[random.below(items.len())]).collect()).collect()
+}
+
+/// A score of a run, for people.
+pub(super) fn shown(score: Metric, value: f64) -> String {
+    if value.is_finite() {
+        score.show(value)
+    } else {
+        "diverged".to_string()
+    }
 }
 
 #[cfg(test)]

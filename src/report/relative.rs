@@ -5,10 +5,11 @@
 //! target is interpolated, linear in the score and logarithmic in updates (tokens, seconds), and divided by the
 //! baseline's. A run without a schedule is read along its one curve.
 
+use super::method::{Method, Setting};
 use super::numbers::{deviation, log_between, median, quantile, resamples};
 use super::run::{Horizon, Run, ValidRow};
-use super::task::{Method, Setting};
-use super::{Options, Score};
+use super::Options;
+use crate::scores::Metric;
 
 /// Everything of a task against its baseline.
 #[derive(Clone, Debug)]
@@ -142,7 +143,7 @@ pub(super) fn compare(methods: &[Method], options: &Options) -> Option<Compariso
 struct Race<'a> {
     baseline: &'a Method,
     setting: &'a Setting,
-    score: Score,
+    score: Metric,
     given: Option<f64>,
 }
 
@@ -220,7 +221,7 @@ fn undisturbed(method: &Method) -> f64 {
 
 /// What a method reaches for each amount of updates: the ends of its best settings by horizon, and all validations of
 /// one without a schedule. Rising in updates, falling in cost: what was reached with less is reached with more.
-fn points(method: &Method, seeds: Option<&[u64]>, score: Score) -> Vec<Point> {
+fn points(method: &Method, seeds: Option<&[u64]>, score: Metric) -> Vec<Point> {
     let best = method.horizons().into_iter().filter_map(|horizon| method.best(horizon));
     let mut found: Vec<Point> = best
         .flat_map(|setting| {
@@ -244,13 +245,13 @@ fn points(method: &Method, seeds: Option<&[u64]>, score: Score) -> Vec<Point> {
 }
 
 /// The median end of some runs; of those that have one: what an unfinished run has spent so far is no end.
-fn ends(runs: &[&Run], score: Score) -> Point {
+fn ends(runs: &[&Run], score: Metric) -> Point {
     let rows = runs.iter().filter(|run| run.cost(score).is_some()).filter_map(|run| run.valid.last());
     Point { spent: spent(rows), cost: median(runs.iter().filter_map(|run| run.cost(score))) }
 }
 
 /// The median of some runs at an update.
-fn at(runs: &[&Run], step: u64, score: Score) -> Point {
+fn at(runs: &[&Run], step: u64, score: Metric) -> Point {
     let rows: Vec<&ValidRow> = runs.iter().filter_map(|run| run.valid.iter().find(|row| row.step == step)).collect();
     let costs = rows.iter().filter_map(|row| row.score(score)).map(|value| score.cost(value));
     Point { spent: spent(rows.iter().copied()), cost: median(costs) }
@@ -307,7 +308,7 @@ mod tests {
     fn a_run_that_is_under_way_moves_nothing() {
         let mut running: Vec<Run> = sweep().into_iter().filter(|run| run.horizon.updates == 500).collect();
         for run in &mut running {
-            (run.state, run.config.seed) = (super::super::State::Unfinished, 9);
+            (run.state, run.config.seed) = (super::super::RunState::Unfinished, 9);
             run.valid.truncate(2);
         }
         let (found, alone) = (of(&options(), running), of(&options(), Vec::new()));

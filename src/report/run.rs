@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::{self, Config, ScheduleKind, Source};
+use crate::config::{self, Config, ScheduleKind};
 
-use super::score::Score;
 use crate::run::rows::{self, Row};
 use crate::run::Paths;
+use crate::scores::{Metric, Scores};
 
 /// A run as its config.toml and metrics.jsonl tell it.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Run {
     pub folder: PathBuf,
     pub config: Config,
     pub horizon: Horizon,
-    pub state: State,
+    pub state: RunState,
     /// Trainable numbers of the model.
     pub parameters: u64,
     /// Threads it ran with.
@@ -27,8 +27,8 @@ pub struct Run {
     /// Updates whose gradient was not finite.
     pub skipped_updates: u64,
     pub peak_memory_bytes: u64,
-    pub test_bleu: Option<f64>,
-    pub test_chrf: Option<f64>,
+    /// Of the test set.
+    pub test: Scores,
 }
 
 /// How far a run was meant to go.
@@ -42,7 +42,7 @@ pub struct Horizon {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum RunState {
     /// At its horizon, or by early stopping.
     Finished,
     /// Training was given up; counts as an infinite loss.
@@ -73,19 +73,15 @@ pub struct ValidRow {
     pub step: u64,
     pub tokens: u64,
     pub seconds: f64,
-    pub nll: Option<f64>,
-    pub bleu: Option<f64>,
-    pub chrf: Option<f64>,
+    /// The other columns, a score under the name of each metric among them.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl ValidRow {
     /// The value of a score here, if it was measured.
-    pub fn score(&self, score: Score) -> Option<f64> {
-        match score {
-            Score::Nll => self.nll,
-            Score::Bleu => self.bleu,
-            Score::Chrf => self.chrf,
-        }
+    pub fn score(&self, score: Metric) -> Option<f64> {
+        self.others.get(score.name())?.as_f64()
     }
 }
 
@@ -99,7 +95,7 @@ impl Run {
         if !paths.config().exists() {
             return Err("no config.toml: it failed before it began; see its sweep.log".to_string());
         }
-        let loaded = config::load(&Source::Path(paths.config()), &[]).map_err(|e| e.to_string())?;
+        let loaded = config::load_recorded(&paths.config(), &[]).map_err(|e| e.to_string())?;
         if !paths.metrics().exists() {
             return Err("no metrics.jsonl: it never started".to_string());
         }
@@ -129,14 +125,15 @@ impl Run {
         let ended = |key: &str| end.as_ref().and_then(|end| end.get(key)?.as_f64());
         Ok(Run {
             folder: folder.to_path_buf(),
-            state: State::of(end.as_ref().and_then(|end| end.get("stop_reason")?.as_str()), horizon, step),
+            state: RunState::of(end.as_ref().and_then(|end| end.get("stop_reason")?.as_str()), horizon, step),
             horizon,
             parameters: number(&start, "parameters").unwrap_or(0),
             threads: number(&start, "threads").unwrap_or(0),
             skipped_updates: last.map_or(0, |row| row.skipped_updates),
             peak_memory_bytes: last.map_or(0, |row| row.peak_memory_bytes),
-            test_bleu: ended("test_bleu"),
-            test_chrf: ended("test_chrf"),
+            test: Metric::of_text()
+                .filter_map(|metric| Some((metric, ended(&format!("test_{}", metric.name()))?)))
+                .collect(),
             config,
             train,
             valid,
@@ -150,11 +147,11 @@ impl Run {
 
     /// The score at the end as a cost (lower is better); infinite when the run diverged, `None` when it is not finished
     /// or was not measured.
-    pub fn cost(&self, score: Score) -> Option<f64> {
+    pub fn cost(&self, score: Metric) -> Option<f64> {
         match self.state {
-            State::Diverged => Some(f64::INFINITY),
-            State::Unfinished => None,
-            State::Finished => self.valid.last().and_then(|row| row.score(score)).map(|value| score.cost(value)),
+            RunState::Diverged => Some(f64::INFINITY),
+            RunState::Unfinished => None,
+            RunState::Finished => self.valid.last().and_then(|row| row.score(score)).map(|value| score.cost(value)),
         }
     }
 
@@ -171,7 +168,7 @@ impl Run {
     }
 
     /// First row at which the score has reached `cost` and has it at the next validation too (or is the last).
-    pub fn reached(&self, score: Score, cost: f64) -> Option<&ValidRow> {
+    pub fn reached(&self, score: Metric, cost: f64) -> Option<&ValidRow> {
         let there = |row: &ValidRow| row.score(score).is_some_and(|value| score.cost(value) <= cost);
         (0..self.valid.len())
             .find(|&i| there(&self.valid[i]) && self.valid.get(i + 1).is_none_or(there))
@@ -188,14 +185,14 @@ impl Horizon {
     }
 }
 
-impl State {
+impl RunState {
     fn of(stop_reason: Option<&str>, horizon: Horizon, step: u64) -> Self {
         match stop_reason {
-            Some("diverged") => State::Diverged,
+            Some("diverged") => RunState::Diverged,
             // ended by a limit before its learning rate did
-            Some("max_updates" | "max_epochs") if horizon.scheduled && step < horizon.updates => State::Unfinished,
-            Some("max_updates" | "max_epochs" | "early_stopping") => State::Finished,
-            _ => State::Unfinished,
+            Some("max_updates" | "max_epochs") if horizon.scheduled && step < horizon.updates => RunState::Unfinished,
+            Some("max_updates" | "max_epochs" | "early_stopping") => RunState::Finished,
+            _ => RunState::Unfinished,
         }
     }
 }
@@ -237,26 +234,26 @@ pub(super) mod tests {
     #[test]
     fn a_run_is_read_with_its_horizon_and_its_end() {
         let run = made("runs/a", |_| {}, 2.0, 0.5);
-        assert_eq!((run.name(), run.state), ("a".to_string(), State::Finished));
+        assert_eq!((run.name(), run.state), ("a".to_string(), RunState::Finished));
         assert_eq!(run.horizon, Horizon { updates: 1000, scheduled: true });
-        assert_eq!(run.cost(Score::Nll), Some(2.0));
-        assert_eq!(run.cost(Score::Bleu), Some(-38.0));
-        assert_eq!(run.cost(Score::Chrf), None);
+        assert_eq!(run.cost(Metric::Nll), Some(2.0));
+        assert_eq!(run.cost(Metric::Bleu), Some(-38.0));
+        assert_eq!(run.cost(Metric::Chrf), None);
         assert!((run.step_seconds() - 0.5).abs() < 1e-9);
         assert_eq!(run.peak_memory_bytes, 1 << 20);
         let short = Run { train: Vec::new(), ..run.clone() };
         assert!((short.step_seconds() - 0.5).abs() < 1e-9);
-        assert_eq!(run.reached(Score::Nll, 2.6).map(|row| row.step), Some(900));
-        assert!(run.reached(Score::Nll, 1.9).is_none());
-        assert_eq!(made("d", |_| {}, f64::INFINITY, 0.5).cost(Score::Nll), Some(f64::INFINITY));
+        assert_eq!(run.reached(Metric::Nll, 2.6).map(|row| row.step), Some(900));
+        assert!(run.reached(Metric::Nll, 1.9).is_none());
+        assert_eq!(made("d", |_| {}, f64::INFINITY, 0.5).cost(Metric::Nll), Some(f64::INFINITY));
     }
 
     #[test]
     fn a_run_that_ends_before_its_schedule_is_in_no_comparison() {
         let run = made("a", |config| config.schedule.total_updates = 4000, 2.0, 0.5);
-        assert_eq!((run.state, run.horizon.updates, run.cost(Score::Nll)), (State::Unfinished, 4000, None));
+        assert_eq!((run.state, run.horizon.updates, run.cost(Metric::Nll)), (RunState::Unfinished, 4000, None));
         let run = made("a", |config| config.schedule.kind = ScheduleKind::Constant, 2.0, 0.5);
-        assert_eq!((run.state, run.horizon.scheduled), (State::Finished, false));
+        assert_eq!((run.state, run.horizon.scheduled), (RunState::Finished, false));
     }
 
     #[test]
@@ -273,9 +270,9 @@ pub(super) mod tests {
             Run::from_rows(Path::new("a"), Config::default(), rows)
         };
         let run = read(&lines).unwrap();
-        assert_eq!((run.state, run.train.len(), run.cost(Score::Nll)), (State::Diverged, 1, Some(f64::INFINITY)));
+        assert_eq!((run.state, run.train.len(), run.cost(Metric::Nll)), (RunState::Diverged, 1, Some(f64::INFINITY)));
         assert!(run.step_seconds().is_nan());
-        assert_eq!(read(&lines[..3]).unwrap().state, State::Unfinished);
+        assert_eq!(read(&lines[..3]).unwrap().state, RunState::Unfinished);
         assert!(read(&[]).is_err_and(|e| e.contains("never started")));
     }
 }

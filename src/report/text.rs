@@ -4,10 +4,13 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::units;
 
+use super::method::{Method, Setting};
+use super::numbers::shown;
 use super::relative::{Comparison, Ratio, Relative};
-use super::run::{Run, State};
-use super::task::{Method, Setting, Task};
-use super::{Reach, Report, Score};
+use super::run::{Run, RunState};
+use super::task::Task;
+use super::{Reach, Report};
+use crate::scores::Metric;
 
 /// The whole report.
 pub fn text(report: &Report) -> String {
@@ -47,7 +50,7 @@ pub fn text(report: &Report) -> String {
 const TOKENS: usize = 6;
 
 /// Rows of the table of settings, the heading first.
-pub(super) fn table(task: &Task, score: Score) -> Vec<Vec<String>> {
+pub(super) fn table(task: &Task, score: Metric) -> Vec<Vec<String>> {
     let heading = [
         score.label(),
         "method",
@@ -92,17 +95,17 @@ pub(super) fn known(value: f64, show: impl Fn(f64) -> String) -> String {
     }
 }
 
-fn final_score(setting: &Setting, score: Score) -> String {
+fn final_score(setting: &Setting, score: Metric) -> String {
     let costs: Vec<f64> = setting.runs.iter().filter_map(|run| run.cost(score)).collect();
     match super::numbers::deviation(&costs) {
         _ if setting.cost.is_nan() => "-".to_string(),
-        Some(spread) if spread.is_finite() => format!("{} ± {spread:.3}", score.show(score.cost(setting.cost))),
-        _ => score.show(score.cost(setting.cost)),
+        Some(spread) if spread.is_finite() => format!("{} ± {spread:.3}", shown(score, score.cost(setting.cost))),
+        _ => shown(score, score.cost(setting.cost)),
     }
 }
 
 /// Updates, tokens, seconds at which the median run of the setting was at the target; "-" when most never were.
-fn to_target(setting: &Setting, score: Score, goal: Option<f64>) -> [String; 3] {
+fn to_target(setting: &Setting, score: Metric, goal: Option<f64>) -> [String; 3] {
     let never = || ["-", "-", "-"].map(String::from);
     let Some(goal) = goal else { return never() };
     let reached: Vec<_> = setting.runs.iter().filter_map(|run| run.reached(score, goal)).collect();
@@ -122,16 +125,16 @@ fn remarks(setting: &Setting) -> String {
     let count = |state| setting.runs.iter().filter(|run| run.state == state).count();
     let skipped: u64 = setting.runs.iter().map(|run| run.skipped_updates).sum();
     let mut remarks = Vec::new();
-    if count(State::Diverged) > 0 {
-        remarks.push(format!("{} diverged", count(State::Diverged)));
+    if count(RunState::Diverged) > 0 {
+        remarks.push(format!("{} diverged", count(RunState::Diverged)));
     }
-    if count(State::Unfinished) > 0 {
-        remarks.push(format!("{} not finished", count(State::Unfinished)));
+    if count(RunState::Unfinished) > 0 {
+        remarks.push(format!("{} not finished", count(RunState::Unfinished)));
     }
     if skipped > 0 {
         remarks.push(format!("{skipped} updates skipped"));
     }
-    let bleu: Vec<f64> = setting.runs.iter().filter_map(|run| run.test_bleu).collect();
+    let bleu: Vec<f64> = setting.runs.iter().filter_map(|run| run.test.get(Metric::Bleu)).collect();
     if !bleu.is_empty() {
         remarks.push(format!("test BLEU {:.2}", super::numbers::median(bleu)));
     }
@@ -139,9 +142,9 @@ fn remarks(setting: &Setting) -> String {
 }
 
 /// The comparison in sentences, the target first.
-pub(super) fn sentences(comparison: &Comparison, score: Score) -> Vec<String> {
+pub(super) fn sentences(comparison: &Comparison, score: Metric) -> Vec<String> {
     let Comparison { baseline, setting, horizon, target, given, .. } = comparison;
-    let shown = format!("{} {}", score.label(), score.show(*target));
+    let shown = format!("{} {}", score.label(), shown(score, *target));
     let seeds = comparison.seeds.len();
     let seeds = if seeds == 1 { "one seed".to_string() } else { format!("median of {seeds} seeds") };
     let mut lines = vec![match given {
@@ -193,7 +196,7 @@ pub(super) fn ratio(ratio: &Ratio) -> String {
 }
 
 /// Final score by method and learning rate, a column a rate, for each horizon at which some method has several.
-pub(super) fn rates(task: &Task, score: Score) -> Vec<Vec<String>> {
+pub(super) fn rates(task: &Task, score: Metric) -> Vec<Vec<String>> {
     let swept = |method: &&Method| task.horizons().into_iter().any(|horizon| by_rate(method, horizon).len() > 1);
     let methods: Vec<&Method> = task.methods.iter().filter(swept).collect();
     let mut all: Vec<f64> = methods.iter().flat_map(|m| m.settings.iter().map(|s| s.lr)).collect();
@@ -212,7 +215,7 @@ pub(super) fn rates(task: &Task, score: Score) -> Vec<Vec<String>> {
             }
             let cell = |rate: &f64| {
                 let cost = found.iter().find(|(lr, _)| lr == rate).map(|(_, cost)| *cost);
-                cost.map_or(String::new(), |cost| score.show(score.cost(cost)))
+                cost.map_or(String::new(), |cost| shown(score, score.cost(cost)))
             };
             rows.push(
                 [method.label.clone(), horizon.updates.to_string()].into_iter().chain(all.iter().map(cell)).collect(),
@@ -261,7 +264,7 @@ mod tests {
 
     fn report() -> Report {
         let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
-        Report { score: Score::Nll, tasks, left_out: vec!["runs/x: damaged".to_string()] }
+        Report { score: Metric::Nll, tasks, left_out: vec!["runs/x: damaged".to_string()] }
     }
 
     #[test]
@@ -287,7 +290,7 @@ mod tests {
         let runs = sweep().into_iter().take(1).collect();
         let options = super::super::Options { baseline: Vec::new(), ..options() };
         let tasks = sort(runs, &options).unwrap_or_else(|e| panic!("{e}"));
-        let text = text(&Report { score: Score::Nll, tasks, left_out: Vec::new() });
+        let text = text(&Report { score: Metric::Nll, tasks, left_out: Vec::new() });
         assert!(text.contains("3.020  adam    lr=0.004  500      1"), "{text}");
         assert!(!text.contains("by learning rate") && !text.contains("Target") && !text.contains("Mind"), "{text}");
     }

@@ -2,7 +2,8 @@
 //! done.
 
 use super::ledger::Ledger;
-use crate::config::{Config, Every, Metric, ScheduleKind};
+use crate::config::{Config, Every, ScheduleKind};
+use crate::scores::Metric;
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

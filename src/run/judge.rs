@@ -6,19 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::due::Rules;
-use crate::config::Metric;
+use crate::scores::{Metric, Scores};
 
 /// Scores of one validation; what was not measured is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
     pub step: u64,
-    /// Mean over target tokens, in nats, without label smoothing.
-    #[serde(default, with = "crate::exact::option")]
-    pub nll: Option<f64>,
-    #[serde(default, with = "crate::exact::option")]
-    pub bleu: Option<f64>,
-    #[serde(default, with = "crate::exact::option")]
-    pub chrf: Option<f64>,
+    #[serde(flatten, with = "by_name")]
+    scores: Scores,
     /// In checkpoints of before 0.2: by the metric of their time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     score: Option<f64>,
@@ -27,21 +22,40 @@ pub struct Scored {
 impl Scored {
     /// Of the weights after `step` updates.
     pub fn new(step: u64, measured: impl Fn(Metric) -> Option<f64>) -> Self {
-        let [nll, bleu, chrf] = [measured(Metric::Nll), measured(Metric::Bleu), measured(Metric::Chrf)];
-        Scored { step, nll, bleu, chrf, score: None }
+        let scores = Metric::ALL.iter().filter_map(|&metric| Some((metric, measured(metric)?))).collect();
+        Scored { step, scores, score: None }
     }
 
-    fn measured(&self, metric: Metric) -> Option<f64> {
-        match metric {
-            Metric::Nll => self.nll,
-            Metric::Bleu => self.bleu,
-            Metric::Chrf => self.chrf,
-        }
+    /// What was measured, finite or not.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
     }
 
     /// A finite score by this metric.
     pub fn value(&self, metric: Metric) -> Option<f64> {
-        self.measured(metric).filter(|value| value.is_finite())
+        self.scores.get(metric).filter(|value| value.is_finite())
+    }
+}
+
+/// Each score under the name of its metric.
+mod by_name {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Scores;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Exact(#[serde(with = "crate::exact::option")] Option<f64>);
+
+    pub(super) fn serialize<S: Serializer>(scores: &Scores, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(scores.iter().map(|(metric, value)| (metric.name(), Exact(Some(value)))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scores, D::Error> {
+        let all = BTreeMap::<String, Exact>::deserialize(deserializer)?;
+        Ok(all.into_iter().filter_map(|(name, Exact(value))| Some((name.parse().ok()?, value?))).collect())
     }
 }
 
@@ -83,24 +97,16 @@ pub struct Judged {
     pub rate_fell: bool,
 }
 
-fn gain(metric: Metric, old: f64, new: f64) -> f64 {
-    if metric.lower_is_better() {
-        old - new
-    } else {
-        new - old
-    }
-}
-
 /// The best of the validations; of equals the earlier.
 pub(super) fn best(scored: &[Scored], metric: Metric) -> Option<&Scored> {
     let known = scored.iter().filter_map(|scored| Some((scored, scored.value(metric)?)));
-    known.reduce(|best, new| if gain(metric, best.1, new.1) > 0.0 { new } else { best }).map(|(scored, _)| scored)
+    known.reduce(|best, new| if metric.gain(best.1, new.1) > 0.0 { new } else { best }).map(|(scored, _)| scored)
 }
 
 /// Steps of all that have a score, as [`best`] would take them one after the other.
 pub(super) fn ranked(scored: &[Scored], metric: Metric) -> Vec<u64> {
     let mut known: Vec<(u64, f64)> = scored.iter().filter_map(|s| Some((s.step, s.value(metric)?))).collect();
-    known.sort_by(|a, b| gain(metric, b.1, a.1).total_cmp(&0.0).reverse().then(a.0.cmp(&b.0)));
+    known.sort_by(|a, b| metric.gain(b.1, a.1).total_cmp(&0.0).reverse().then(a.0.cmp(&b.0)));
     known.into_iter().map(|(step, _)| step).collect()
 }
 
@@ -108,7 +114,7 @@ pub(super) fn ranked(scored: &[Scored], metric: Metric) -> Vec<u64> {
 pub(super) fn without_improvement(scored: &[Scored], metric: Metric) -> u32 {
     let best = best(scored, metric).map(|best| best.step);
     let since = scored.iter().rev().take_while(|other| Some(other.step) != best);
-    u32::try_from(since.filter(|other| other.measured(metric).is_some()).count()).unwrap_or(u32::MAX)
+    u32::try_from(since.filter(|other| other.scores.get(metric).is_some()).count()).unwrap_or(u32::MAX)
 }
 
 /// Adds a validation to those before it.
@@ -116,7 +122,7 @@ pub(super) fn judge(all: &mut Vec<Scored>, plateau: &mut Plateau, new: Scored, r
     let metric = rules.metric;
     let value = new.value(metric);
     let before = best(all, metric).and_then(|best| best.value(metric));
-    let improvement = value.zip(before).map(|(new, old)| gain(metric, old, new));
+    let improvement = value.zip(before).map(|(new, old)| metric.gain(old, new));
     let is_best = value.is_some() && improvement.is_none_or(|gain| gain > 0.0);
     // A step validated again, as after a resume that changed the text, has one entry.
     all.retain(|scored| scored.step != new.step);
@@ -127,7 +133,7 @@ pub(super) fn judge(all: &mut Vec<Scored>, plateau: &mut Plateau, new: Scored, r
 /// PyTorch's ReduceLROnPlateau: whether the rate falls. Other schedules do not wait.
 fn wait(plateau: &mut Plateau, value: Option<f64>, rules: &Rules) -> bool {
     let Some((factor, patience)) = rules.plateau else { return false };
-    if let Some(value) = value.filter(|&new| plateau.best.is_none_or(|old| gain(rules.metric, old, new) > 0.0)) {
+    if let Some(value) = value.filter(|&new| plateau.best.is_none_or(|old| rules.metric.gain(old, new) > 0.0)) {
         (plateau.best, plateau.without_improvement) = (Some(value), 0);
         return false;
     }
@@ -143,11 +149,8 @@ fn wait(plateau: &mut Plateau, value: Option<f64>, rules: &Rules) -> bool {
 /// Keeps of the validations what is comparable in the new unit; says what was forgotten.
 pub(super) fn change_unit(all: &mut Vec<Scored>, plateau: &mut Plateau, was: &Unit, now: &Unit) -> Option<String> {
     for scored in all.iter_mut() {
-        let old = scored.score.take();
-        match was.metric {
-            Metric::Nll => scored.nll = scored.nll.or(old),
-            Metric::Bleu => scored.bleu = scored.bleu.or(old),
-            Metric::Chrf => scored.chrf = scored.chrf.or(old),
+        if let Some(old) = scored.score.take() {
+            scored.scores.set(was.metric, scored.scores.get(was.metric).unwrap_or(old));
         }
     }
     let other_text = !was.text.is_empty() && was.text != now.text;
@@ -159,7 +162,9 @@ pub(super) fn change_unit(all: &mut Vec<Scored>, plateau: &mut Plateau, was: &Un
     if other_text {
         all.clear();
     } else if other_translation {
-        all.iter_mut().for_each(|scored| (scored.bleu, scored.chrf) = (None, None));
+        for scored in all.iter_mut() {
+            Metric::of_text().for_each(|metric| scored.scores.set(metric, None));
+        }
     }
     let kept = all.iter().filter(|scored| scored.value(now.metric).is_some()).count();
     // Of a schedule that never waited there is nothing to correct.
@@ -183,7 +188,7 @@ mod tests {
         Scored::new(step, |metric| match metric {
             Metric::Nll => Some(nll),
             Metric::Bleu => Some(bleu),
-            Metric::Chrf => None,
+            _ => None,
         })
     }
 
@@ -251,6 +256,22 @@ mod tests {
         let mut all: Vec<Scored> = serde_json::from_str(text).unwrap();
         let unit = unit(Metric::Bleu, "", "");
         assert!(change_unit(&mut all, &mut Plateau::default(), &unit, &unit).is_none());
-        assert_eq!(all.iter().map(|scored| scored.bleu).collect::<Vec<_>>(), [Some(3.0), None]);
+        assert_eq!(all.iter().map(|scored| scored.value(Metric::Bleu)).collect::<Vec<_>>(), [Some(3.0), None]);
+    }
+
+    /// As version 0.1 wrote it: a name for each of its metrics, null for what was not measured.
+    #[test]
+    fn scores_are_read_and_written_by_name() {
+        let text = r#"{"step":3,"nll":"inf","bleu":20.5,"chrf":null}"#;
+        let scored: Scored = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            scored,
+            Scored::new(3, |metric| match metric {
+                Metric::Nll => Some(f64::INFINITY),
+                Metric::Bleu => Some(20.5),
+                _ => None,
+            })
+        );
+        assert_eq!(serde_json::to_string(&scored).unwrap(), r#"{"step":3,"nll":"inf","bleu":20.5}"#);
     }
 }

@@ -13,8 +13,8 @@ use super::due::Rules;
 use super::judge::{self, Judged, Plateau, Scored, Unit};
 use super::phase::Trained;
 use super::tables::DistanceState;
-use crate::config::Metric;
 use crate::objective::DistanceStats;
+use crate::scores::Metric;
 
 /// Counters and sums. Exact in JSON: floats are written so that they read back to the same bits, and what may not be
 /// finite says so ([`crate::exact`]).

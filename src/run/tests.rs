@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use super::*;
 use crate::checkpoint::{plan, Existing};
-use crate::config::{Config, Every, Metric, OptimizerName, PhaseConfig, ScheduleKind};
+use crate::config::{Config, Every, OptimizerName, PhaseConfig, ScheduleKind};
 use crate::rng::{stream, Purpose, Stream};
+use crate::scores::Metric;
 
 /// What the process finds when it comes up.
 #[derive(Clone, Default)]
@@ -138,7 +139,7 @@ impl Work for Process<'_> {
         let scored = Scored::new(ledger.step, |metric| match metric {
             Metric::Nll => Some(self.faults.score(hash)),
             Metric::Bleu => Some(self.faults.score(mix(hash, 9))),
-            Metric::Chrf => None,
+            _ => None,
         });
         Ok(Some(Validation { scored, seconds: 0.0, translations: () }))
     }

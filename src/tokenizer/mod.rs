@@ -49,8 +49,6 @@ pub enum Error {
     VocabTooSmall { vocab_size: usize, characters: usize, needed: usize },
     #[error("the training text has no words to train a tokenizer on")]
     NoText,
-    #[error("tokenizer.normalization: unknown \"{0}\"; known: nfkc, nfc, none")]
-    Normalization(String),
     #[error("tokenization failed: {0}")]
     Library(String),
 }

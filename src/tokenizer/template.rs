@@ -6,7 +6,7 @@
 
 use serde_json::{json, Value};
 
-use super::{Error, Result};
+use crate::config::Normalization;
 
 /// Special tokens of a trained tokenizer with the ids 0, 1, 2; padding has the last.
 pub(super) const SPECIALS: [&str; 3] = ["<unk>", "<s>", "</s>"];
@@ -26,22 +26,19 @@ pub(super) fn pre_tokenizer() -> Value {
     ]})
 }
 
-/// # Errors
-/// An unknown name.
-pub(super) fn normalizer(normalization: &str, lowercase: bool) -> Result<Value> {
-    let unicode = match normalization.to_ascii_lowercase().as_str() {
-        "nfkc" => Some("NFKC"),
-        "nfc" => Some("NFC"),
-        "none" => None,
-        _ => return Err(Error::Normalization(normalization.to_string())),
+pub(super) fn normalizer(normalization: Normalization, lowercase: bool) -> Value {
+    let unicode = match normalization {
+        Normalization::Nfkc => Some("NFKC"),
+        Normalization::Nfc => Some("NFC"),
+        Normalization::None => None,
     };
     let steps: Vec<Value> =
         unicode.into_iter().chain(lowercase.then_some("Lowercase")).map(|step| json!({"type": step})).collect();
-    Ok(match steps.len() {
+    match steps.len() {
         0 => Value::Null,
         1 => steps[0].clone(),
         _ => json!({"type": "Sequence", "normalizers": steps}),
-    })
+    }
 }
 
 /// Appends the token `eos` to one text and to each of a pair.

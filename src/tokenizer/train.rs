@@ -16,7 +16,7 @@ const RARE: u64 = 10_000_000;
 const COVERAGE: f64 = 0.9995;
 
 pub(super) fn train(config: &TokenizerConfig, lines: impl Iterator<Item = String>) -> Result<Tokenizer> {
-    let normalizer = template::normalizer(&config.normalization, config.lowercase)?;
+    let normalizer = template::normalizer(config.normalization, config.lowercase);
     let words = cut(words::count(lines), &normalizer)?;
     let alphabet = alphabet(&words, config.vocab_size)?;
     let words = words::limited(known(words, &alphabet));

@@ -9,14 +9,12 @@ use candle_core::{DType, Tensor};
 
 use crate::config::{BatchSize, BatchType, Config};
 use crate::exit::InputError;
-use crate::model::{Forward, Model};
-use crate::objective;
-use crate::ops;
-use crate::optim::{self, Gradients};
+use crate::model::Model;
 use crate::units;
 
 use super::memory::optimizer_states;
 use super::resources::Resources;
+use super::trial;
 
 /// The first size that is tried.
 fn first(kind: BatchType) -> usize {
@@ -96,24 +94,16 @@ pub(super) fn settle(
 
 /// Whether a step with the largest batch can be done; other faults than want of memory are errors.
 fn fits(config: &Config, resources: &Resources, model: &dyn Model) -> Result<bool> {
-    let epoch = resources.epoch(0);
-    let batch = epoch.batch(&resources.train, epoch.largest());
     let params = model.params();
-    let step = || -> candle_core::Result<()> {
-        let numbers = params.elements() * optimizer_states(config);
+    let numbers = params.elements() * optimizer_states(config);
+    let step = || -> Result<()> {
         let _state = Tensor::zeros(numbers.max(1), DType::F32, params.device())?;
-        let forward = Forward::train(config.seed, 0);
-        let smoothing = config.train.label_smoothing;
-        let (loss, tape) = ops::record(|| objective::loss(model, &batch, &forward, smoothing, batch.target.tokens()))?;
-        let gradients =
-            Gradients::collect(params, &mut tape.backward(&loss.loss)?).map_err(candle_core::Error::wrap)?;
-        // waits for the GPU
-        optim::global_norm(params, &gradients).map(|_| ()).map_err(candle_core::Error::wrap)
+        trial::largest_batch(config, resources, model, &resources.epoch(0)).map(|_| ())
     };
     match step() {
         Ok(()) => Ok(true),
-        Err(error) if is_want_of_memory(&error.to_string()) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) if is_want_of_memory(&format!("{error:#}")) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

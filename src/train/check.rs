@@ -1,7 +1,6 @@
 //! A dry run: data, tokenizer, model, the largest batch once forward and backward; no run folder.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::DType;
@@ -9,14 +8,15 @@ use candle_core::DType;
 use crate::config::Config;
 use crate::events::Start;
 use crate::machine::{self, peak_memory_bytes_of};
-use crate::model::{self, Forward};
-use crate::optim::{self, Gradients};
+use crate::model;
+use crate::optim;
 use crate::run::Rules;
-use crate::{objective, ops, units};
+use crate::units;
 
 use super::batch_size;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
+use super::trial;
 use super::warnings::warnings;
 
 /// What a dry run found.
@@ -33,7 +33,7 @@ pub struct Report {
 /// # Errors
 /// What would stop the run.
 pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(String)) -> Result<Report> {
-    let device = machine::device(&config.device, config.train.precision)?;
+    let device = machine::device(config.device, config.train.precision)?;
     let mut config = config.clone();
     let mut resources = Resources::load(&config, None, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
@@ -57,22 +57,16 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         step: 0,
     });
 
-    let batch = epoch.batch(&resources.train, epoch.largest());
-    let clock = Instant::now();
-    let forward = Forward::train(config.seed, 0);
-    let tokens = batch.target.tokens();
-    let smoothing = config.train.label_smoothing;
-    let (loss, tape) = ops::record(|| objective::loss(model.as_ref(), &batch, &forward, smoothing, tokens))?;
-    let gradients = Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?;
-    let norm = optim::global_norm(model.params(), &gradients)?;
-    let [loss_sum, _] = loss.losses.sums()?;
+    let trial = trial::largest_batch(config, &resources, model.as_ref(), &epoch)?;
     let largest_batch = format!(
-        "the largest batch ({} pairs, {} source and {tokens} target tokens) took {:.2} s forward and backward; \
-         loss {:.3} a token, gradient norm {norm:.2}; peak memory {}",
-        batch.pairs.len(),
-        batch.source.tokens(),
-        clock.elapsed().as_secs_f64(),
-        loss_sum / tokens as f64,
+        "the largest batch ({} pairs, {} source and {} target tokens) took {:.2} s forward and backward; \
+         loss {:.3} a token, gradient norm {:.2}; peak memory {}",
+        trial.pairs,
+        trial.source_tokens,
+        trial.target_tokens,
+        trial.seconds,
+        trial.loss,
+        trial.gradient_norm,
         units::bytes(peak_memory_bytes_of(model.params().device())),
     );
     let warnings = warnings(config, &resources, &pretrained, total_updates);

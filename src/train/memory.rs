@@ -1,7 +1,6 @@
 //! What a run needs of memory, roughly, before anything is allocated.
 
 use crate::config::{BatchType, Config, ModelKind};
-use crate::optim;
 
 /// Bytes a training process of this model needs at its peak, roughly: weights, gradients and the optimizer's state for
 /// every parameter, and the activations that one micro-batch keeps for its backward pass.
@@ -26,7 +25,7 @@ pub(super) fn memory_estimate(config: &Config, parameters: usize) -> u64 {
 /// Numbers an optimizer keeps for a parameter, the most of all phases: the run must not end where a later one begins.
 pub(super) fn optimizer_states(config: &Config) -> usize {
     let begins = std::iter::once(0).chain(config.phase.iter().map(|phase| phase.from_update));
-    begins.map(|step| optim::states(&config.in_force(step).optimizer)).max().unwrap_or(0)
+    begins.map(|step| config.in_force(step).optimizer.states()).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -43,7 +42,7 @@ mod tests {
         let phase =
             |from_update, optimizer| PhaseConfig { from_update, optimizer: Some(optimizer), ..Default::default() };
         config.phase = vec![phase(10, OptimizerName::Soap), phase(20, OptimizerName::Adam)];
-        assert_eq!(optimizer_states(&config), optim::states(&config.in_force(10).optimizer));
+        assert_eq!(optimizer_states(&config), config.in_force(10).optimizer.states());
         assert_eq!(memory_estimate(&config, 1000) - without, 4 * 1000 * optimizer_states(&config) as u64);
     }
 }

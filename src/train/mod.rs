@@ -6,7 +6,6 @@
 mod batch_size;
 mod check;
 mod distance;
-mod evaluate;
 mod finished;
 mod memory;
 mod phases;
@@ -21,14 +20,16 @@ mod step;
 mod stop;
 mod survey;
 mod trainer;
+mod trial;
 mod validation;
+mod validator;
 mod warnings;
 
 pub use check::{check, Report};
-pub use evaluate::{Scores, Validator};
 pub use finished::Finished;
 pub use resources::{obtain_tokenizers, Resources};
-pub use run::{run, Outcome};
+pub use run::{run, Ended};
 pub use session::{Job, Opened, Session};
 pub use step::{DistanceUpdate, Stepper, Update};
 pub use stop::Signals;
+pub use validator::{Evaluation, Validator};

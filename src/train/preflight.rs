@@ -7,15 +7,14 @@ use crate::config::{total_memory_bytes, Config, ModelKind};
 use crate::events::Start;
 use crate::model::Model;
 use crate::ops::Level;
-use crate::optim;
 use crate::units;
 
 use super::distance;
-use super::evaluate::Validator;
 use super::memory::memory_estimate;
 use super::phases;
 use super::resources::{Resources, Vectors};
 use super::survey::{HeldOutSurvey, Survey};
+use super::validator::Validator;
 
 /// Facts that only the run knows.
 pub(super) struct Facts<'a> {
@@ -132,7 +131,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     if config.optimizer.embedding_lr_scale != 1.0 {
         optimizer.push_str(&format!(", embedding tables at {} times the rate", config.optimizer.embedding_lr_scale));
     }
-    if let Some(norm) = optim::clip_norm(&config.optimizer, config.train.clip_grad_norm) {
+    if let Some(norm) = config.optimizer.clip_norm(config.train.clip_grad_norm) {
         optimizer.push_str(&format!(", gradients clipped to norm {norm}"));
     }
     if config.train.ema_decay > 0.0 {

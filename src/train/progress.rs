@@ -8,10 +8,10 @@ use crate::run::{Ledger, StopReason, Sums, UpdateStats};
 use crate::shell;
 
 use super::distance;
-use super::evaluate::Scores;
 use super::finished;
 use super::preflight::{self, Facts};
 use super::trainer::Trainer;
+use super::validator::Evaluation;
 use super::warnings::warnings;
 
 /// The live line's own memory; not part of the state of training.
@@ -120,11 +120,13 @@ impl Trainer {
     }
 
     /// The last screen.
-    pub(super) fn last_screen(&self, ledger: &Ledger, stop: StopReason, test: Option<&Scores>) -> End {
+    pub(super) fn last_screen(&self, ledger: &Ledger, stop: StopReason, test: Option<&Evaluation>) -> End {
         let paths = self.record.paths();
         let best = ledger.best();
-        let bleu = test.and_then(|scores| scores.bleu.as_ref());
-        let chrf = test.and_then(|scores| scores.chrf.as_ref());
+        let signed = |(metric, signature): &(_, String)| {
+            test.and_then(|test| test.scores.get(*metric)).map(|score| (*metric, score, signature.clone()))
+        };
+        let signatures = test.map_or(&[][..], |test| &test.signatures);
         let (resume_command, next_commands) = self.commands(ledger, stop);
         let mut files =
             vec![("metrics".to_string(), paths.metrics()), ("checkpoints".to_string(), paths.checkpoints())];
@@ -136,12 +138,8 @@ impl Trainer {
             step: ledger.step,
             stop_reason: stop.name().to_string(),
             best_step: best.map(|best| best.step),
-            best_nll: best.and_then(|best| best.nll),
-            best_bleu: best.and_then(|best| best.bleu),
-            test_bleu: bleu.map(|bleu| bleu.score),
-            test_bleu_signature: bleu.map(|bleu| bleu.signature()).unwrap_or_default(),
-            test_chrf: chrf.map(|chrf| chrf.score),
-            test_chrf_signature: chrf.map(|chrf| chrf.signature()).unwrap_or_default(),
+            best: best.map(|best| *best.scores()).unwrap_or_default(),
+            test: signatures.iter().filter_map(signed).collect(),
             seconds: ledger.seconds,
             seconds_valid: ledger.seconds_valid,
             seconds_save: ledger.seconds_save,

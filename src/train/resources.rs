@@ -14,8 +14,8 @@ use crate::run::vocabulary;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
-use super::evaluate::Validator;
 use super::survey::Survey;
+use super::validator::Validator;
 
 /// Inputs of a run.
 pub struct Resources {

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::config::Metric;
 use crate::events::{End, Event};
 use crate::run::{drive, Ledger, StopReason};
+use crate::scores::Metric;
 use crate::shell;
 
 use super::batch_size::is_want_of_memory;
@@ -13,7 +13,7 @@ use super::trainer::Trainer;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct Ended {
     pub stop: StopReason,
     pub end: End,
 }
@@ -22,7 +22,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Unreadable data, a full disk, errors of the computation; what was saved before is whole.
-pub fn run(session: Session) -> Result<Outcome> {
+pub fn run(session: Session) -> Result<Ended> {
     let Session { mut ledger, mut trainer } = session;
     trainer.announce(&ledger);
     let rules = trainer.rules.clone();
@@ -42,7 +42,7 @@ pub fn run(session: Session) -> Result<Outcome> {
 
 impl Trainer {
     /// Emits the last screen after the test.
-    fn conclude(&mut self, ledger: &Ledger, mut stop: StopReason) -> Result<Outcome> {
+    fn conclude(&mut self, ledger: &Ledger, mut stop: StopReason) -> Result<Ended> {
         let mut test = None;
         if stop.is_finished() {
             self.load_best(ledger)?;
@@ -55,7 +55,7 @@ impl Trainer {
         self.warn_if_nothing_was_learnt(ledger);
         let end = self.last_screen(ledger, stop, test.as_ref());
         self.record.emit(&Event::End(end.clone()));
-        Ok(Outcome { stop, end })
+        Ok(Ended { stop, end })
     }
 
     /// A loss above that of guessing is no model, however good it was called on the way.

@@ -51,7 +51,7 @@ impl Session {
     /// or tokenizer changed since, a longer run without a decision about its learning rate.
     pub fn open(job: Job) -> Result<Opened> {
         let Job { mut config, previous, folder, sinks, signals, threads, command } = job;
-        let device = machine::device(&config.device, config.train.precision)?;
+        let device = machine::device(config.device, config.train.precision)?;
         let mut record = Record::new(folder, sinks);
         // Looked for before the data is read: its absence should be known within a second.
         let mut checkpoint = match previous {

@@ -148,7 +148,7 @@ impl ForwardAndBackward<'_> {
     /// The gradients of the distance and no others; the loss is the distance for every token.
     fn distance_alone(&self, stats: &mut UpdateStats, distance: &DistanceUpdate<'_>) -> Result<Option<Gradients>> {
         for batch in self.micro_batches {
-            stats.nll += objective::evaluate(self.model, batch)?.iter().sum::<f64>();
+            stats.nll += objective::pair_nlls(self.model, batch)?.iter().sum::<f64>();
             stats.source_tokens += batch.source.tokens() as u64;
         }
         let zeros = self.params.iter().map(|param| param.var.zeros_like()).collect::<candle_core::Result<_>>()?;

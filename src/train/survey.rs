@@ -10,7 +10,7 @@ use crate::config::DataConfig;
 use crate::data::{Dataset, Pairs, Tokens};
 use crate::tokenizer::{RoundTrip, Tokenizer, Tokenizers};
 
-use super::evaluate::Validator;
+use super::validator::Validator;
 
 /// So many of a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

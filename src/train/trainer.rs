@@ -10,16 +10,16 @@ use crate::events::Event;
 use crate::fsio::fault;
 use crate::model::Model;
 use crate::objective::EmbeddingDistance;
-use crate::optim::{self, Ema, Optimizer, Schedule, StepContext};
+use crate::optim::{Ema, Optimizer, Schedule, StepContext};
 use crate::params::ParamSet;
 use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, Updated, Validation, Work};
 
 use super::distance;
-use super::evaluate::Scores;
 use super::progress::Pace;
 use super::resources::{Resources, Vectors};
 use super::step::{Stepper, Update};
 use super::stop::Limits;
+use super::validator::Evaluation;
 
 /// See the module.
 pub(super) struct Trainer {
@@ -65,7 +65,7 @@ impl Trainer {
             optimizer: self.optimizer.as_mut(),
             ema: self.ema.as_mut(),
             label_smoothing: self.config.train.label_smoothing,
-            clip_norm: optim::clip_norm(&self.in_force.optimizer, self.config.train.clip_grad_norm),
+            clip_norm: self.in_force.optimizer.clip_norm(self.config.train.clip_grad_norm),
             distance,
         };
         (stepper, context)
@@ -83,7 +83,7 @@ impl Trainer {
 
 impl Work for Trainer {
     type Error = Error;
-    type Translations = Scores;
+    type Translations = Evaluation;
 
     fn batches(&mut self, epoch: u64) -> u64 {
         if self.epoch.as_ref().is_none_or(|(number, _)| *number != epoch) {
@@ -96,11 +96,11 @@ impl Work for Trainer {
         self.limits.interrupted()
     }
 
-    fn validate(&mut self, ledger: &Ledger) -> Result<Option<Validation<Scores>>> {
+    fn validate(&mut self, ledger: &Ledger) -> Result<Option<Validation<Evaluation>>> {
         self.score_validation_set(ledger)
     }
 
-    fn tell(&mut self, ledger: &Ledger, found: Validation<Scores>, judged: Judged) -> Result<()> {
+    fn tell(&mut self, ledger: &Ledger, found: Validation<Evaluation>, judged: Judged) -> Result<()> {
         self.tell_validation(ledger, found, judged)
     }
 

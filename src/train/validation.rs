@@ -5,13 +5,14 @@ use std::time::Instant;
 use anyhow::Result;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::config::{Config, DecodeConfig, Metric};
+use crate::config::{Config, DecodeConfig};
 use crate::events::{Event, Sample, ValidPoint};
 use crate::fsio::fault;
 use crate::run::{Judged, Ledger, Scored, Unit, Validation};
+use crate::scores::Metric;
 
-use super::evaluate::{Scores, Validator};
 use super::trainer::Trainer;
+use super::validator::{Evaluation, Validator};
 
 /// What validations of a run are measured in.
 pub(super) fn unit(config: &Config, valid: Option<&Validator>) -> Unit {
@@ -35,23 +36,23 @@ pub(super) fn unit(config: &Config, valid: Option<&Validator>) -> Unit {
 
 impl Trainer {
     /// Scores the validation set with the averaged weights if there are any; `None`: given up on the way.
-    pub(super) fn score_validation_set(&mut self, ledger: &Ledger) -> Result<Option<Validation<Scores>>> {
+    pub(super) fn score_validation_set(&mut self, ledger: &Ledger) -> Result<Option<Validation<Evaluation>>> {
         let clock = Instant::now();
         self.swap_average()?;
-        let scores = self.validation_scores();
+        let found = self.evaluate_validation_set();
         self.swap_average()?;
-        let Some(mut scores) = scores? else { return Ok(None) };
+        let Some(mut found) = found? else { return Ok(None) };
         if let Some(fault) = fault::score(ledger.step) {
-            scores.nll = Some(fault);
+            found.scores.set(Metric::Nll, fault);
         }
-        self.record.translations(&format!("valid-{:08}", ledger.step), &scores.hypotheses)?;
-        let scored = Scored::new(ledger.step, |metric| scores.value(metric));
-        Ok(Some(Validation { scored, seconds: clock.elapsed().as_secs_f64(), translations: scores }))
+        self.record.translations(&format!("valid-{:08}", ledger.step), &found.hypotheses)?;
+        let scored = Scored::new(ledger.step, |metric| found.scores.get(metric));
+        Ok(Some(Validation { scored, seconds: clock.elapsed().as_secs_f64(), translations: found }))
     }
 
-    fn validation_scores(&mut self) -> Result<Option<Scores>> {
+    fn evaluate_validation_set(&mut self) -> Result<Option<Evaluation>> {
         let Trainer { config, resources, model, record, limits, .. } = self;
-        let Some(valid) = &resources.valid else { return Ok(Some(Scores::default())) };
+        let Some(valid) = &resources.valid else { return Ok(Some(Evaluation::default())) };
         let options = DecodeConfig { beam_size: config.validation.beam_size, ..config.decode.clone() };
         let mut progress = |done| record.emit(&Event::Phase { name: "validating", done });
         let stop = || limits.interrupted().is_some();
@@ -60,53 +61,58 @@ impl Trainer {
     }
 
     /// The row, the lasting line, the warnings of a validation.
-    pub(super) fn tell_validation(&mut self, ledger: &Ledger, found: Validation<Scores>, judged: Judged) -> Result<()> {
-        let Validation { seconds: seconds_valid, translations: scores, .. } = found;
-        let nll = scores.value(Metric::Nll);
+    pub(super) fn tell_validation(
+        &mut self,
+        ledger: &Ledger,
+        found: Validation<Evaluation>,
+        judged: Judged,
+    ) -> Result<()> {
+        let Validation { seconds: seconds_valid, translations: found, .. } = found;
+        let nll = found.scores.get(Metric::Nll);
         self.record.emit(&Event::Valid(ValidPoint {
             step: ledger.step,
             epoch: ledger.epoch,
             tokens: ledger.tokens,
             seconds: ledger.seconds,
             seconds_valid,
-            nll,
-            ppl: nll.map(f64::exp),
-            bleu: scores.value(Metric::Bleu),
-            chrf: scores.value(Metric::Chrf),
+            scores: found.scores,
             is_best: judged.is_best,
             improvement: judged.improvement,
-            early_stopping_metric: self.rules.metric.name(),
-            samples: self.samples(&scores),
+            early_stopping_metric: Some(self.rules.metric),
+            samples: self.samples(&found),
         }));
         if nll.is_some_and(|nll| !nll.is_finite()) {
             let message = "the validation loss is not a finite number; it counts as no improvement".to_string();
             self.record.warn(ledger.step, message);
         }
-        self.warn_about_repetition(ledger, &scores);
+        self.warn_about_repetition(ledger, &found);
         if judged.rate_fell {
             self.record.note("no improvement: the learning rate falls".to_string());
         }
         Ok(())
     }
 
-    /// Scores the test set with beam and length penalty of `[decode]`; `None` without a test set or when interrupted.
-    pub(super) fn score_test_set(&mut self) -> Result<Option<Scores>> {
+    /// BLEU, chrF and what else of text `validation.metrics` names on the test set, with beam and length penalty of
+    /// `[decode]`; `None` without a test set or when interrupted.
+    pub(super) fn score_test_set(&mut self) -> Result<Option<Evaluation>> {
         let Trainer { config, resources, model, record, limits, .. } = self;
         let Some(test) = &resources.test else { return Ok(None) };
         let mut progress = |done| record.emit(&Event::Phase { name: "translating the test set", done });
         let stop = || limits.interrupted().is_some();
-        let metrics = [Metric::Nll, Metric::Bleu, Metric::Chrf];
-        let scores =
+        let usual = [Metric::Bleu, Metric::Chrf];
+        let wanted = |metric: &Metric| usual.contains(metric) || config.validation.metrics.contains(metric);
+        let metrics: Vec<Metric> = Metric::of_text().filter(wanted).collect();
+        let found =
             test.score(model.as_ref(), &resources.tokenizers, &metrics, &config.decode, &mut progress, &stop)?;
-        if let Some(scores) = &scores {
-            self.record.translations("test", &scores.hypotheses)?;
+        if let Some(found) = &found {
+            self.record.translations("test", &found.hypotheses)?;
         }
-        Ok(scores)
+        Ok(found)
     }
 
     /// Sentences spread over the set, the same ones at each validation.
-    fn samples(&self, scores: &Scores) -> Vec<Sample> {
-        let Some(valid) = self.resources.valid.as_ref().filter(|_| !scores.hypotheses.is_empty()) else {
+    fn samples(&self, found: &Evaluation) -> Vec<Sample> {
+        let Some(valid) = self.resources.valid.as_ref().filter(|_| !found.hypotheses.is_empty()) else {
             return Vec::new();
         };
         let wanted = self.config.validation.samples.min(valid.len());
@@ -114,16 +120,16 @@ impl Trainer {
             .map(|k| (2 * k + 1) * valid.len() / (2 * wanted))
             .map(|i| {
                 let (source, reference) = valid.pair(i);
-                let hypothesis = scores.hypotheses[i].clone();
+                let hypothesis = found.hypotheses[i].clone();
                 Sample { source: source.to_string(), reference: reference.to_string(), hypothesis }
             })
             .collect()
     }
 
     /// A model that says one thing to everything has a training problem that no score names.
-    fn warn_about_repetition(&mut self, ledger: &Ledger, scores: &Scores) {
+    fn warn_about_repetition(&mut self, ledger: &Ledger, found: &Evaluation) {
         // Blank lines have blank translations, which repeat nothing.
-        let said: Vec<&str> = scores.hypotheses.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
+        let said: Vec<&str> = found.hypotheses.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
         let mut seen = std::collections::BTreeMap::new();
         for line in &said {
             *seen.entry(*line).or_insert(0_usize) += 1;

@@ -1,8 +1,9 @@
 //! What seems wrong with a run before its first update: each warning says what, with an example, and what to do.
 
-use crate::config::{Config, Metric, PhaseObjective};
+use crate::config::{Config, PhaseObjective};
 use crate::metrics;
 use crate::optim::Schedule;
+use crate::scores::Metric;
 use crate::units;
 
 use super::resources::{Resources, Vectors};
@@ -89,7 +90,8 @@ fn references(config: &Config, sets: &[HeldOutSurvey]) -> Option<String> {
     let cure = match config.tokenizer.path.as_str() {
         "" => format!(
             "choose another tokenizer.normalization (now \"{}\") or tokenizer.lowercase (now {})",
-            config.tokenizer.normalization, config.tokenizer.lowercase
+            config.tokenizer.normalization.name(),
+            config.tokenizer.lowercase
         ),
         path => format!("choose another tokenizer than {path}"),
     };

@@ -208,7 +208,7 @@ fn numbers_must_have_the_right_form() {
         r#"toy.toml:6: train.batch_size = -1: expected a whole number of 1 or more, or "auto"
 toy.toml:7: train.max_epochs = 1e3: expected a whole number
 toy.toml:9: validation.valid_freq = "2x": expected a number of updates, "500u", "1e" (every epoch) or 0 (only at the end)
-toy.toml:12: validation.metrics: expected "nll", "bleu" or "chrf"; did you mean "bleu"?
+toy.toml:12: validation.metrics: expected "nll", "bleu", "chrf", "chrf++" or "ter"; did you mean "bleu"?
 4 problems in the configuration; nothing was started."#
     );
     let found = problems("[optimizer]\nlr = nan\nweight_decay = inf\n", &[]);

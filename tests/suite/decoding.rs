@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, D};
 use nmt_train::batch::Sequences;
 use nmt_train::config::{DecodeConfig, ModelConfig};
-use nmt_train::decode::{score, translate, Hypothesis, Options};
+use nmt_train::decode::{log_likelihoods, translate, Hypothesis, Options};
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::rng::{stream, Purpose};
 
@@ -87,7 +87,7 @@ fn the_scores_of_a_beam_are_those_of_forced_decoding_also_in_an_ensemble() -> Ou
             .flat_map(|(source, list)| list.iter().map(|hypothesis| (source.clone(), labels(hypothesis))))
             .collect();
         assert_eq!(pairs.len(), 36);
-        let scores = score(&models, &pairs, PAD, 50, &mut |_| (), &|| false)?;
+        let scores = log_likelihoods(&models, &pairs, PAD, 50, &mut |_| (), &|| false)?;
         for (hypothesis, score) in found.iter().flatten().zip(scores) {
             assert!((hypothesis.score - score).abs() < 1e-3, "{hypothesis:?} has {score}");
         }

@@ -3,7 +3,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use nmt_train::batch::{Batch, Sequences};
-use nmt_train::config::{AttentionKind, Cell, ModelConfig, ModelKind, RnnConfig};
+use nmt_train::config::{AttentionKind, ModelConfig, ModelKind, RnnConfig};
+use nmt_train::kinds::Cell;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::objective;
 use nmt_train::ops;

@@ -27,6 +27,7 @@ mod rnn;
 mod run_lock;
 mod run_model;
 mod run_truth;
+mod samples;
 mod scores;
 mod sentencepiece;
 mod signals;

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, D};
 use nmt_train::batch::Sequences;
-use nmt_train::config::{AttentionKind, Cell, ModelConfig, ModelKind, RnnConfig, TiedEmbeddings};
+use nmt_train::config::{AttentionKind, ModelConfig, ModelKind, RnnConfig, TiedEmbeddings};
+use nmt_train::kinds::Cell;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::ops::{linear_cross_entropy, Targets};
 use nmt_train::params::ParamKind;
@@ -42,7 +43,7 @@ fn loss(model: &dyn Model, forward: &Forward) -> Result<Tensor> {
     let (source, target) = (sources(), targets());
     let states = model.decode(&model.encode(&source, forward)?, &target.shifted_right(12), forward)?;
     let output = model.output();
-    let targets = Targets { labels: &target.ids, masked: Some(output.masked) };
+    let targets = Targets { labels: &target.ids, masked: Some(output.pad) };
     Ok(linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, 0.0, 1.0)?.loss)
 }
 

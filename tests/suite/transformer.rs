@@ -3,7 +3,8 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, D};
 use nmt_train::batch::{Batch, Sequences};
-use nmt_train::config::{Activation, ModelConfig, Norm, TiedEmbeddings};
+use nmt_train::config::{ModelConfig, Norm, TiedEmbeddings};
+use nmt_train::kinds::Activation;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::objective;
 use nmt_train::params::ParamSet;
@@ -128,6 +129,7 @@ impl Reference<'_> {
             Activation::Relu => z.relu()?,
             Activation::Swish => (&z / (z.neg()?.exp()? + 1.0)?)?,
             Activation::Gelu => ((&z / 2f64.sqrt())?.erf()? + 1.0)?.mul(&(&z * 0.5)?)?,
+            other => unreachable!("{other:?} is of no config"),
         };
         self.linear(&h, &format!("{name}.fc2"))
     }
@@ -284,7 +286,7 @@ fn a_sentence_is_judged_alike_in_any_company() -> Result<()> {
     for config in variants() {
         let model = model(&config, DType::F32)?;
         let together = batch(6, LENGTHS);
-        let scores = objective::evaluate(model.as_ref(), &together)?;
+        let scores = objective::pair_nlls(model.as_ref(), &together)?;
         assert_eq!(scores.len(), LENGTHS.len());
         for (i, score) in scores.iter().enumerate() {
             let alone = Batch {
@@ -292,7 +294,7 @@ fn a_sentence_is_judged_alike_in_any_company() -> Result<()> {
                 target: Sequences::pack([together.target.get(i)]),
                 pairs: vec![0],
             };
-            let own = objective::evaluate(model.as_ref(), &alone)?[0];
+            let own = objective::pair_nlls(model.as_ref(), &alone)?[0];
             assert!((own - score).abs() < 1e-5 * score, "{own} alone, {score} in company");
         }
         let trained = objective::loss(model.as_ref(), &together, &Forward::eval(), 0.1, 1)?;

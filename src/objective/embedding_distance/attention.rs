@@ -13,7 +13,7 @@ pub(super) fn attended_pairs(model: &dyn Model, batches: &[Batch], min_attention
     let mut found: Vec<WordPair> = Vec::new();
     for Batch { source, target, .. } in batches {
         let memory = model.encode(source, &Forward::eval())?;
-        let strongest = model.alignment(&memory, &target.shifted_right(model.output().masked))?;
+        let strongest = model.alignment(&memory, &target.shifted_right(model.output().pad))?;
         for i in 0..target.len() {
             let (own, source_end) = (target.range(i), source.range(i).end.saturating_sub(1));
             // the last of each side is </s>

@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Result, Tensor, Var, D};
 
 use super::*;
 use crate::batch::Sequences;
-use crate::config::{AttentionKind, Cell, DistanceGuard, DistanceMetric, ModelConfig, ModelKind, RnnConfig};
+use crate::config::{AttentionKind, DistanceGuard, DistanceMetric, ModelConfig, ModelKind, RnnConfig};
+use crate::kinds::Cell;
 use crate::model::{self, Forward, Vocabulary};
 use crate::params::{Init, Param, ParamKind};
 

@@ -1,0 +1,55 @@
+//! `[train]`.
+
+use super::{BatchSize, Checks, Config};
+use crate::kinds::Precision;
+
+settings! {
+    /// The training loop.
+    pub struct TrainConfig {
+        /// Size of a batch in `batch_type` units, 1 or more; or "auto": the largest that fits into the memory of the
+        /// GPU, tried out at the start with the batch of the most work. The run folder's config has the number found.
+        pub batch_size: BatchSize = BatchSize::Of(4096),
+        /// "tokens" (target tokens, `</s>` included; batches hold no padding) or "sentences" (pairs).
+        pub batch_type: BatchType = BatchType::Tokens,
+        /// Updates after which training ends; 0 = no limit.
+        pub max_updates: u64 = 0,
+        /// Passes over the training text after which training ends; 0 = no limit.
+        pub max_epochs: u64 = 0,
+        /// Hours of this process after which it saves and exits with code 75, to be resumed; 0 = no limit.
+        pub max_hours: f64 = 0.0,
+        /// Micro-batches whose gradients are summed for one update. 1 or more.
+        pub gradient_accumulation_steps: usize = 1,
+        /// Largest norm of the gradient; larger ones are scaled down to it. 0 = off (clipped-adam then uses its
+        /// max_norm).
+        pub clip_grad_norm: f64 = 0.0,
+        /// Probability spread evenly over the vocabulary in the training target. In [0, 1).
+        pub label_smoothing: f64 = 0.1,
+        /// Decay of the exponential moving average of the weights that is validated and saved as the model; 0 = off.
+        /// In [0, 1); 0.999 is usual. Early on min(ema_decay, (1 + n) / (10 + n)) is used.
+        pub ema_decay: f64 = 0.0,
+        /// Number format of activations and products; weights and optimizers are always f32. "f32"; on a GPU also
+        /// "tf32" (products of f32 numbers rounded to 10 bits of mantissa) and "bf16" (activations of half the size,
+        /// sums in f32).
+        pub precision: Precision = Precision::F32,
+        /// Updates between lines of metrics.jsonl and of the plain log. 1 or more.
+        pub log_freq: u64 = 100,
+    }
+}
+
+impl TrainConfig {
+    pub(super) fn rules(&self, check: &mut Checks, config: &Config) {
+        let endless = self.max_updates == 0 && self.max_epochs == 0 && self.max_hours == 0.0;
+        check.rule(
+            !endless || config.validation.early_stopping > 0,
+            &["train.max_updates", "train.max_epochs", "train.max_hours", "validation.early_stopping"],
+            "must be above 0, or max_epochs, max_hours or validation.early_stopping: training would never end",
+        );
+    }
+}
+
+choices! {
+    pub enum BatchType {
+        Tokens = "tokens",
+        Sentences = "sentences",
+    }
+}

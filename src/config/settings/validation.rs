@@ -1,0 +1,65 @@
+//! `[validation]`.
+
+use super::limits::{is_bleu_tokenizer, BLEU_TOKENIZERS};
+use super::{Checks, Config, Every};
+use crate::scores::Metric;
+
+settings! {
+    /// Validation during training.
+    pub struct ValidationConfig {
+        /// When: a number of updates, "2e" for every second epoch, 0 = only at the end.
+        pub valid_freq: Every = Every::Updates(1000),
+        /// What is measured: any of "nll", "bleu", "chrf", "chrf++" and "ter". With nothing but nll nothing is
+        /// translated.
+        pub metrics: Vec<Metric> = vec![Metric::Nll, Metric::Bleu, Metric::Chrf],
+        /// Beam of the translations that are scored; 1 = greedy. 1 or more, 1000 at most.
+        pub beam_size: usize = 1,
+        /// Validations without improvement of early_stopping_metric after which training ends; 0 = never.
+        pub early_stopping: u32 = 0,
+        /// Metric that chooses the best checkpoint and stops early; one of `metrics`.
+        pub early_stopping_metric: Metric = Metric::Nll,
+        /// How BLEU cuts lines into words, for validation, test and `nmt-train evaluate`: "13a", "zh", "intl", "char"
+        /// or "none" as in sacreBLEU, or "spm:FILE", the pieces of a SentencePiece model (flores200). Empty: zh for the
+        /// target language "zh", char for "ja" and "ko", else 13a.
+        pub tokenize: String = String::new(),
+        /// Sample translations shown after each validation. 0 or more.
+        pub samples: usize = 2,
+    }
+}
+
+impl ValidationConfig {
+    pub(super) fn rules(&self, check: &mut Checks, config: &Config) {
+        let known = self.tokenize.is_empty() || is_bleu_tokenizer(&self.tokenize);
+        let names = BLEU_TOKENIZERS.join(", ");
+        check.rule(known, &["validation.tokenize"], format!("must be one of {names}, spm:FILE, or empty"));
+        let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
+        check.rule(
+            names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)),
+            &["validation.metrics"],
+            "must name each metric once",
+        );
+        check.rule(
+            names.is_empty() || !config.data.valid.0.is_empty(),
+            &["data.valid", "validation.metrics"],
+            format!("must name a corpus for the metrics {}; without one set validation.metrics = []", names.join(", ")),
+        );
+        check.rule(
+            names.is_empty() || self.metrics.contains(&self.early_stopping_metric),
+            &["validation.early_stopping_metric", "validation.metrics"],
+            format!("must be one of validation.metrics: {}", names.join(", ")),
+        );
+        check.rule(
+            self.early_stopping == 0 || config.validates(),
+            &["validation.early_stopping", "validation.valid_freq", "validation.metrics", "data.valid"],
+            "must be 0 without validations while training: set data.valid, validation.metrics and valid_freq",
+        );
+    }
+}
+
+impl Config {
+    /// Whether a metric is measured during training.
+    pub(super) fn validates(&self) -> bool {
+        let validation = &self.validation;
+        validation.valid_freq != Every::AtEnd && !validation.metrics.is_empty() && !self.data.valid.0.is_empty()
+    }
+}

@@ -1,0 +1,139 @@
+//! Scoring held-out text: negative log-likelihood of the encoded pairs, and metrics of translations of the raw text.
+
+use anyhow::Result;
+
+use crate::batch::{Batch, Sequences};
+use crate::config::{BatchType, DecodeConfig};
+use crate::data::{self, Batching};
+use crate::decode::{self, DecodeError};
+use crate::metrics::{self, BleuTokenizer};
+use crate::model::Model;
+use crate::objective;
+use crate::scores::{Metric, Scores};
+use crate::tokenizer::Tokenizers;
+
+/// A held-out set, ready to be scored many times.
+pub struct Validator {
+    /// `(source, reference)` as in the files.
+    text: Vec<(String, String)>,
+    /// The same as ids, each ending with `</s>`; none for a blank line.
+    source: Vec<Vec<u32>>,
+    target: Vec<Vec<u32>>,
+    /// Ids of a blank target: `</s>` alone.
+    nothing: [u32; 1],
+    /// Of BLEU.
+    tokenizer: BleuTokenizer,
+}
+
+/// What was found on a held-out set.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// Of what was asked for.
+    pub scores: Scores,
+    /// sacreBLEU's signature of each score of text.
+    pub signatures: Vec<(Metric, String)>,
+    /// One line for each pair, in order; empty when nothing was translated.
+    pub hypotheses: Vec<String>,
+}
+
+impl Validator {
+    /// Encodes the pairs once. `tokenizer`: how BLEU cuts words.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, tokenizer: BleuTokenizer) -> Result<Self> {
+        let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
+        let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
+        let source = tokenizers.source.encode_lines(&sources)?;
+        let target = tokenizers.target.encode_lines(&targets)?;
+        Ok(Validator { source, target, nothing: [tokenizers.target.eos_id()], text, tokenizer })
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// The target side as text.
+    pub(super) fn references(&self) -> Vec<&str> {
+        self.text.iter().map(|(_, reference)| reference.as_str()).collect()
+    }
+
+    /// Pair `i` as text.
+    pub fn pair(&self, i: usize) -> (&str, &str) {
+        (&self.text[i].0, &self.text[i].1)
+    }
+
+    /// Ids of source and reference; none for blank lines.
+    pub(super) fn encoded(&self) -> [&[Vec<u32>]; 2] {
+        [&self.source, &self.target]
+    }
+
+    /// Scores the model; `None` when `stop` asked to give up on the way.
+    ///
+    /// # Errors
+    /// Errors of the computation.
+    pub fn score(
+        &self,
+        model: &dyn Model,
+        tokenizers: &Tokenizers,
+        wanted: &[Metric],
+        options: &DecodeConfig,
+        on_progress: &mut dyn FnMut(f64),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Evaluation>> {
+        let mut found = Evaluation::default();
+        if wanted.contains(&Metric::Nll) {
+            let Some(nll) = self.nll(model, options.batch_size, stop)? else { return Ok(None) };
+            found.scores.set(Metric::Nll, nll);
+        }
+        let of_text: Vec<Metric> = wanted.iter().copied().filter(|metric| metric.is_of_text()).collect();
+        if of_text.is_empty() {
+            return Ok(Some(found));
+        }
+        let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().pad);
+        let total = self.len() as f64;
+        let mut done = |sentences: usize| on_progress(sentences as f64 / total);
+        let best = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
+            Err(DecodeError::Stopped) => return Ok(None),
+            best => best?,
+        };
+        found.hypotheses = decode::best_lines(&best, &tokenizers.target)?;
+        let hypotheses: Vec<&str> = found.hypotheses.iter().map(String::as_str).collect();
+        let references = [self.references()];
+        for metric in of_text {
+            let measured = metrics::measure(metric, &hypotheses, &references, &self.tokenizer, false)?;
+            found.scores.set(metric, measured.score);
+            found.signatures.push((metric, measured.signature));
+        }
+        Ok(Some(found))
+    }
+
+    /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
+    /// not count: it is translated to nothing without asking the model. A blank target is `</s>` alone. So this is what
+    /// [`decode::log_likelihoods`] says of the same pairs, over their tokens.
+    fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
+        let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
+        let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
+        let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), labels(i).len())).collect();
+        let (mut sum, mut tokens) = (0.0, 0);
+        for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
+            if stop() {
+                return Ok(None);
+            }
+            let pairs: Vec<usize> = pairs.iter().map(|&i| asked[i]).collect();
+            let batch = Batch {
+                source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
+                target: Sequences::pack(pairs.iter().map(|&i| labels(i))),
+                pairs: pairs.iter().map(|&i| i as u64).collect(),
+            };
+            sum += objective::pair_nlls(model, &batch)?.iter().sum::<f64>();
+            tokens += batch.target.tokens();
+        }
+        Ok(Some(sum / tokens.max(1) as f64))
+    }
+}
