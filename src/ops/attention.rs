@@ -21,7 +21,7 @@ use super::cuda::{Memory, Sides};
 use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, blocks, split_sentences};
+use super::rows::{self, blocks, Blank, Unwritten};
 use super::{tape, Dropout};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -168,12 +168,21 @@ impl<'a, T> Parts<'a, T> {
 }
 
 /// Where the gradients of one sentence go: its rows of q|k|v, or of q and of k|v.
-enum Gradients<'a, T> {
-    Own(&'a mut [T]),
-    Cross(&'a mut [T], &'a mut [T]),
+enum Gradients<R> {
+    Own(R),
+    Cross(R, R),
 }
 
-impl<T> Gradients<'_, T> {
+impl<'a, T: Real> Gradients<Blank<'a, T>> {
+    fn zeros(self) -> Gradients<&'a mut [T]> {
+        match self {
+            Gradients::Own(rows) => Gradients::Own(rows.zeros()),
+            Gradients::Cross(q, kv) => Gradients::Cross(q.zeros(), kv.zeros()),
+        }
+    }
+}
+
+impl<T> Gradients<&mut [T]> {
     /// Rows, elements a row and first column of the gradient of queries (0), keys (1) or values (2).
     fn part(&mut self, i: usize, width: usize) -> (&mut [T], usize, usize) {
         match self {
@@ -236,20 +245,20 @@ impl Attention {
 
     fn forward<T: Real>(&self, parts: &Parts<'_, T>) -> (CpuStorage, Shape) {
         let nq = self.q_offsets.last().copied().unwrap_or_default();
-        let (mut o, mut lse) = (rows::buffer(nq * self.width), rows::buffer(nq * self.heads));
+        let (mut o, mut lse) = (Unwritten::new(nq * self.width), Unwritten::new(nq * self.heads));
         let some = |s: Sentence| blocks(s.q.len(), QUERIES).map(move |queries| (s.clone(), queries));
         let pieces: Vec<(Sentence, Range<usize>)> = self.sentences().into_iter().flat_map(some).collect();
         let ends = pieces.iter().map(|(s, queries)| s.q.start + queries.end);
         let borders: Vec<usize> = std::iter::once(0).chain(ends).collect();
-        let outputs = split_sentences(&mut o, &borders, self.width);
-        let saved = split_sentences(&mut lse, &borders, self.heads);
+        let outputs = o.all().sentences(&borders, self.width);
+        let saved = lse.all().sentences(&borders, self.heads);
         let jobs = pieces.into_iter().zip(outputs).zip(saved).collect();
-        rows::run(jobs, nq * self.width, |(((s, queries), o), lse): (((_, _), &mut [T]), &mut [T])| {
-            self.attend(parts, &s, queries, o, lse);
+        rows::run(jobs, nq * self.width, |(((s, queries), o), lse): (((_, _), Blank<'_, T>), Blank<'_, T>)| {
+            self.attend(parts, &s, queries, o.zeros(), lse.zeros());
         });
         // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| real::tensor(lse, (nq, self.heads)));
-        (T::to_cpu_storage_owned(o), Shape::from((nq, self.width)))
+        self.saved.get_or_init(|| real::tensor(lse.done(), (nq, self.heads)));
+        (T::to_cpu_storage_owned(o.done()), Shape::from((nq, self.width)))
     }
 
     /// Some queries of a sentence: their rows of the output and of log Σ exp.
@@ -257,7 +266,7 @@ impl Attention {
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
         let (tq, tk, n) = (s.q.len(), s.k.len(), queries.len());
         let behind = self.causal.then_some(s.behind + queries.start);
-        let mut p = rows::buffer(if tk <= KEYS { n * tk } else { 0 });
+        let mut p = vec![T::zero(); if tk <= KEYS { n * tk } else { 0 }];
         let mut lse_of_head = vec![T::zero(); n];
         for head in 0..self.heads {
             let [q, k, v] = self.heads_of(parts, s, queries.clone(), 0..tk, head);
@@ -310,7 +319,7 @@ impl Attention {
         parts: &Parts<'_, T>,
         o: &Tensor,
         d_o: &Tensor,
-        gradients: Vec<Gradients<'_, T>>,
+        gradients: Vec<Gradients<Blank<'_, T>>>,
     ) -> Result<()> {
         let lse = real::values::<T>(self.saved()?)?;
         let lse: &[T] = &lse;
@@ -318,10 +327,11 @@ impl Attention {
         let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
         let (o, d_o): (&[T], &[T]) = (&o, &d_o);
         let jobs = self.sentences().into_iter().zip(gradients).collect();
-        rows::run(jobs, o.len(), |(s, mut gradients): (Sentence, Gradients<'_, T>)| {
+        rows::run(jobs, o.len(), |(s, gradients): (Sentence, Gradients<Blank<'_, T>>)| {
+            let mut gradients = gradients.zeros();
             let (tq, tk) = (s.q.len(), s.k.len());
             let scores = tq.min(QUERIES) * tk.min(KEYS);
-            let (mut p, mut ds) = (rows::buffer(scores), rows::buffer(scores));
+            let (mut p, mut ds) = (vec![T::zero(); scores], vec![T::zero(); scores]);
             for head in 0..self.heads {
                 for keys in blocks(tk, KEYS) {
                     // each block of keys, and each of queries, is set by the first block of scores that it has part in
@@ -349,7 +359,7 @@ impl Attention {
         Block { queries, keys, head, stores }: Block,
         [o, d_o, lse]: [&[T]; 3],
         [p, ds]: [&mut [T]; 2],
-        gradients: &mut Gradients<'_, T>,
+        gradients: &mut Gradients<&mut [T]>,
     ) {
         let (scale, mask, width) = (T::from_f64(self.scale), self.dropout.map(Mask::new), self.width);
         let (tq, tk, columns) = (queries.len(), keys.len(), self.columns());
@@ -431,11 +441,11 @@ impl CustomOp1 for Attention {
             return Ok(Some(self.on_gpu(true).backward(qkv, qkv, o, d_o, self.saved()?)?.0));
         }
         with_real!(qkv, T => {
-            let mut gradient = rows::buffer(qkv.elem_count());
-            let sentences = split_sentences(&mut gradient, &self.q_offsets, 3 * self.width);
+            let mut gradient = Unwritten::new(qkv.elem_count());
+            let sentences = gradient.all().sentences(&self.q_offsets, 3 * self.width);
             let sentences = sentences.into_iter().map(Gradients::Own).collect();
             self.backward(&Parts::own(&real::values::<T>(qkv)?, self.width), o, d_o, sentences)?;
-            Ok(Some(real::tensor(gradient, qkv.shape())))
+            Ok(Some(real::tensor(gradient.done(), qkv.shape())))
         })
     }
 }
@@ -477,13 +487,13 @@ impl CustomOp2 for Attention {
             return Ok((Some(dq), dkv));
         }
         with_real!(q, T => {
-            let (mut dq, mut dkv) = (rows::buffer(q.elem_count()), rows::buffer(kv.elem_count()));
-            let queries = split_sentences(&mut dq, &self.q_offsets, self.width).into_iter();
-            let keys_values = split_sentences(&mut dkv, &self.k_offsets, 2 * self.width);
+            let (mut dq, mut dkv) = (Unwritten::new(q.elem_count()), Unwritten::new(kv.elem_count()));
+            let queries = dq.all().sentences(&self.q_offsets, self.width).into_iter();
+            let keys_values = dkv.all().sentences(&self.k_offsets, 2 * self.width);
             let sentences = queries.zip(keys_values).map(|(q, kv)| Gradients::Cross(q, kv)).collect();
             let parts = (real::values::<T>(q)?, real::values::<T>(kv)?);
             self.backward(&Parts::cross(&parts.0, &parts.1, self.width), o, d_o, sentences)?;
-            Ok((Some(real::tensor(dq, q.shape())), Some(real::tensor(dkv, kv.shape()))))
+            Ok((Some(real::tensor(dq.done(), q.shape())), Some(real::tensor(dkv.done(), kv.shape()))))
         })
     }
 }

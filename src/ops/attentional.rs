@@ -28,7 +28,7 @@ use super::cell::{Cell, Gradients};
 use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use super::real::{slice, tensor, values, with_real, Real};
 use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, state_gradients, states_before, take_saved};
-use super::rows::{self, split_sentences};
+use super::rows::{split_sentences, Blank, End, Unwritten};
 use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
 use candle_core::{bail, CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
@@ -151,32 +151,33 @@ impl<T: Real> Op<T> {
         let w_state = Packed::new(Mat::new(weights.state, width + a, h).t(), Threads::All);
         let w_context = Packed::new(Mat::new(weights.context, width, e).t(), Threads::All);
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
-        // borders of what is saved: all steps of a sentence, or one that is overwritten
+        // borders of what is saved: all steps of a sentence, or nothing
         let (steps, pairs) = match self.tracked {
             true => (target.to_vec(), pairs(source, target)),
-            false => ((0..source.len()).collect(), source.to_vec()),
+            false => (vec![0; source.len()], vec![0; source.len()]),
         };
-        let kept = |t: usize| if self.tracked { t } else { 0 };
         let saved_steps = steps.last().copied().unwrap_or(0);
-        let mut out = rows::buffer(n * (h + e));
-        let mut cells = rows::buffer(saved_steps * saved_width);
-        let mut queries = rows::buffer(saved_steps * a);
-        let mut alphas = rows::buffer(pairs.last().copied().unwrap_or(0));
+        let mut out = Unwritten::new(n * (h + e));
+        let mut cells = Unwritten::new(saved_steps * saved_width);
+        let mut queries = Unwritten::new(saved_steps * a);
+        let mut alphas = Unwritten::new(pairs.last().copied().unwrap_or(0));
         let lanes = sentences(source, target)
-            .zip(split_sentences(&mut out, target, h + e))
-            .zip(split_sentences(&mut cells, &steps, saved_width))
-            .zip(split_sentences(&mut queries, &steps, a))
-            .zip(split_sentences(&mut alphas, &pairs, 1))
+            .zip(out.all().sentences(target, h + e))
+            .zip(cells.all().sentences(&steps, saved_width))
+            .zip(queries.all().sentences(&steps, a))
+            .zip(alphas.all().sentences(&pairs, 1))
             .map(|((((sentence, out), cells), queries), alphas)| Ahead { sentence, out, cells, queries, alphas })
             .collect();
         schedule::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
             let jobs = lanes.len();
-            let mut hidden = rows::buffer(jobs * h);
+            let mut hidden = vec![T::zero(); jobs * h];
             gather(&mut hidden, initial, lanes.iter().map(|lane| lane.sentence.index), h);
             let mut memory = vec![T::zero(); jobs * memory_width];
-            let mut projected = rows::buffer(jobs * (width + a));
-            let mut inputs = rows::buffer(jobs * width);
-            let mut contexts = rows::buffer(jobs * e);
+            let mut projected = vec![T::zero(); jobs * (width + a)];
+            let mut inputs = vec![T::zero(); jobs * width];
+            let mut contexts = vec![T::zero(); jobs * e];
+            let longest = lanes.iter().map(|lane| lane.sentence.source.len()).max().unwrap_or(0);
+            let (mut forgotten_cell, mut forgotten_alphas) = (vec![T::zero(); saved_width], vec![T::zero(); longest]);
             for t in 0..lanes[0].steps() {
                 let lanes = alive(&mut lanes, t);
                 matmul_packed(
@@ -190,13 +191,19 @@ impl<T: Real> Op<T> {
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let Sentence { source, target, .. } = &lane.sentence;
                     let query = &row(&projected, rank, width + a)[width..];
-                    row_mut(lane.queries, kept(t), a).copy_from_slice(query);
+                    let alphas = match self.tracked {
+                        true => {
+                            lane.queries.take(a, End::First).copy_of(query);
+                            lane.alphas.take(source.len(), End::First).zeros()
+                        }
+                        false => &mut forgotten_alphas[..source.len()],
+                    };
                     attend(
                         query,
                         &keys[source.start * a..source.end * a],
                         &values[source.start * e..source.end * e],
                         weights.v,
-                        row_mut(lane.alphas, kept(t), source.len()),
+                        alphas,
                         row_mut(&mut contexts, rank, e),
                     );
                     row_mut(&mut inputs, rank, width).copy_from_slice(row(x, target.start + t, width));
@@ -211,23 +218,27 @@ impl<T: Real> Op<T> {
                 );
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let state = row_mut(&mut hidden, rank, h);
+                    let saved = match self.tracked {
+                        true => lane.cells.take(saved_width, End::First).zeros(),
+                        false => &mut forgotten_cell,
+                    };
                     cell.forward(
                         row(&inputs, rank, width),
                         row(&projected, rank, width + a),
                         weights.bias,
                         state,
                         row_mut(&mut memory, rank, memory_width),
-                        row_mut(lane.cells, kept(t), saved_width),
+                        saved,
                     );
-                    let (state_out, context_out) = row_mut(lane.out, t, h + e).split_at_mut(h);
+                    let (state_out, context_out) = lane.out.take(h + e, End::First).zeros().split_at_mut(h);
                     state_out.copy_from_slice(state);
                     context_out.copy_from_slice(row(&contexts, rank, e));
                 }
             }
         });
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.tracked.then_some(Saved { cells, queries, alphas });
-        Ok((T::to_cpu_storage_owned(out), (n, h + e).into()))
+            self.tracked.then(|| Saved { cells: cells.done(), queries: queries.done(), alphas: alphas.done() });
+        Ok((T::to_cpu_storage_owned(out.done()), (n, h + e).into()))
     }
 
     /// Gradients of `x`, `memory` and `weights`.
@@ -240,7 +251,7 @@ impl<T: Real> Op<T> {
         let source_tokens = source.last().copied().unwrap_or(0);
         // sources that no target token reads keep zeros
         let mut dmemory = vec![T::zero(); memory.len()];
-        let mut dweights = rows::buffer(weights.len());
+        let mut dweights = vec![T::zero(); weights.len()];
         let weights = widths.weights(weights, *cell)?;
         let Memory { keys, values, initial } = widths.memory(memory, source)?;
         let (dkeys, rest) = dmemory.split_at_mut(source_tokens * a);
@@ -249,15 +260,15 @@ impl<T: Real> Op<T> {
         let w_context = Packed::new(Mat::new(weights.context, width, e), Threads::All);
         let first_memory = vec![T::zero(); memory_width];
         let pairs = pairs(source, target);
-        let mut before = rows::buffer(n * h);
-        let mut dx = rows::buffer(n * width);
+        let mut before = vec![T::zero(); n * h];
+        let mut dx = Unwritten::new(n * width);
         let own = cell.own_columns(h);
-        let mut dprojected = rows::buffer(n * (own + a));
+        let mut dprojected = Unwritten::new(n * (own + a));
         let mut dv = vec![T::zero(); count * a];
         let lanes = sentences(source, target)
             .zip(split_sentences(&mut before, target, h))
-            .zip(split_sentences(&mut dx, target, width))
-            .zip(split_sentences(&mut dprojected, target, own + a))
+            .zip(dx.all().sentences(target, width))
+            .zip(dprojected.all().sentences(target, own + a))
             .zip(dv.chunks_exact_mut(a.max(1)))
             .zip(split_sentences(dkeys, source, a))
             .zip(split_sentences(dvalues, source, e))
@@ -282,8 +293,8 @@ impl<T: Real> Op<T> {
             }
             let mut dh = vec![T::zero(); jobs * h];
             let mut dm = vec![T::zero(); jobs * memory_width];
-            let mut dinputs = rows::buffer(jobs * width);
-            let mut dcontexts = rows::buffer(jobs * e);
+            let mut dinputs = vec![T::zero(); jobs * width];
+            let mut dcontexts = vec![T::zero(); jobs * e];
             let mut dprojections = vec![T::zero(); jobs * (width + a)];
             let mut dscores = vec![T::zero(); lanes.iter().map(|lane| lane.sentence.source.len()).max().unwrap_or(0)];
             for t in (0..lanes[0].steps()).rev() {
@@ -303,7 +314,7 @@ impl<T: Real> Op<T> {
                     let dm = row_mut(&mut dm, rank, memory_width);
                     let saved = row(&cells, token, saved_width);
                     cell.backward(saved, row(lane.before, t, h), memory, Gradients { dh, dm, dx, dg });
-                    row_mut(lane.dx, t, width).copy_from_slice(row(&dinputs, rank, width));
+                    lane.dx.take(width, End::Last).copy_of(row(&dinputs, rank, width));
                 }
                 matmul_packed(
                     MatMut::new(&mut dcontexts, lanes.len(), e),
@@ -335,7 +346,7 @@ impl<T: Real> Op<T> {
                         lane.dkeys,
                         lane.dv,
                     );
-                    row_mut(lane.dprojected, t, own + a).copy_from_slice(&dprojection[width - own..]);
+                    lane.dprojected.take(own + a, End::Last).copy_of(&dprojection[width - own..]);
                 }
                 matmul_packed(
                     MatMut::new(&mut dh, lanes.len(), h),
@@ -350,6 +361,7 @@ impl<T: Real> Op<T> {
                 lane.dinitial.copy_from_slice(dh);
             }
         });
+        let (dx, dprojected) = (dx.done(), dprojected.done());
         let (dw_context, rest) = dweights.split_at_mut(width * e);
         let (dw_state, rest) = rest.split_at_mut((width + a) * h);
         let (dbias, dv_sum) = rest.split_at_mut(width);
@@ -390,10 +402,10 @@ fn pairs(source: &[usize], target: &[usize]) -> Vec<usize> {
 /// A sentence on its way forward.
 struct Ahead<'a, T> {
     sentence: Sentence,
-    out: &'a mut [T],
-    cells: &'a mut [T],
-    queries: &'a mut [T],
-    alphas: &'a mut [T],
+    out: Blank<'a, T>,
+    cells: Blank<'a, T>,
+    queries: Blank<'a, T>,
+    alphas: Blank<'a, T>,
 }
 
 impl<T: Real> Lane for Ahead<'_, T> {
@@ -407,9 +419,9 @@ struct Back<'a, T> {
     sentence: Sentence,
     /// The state before each token.
     before: &'a mut [T],
-    dx: &'a mut [T],
+    dx: Blank<'a, T>,
     /// Gradients of the states' projections where they are not `dx`: for a gate and the query.
-    dprojected: &'a mut [T],
+    dprojected: Blank<'a, T>,
     dv: &'a mut [T],
     dkeys: &'a mut [T],
     dvalues: &'a mut [T],

@@ -10,7 +10,7 @@
 use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{simd, slice, tensor, values, with_real, Real};
-use super::rows::{self, BLOCK};
+use super::rows::{self, Blank, Unwritten, BLOCK};
 use super::{tape, Dropout};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -45,14 +45,14 @@ pub fn join(parts: &[&Tensor], dropout: Option<Dropout>) -> Result<Tensor> {
 
 /// Columns `start..start + width` of rows of `all` values.
 fn cut<T: Real>(x: &[T], all: usize, start: usize, width: usize) -> Vec<T> {
-    let mut y = rows::buffer(x.len() / all * width);
-    let jobs = y.chunks_mut(BLOCK * width.max(1)).zip(x.chunks(BLOCK * all)).collect();
-    rows::run(jobs, x.len(), |(y, x): (&mut [T], &[T])| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(all)) {
+    let mut y = Unwritten::new(x.len() / all * width);
+    let jobs = y.all().chunks(BLOCK * width).zip(x.chunks(BLOCK * all)).collect();
+    rows::run(jobs, x.len(), |(y, x): (Blank<'_, T>, &[T])| {
+        for (y, x) in y.zeros().chunks_exact_mut(width).zip(x.chunks_exact(all)) {
             y.copy_from_slice(&x[start..][..width]);
         }
     });
-    y
+    y.done()
 }
 
 struct Columns {
@@ -122,10 +122,10 @@ impl Join {
         }
         let all: usize = inputs.iter().map(|(_, width)| width).sum();
         let mask = self.dropout.map(Mask::new);
-        let mut y = rows::buffer(n * all);
-        let jobs = y.chunks_mut(BLOCK * all.max(1)).enumerate().collect();
-        rows::run(jobs, n * all, |(block, y): (usize, &mut [T])| {
-            for (i, y) in y.chunks_exact_mut(all).enumerate() {
+        let mut y = Unwritten::new(n * all);
+        let jobs = y.all().chunks(BLOCK * all).enumerate().collect();
+        rows::run(jobs, n * all, |(block, y): (usize, Blank<'_, T>)| {
+            for (i, y) in y.zeros().chunks_exact_mut(all).enumerate() {
                 let (row, mut start) = (block * BLOCK + i, 0);
                 for (part, width) in inputs {
                     y[start..][..width].copy_from_slice(&part[row * width..][..width]);
@@ -136,7 +136,7 @@ impl Join {
                 }
             }
         });
-        Ok((T::to_cpu_storage_owned(y), (n, all).into()))
+        Ok((T::to_cpu_storage_owned(y.done()), (n, all).into()))
     }
 
     #[cfg(feature = "cuda")]
@@ -182,13 +182,12 @@ impl Join {
         let dy = dy.contiguous()?;
         let dy = values::<T>(&dy)?;
         let masked = self.dropout.map(|dropout| {
-            let mut masked = rows::buffer(dy.len());
-            let jobs = masked.chunks_mut(BLOCK * all.max(1)).zip(dy.chunks(BLOCK * all.max(1))).enumerate().collect();
-            rows::run(jobs, dy.len(), |(block, (masked, dy)): (usize, (&mut [T], &[T]))| {
-                masked.copy_from_slice(dy);
-                drop_out(masked, Mask::new(dropout), block * BLOCK * all);
+            let mut masked = Unwritten::new(dy.len());
+            let jobs = masked.all().chunks(BLOCK * all).zip(dy.chunks(BLOCK * all.max(1))).enumerate().collect();
+            rows::run(jobs, dy.len(), |(block, (masked, dy)): (usize, (Blank<'_, T>, &[T]))| {
+                drop_out(masked.copy_of(dy), Mask::new(dropout), block * BLOCK * all);
             });
-            masked
+            masked.done()
         });
         let dy = masked.as_deref().unwrap_or(&dy);
         let mut grads = [const { None }; K];

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
 use super::cuda::{self, Memory, Projected};
-use super::gemm::{matmul, matmul_packed, matmul_then, Block, Mat, MatMut, Packed, Store, Threads};
+use super::gemm::{matmul, matmul_packed, product_then, Block, Mat, MatMut, Packed, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::{rows, tape};
 #[cfg(feature = "cuda")]
@@ -170,11 +170,9 @@ pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, mask
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;
-        let mut z = rows::buffer(projection.n * projection.vocabulary);
         let table = Mat::new(&table, projection.vocabulary, projection.width).t();
         let states = Mat::new(&h, projection.n, projection.width);
-        let target = MatMut::new(&mut z, projection.n, projection.vocabulary);
-        matmul_then(target, Store::Set, states, table, Threads::All, |block| {
+        let mut z = product_then(T::from_f64(1.0), states, table, Threads::All, |block| {
             finish_logits(block, bias.as_deref(), projection.masked);
         });
         let elements = z.len();
@@ -241,7 +239,7 @@ impl Projection {
 
     /// Memory for the logits of a block of rows.
     pub(super) fn block<T: Real>(&self) -> Vec<T> {
-        rows::buffer(ROWS.min(self.n) * self.vocabulary)
+        vec![T::zero(); ROWS.min(self.n) * self.vocabulary]
     }
 
     /// h·Eᵀ + b for some rows of states, −∞ for the masked id.
@@ -292,10 +290,10 @@ impl LinearCrossEntropy {
         let Projection { n, width, vocabulary, masked } = self.projection;
         let (smoothing, scale) = (T::from_f64(self.smoothing), T::from_f64(self.scale));
         let [wants_h, wants_table, wants_bias] = self.wants;
-        let buffer = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
-        let mut dh = rows::buffer(if wants_h { n * width } else { 0 });
-        let mut d_table = buffer(wants_table, vocabulary * width);
-        let mut d_bias = buffer(wants_bias, vocabulary);
+        let zeros = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
+        let mut dh = zeros(wants_h, n * width);
+        let mut d_table = zeros(wants_table, vocabulary * width);
+        let mut d_bias = zeros(wants_bias, vocabulary);
         let packed = self.projection.pack(table);
         let packed_for_dh = wants_h.then(|| Packed::new(Mat::new(table, vocabulary, width), Threads::All));
         let mut z = self.projection.block();

@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, BLOCK};
+use super::rows::{self, Unwritten, BLOCK};
 use super::{tape, Dropout};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -58,10 +58,10 @@ impl Embed {
         let (n, width) = (self.ids.len(), self.width);
         let sinusoids = self.positions.as_ref().map(|positions| Sinusoids::<T>::new(positions, width));
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
-        let mut y = rows::buffer(n * width);
-        let jobs = y.chunks_mut(BLOCK * width).zip(self.ids.chunks(BLOCK)).enumerate().collect();
+        let mut y = Unwritten::new(n * width);
+        let jobs = y.all().chunks(BLOCK * width).zip(self.ids.chunks(BLOCK)).enumerate().collect();
         rows::run(jobs, n * width, |(block, (y, ids))| {
-            for (i, (row, &id)) in y.chunks_exact_mut(width).zip(ids).enumerate() {
+            for (i, (row, &id)) in y.zeros().chunks_exact_mut(width).zip(ids).enumerate() {
                 let token = block * BLOCK + i;
                 let shift = match (&sinusoids, &self.positions) {
                     (Some(s), Some(positions)) => s.row(positions[token]),
@@ -70,7 +70,7 @@ impl Embed {
                 fill(row, &table[id as usize * width..][..width], scale, shift, mask, token * width);
             }
         });
-        (T::to_cpu_storage_owned(y), Shape::from((n, width)))
+        (T::to_cpu_storage_owned(y.done()), Shape::from((n, width)))
     }
 
     /// Of a table of this shape.

@@ -17,9 +17,9 @@ use std::sync::OnceLock;
 #[cfg(feature = "cuda")]
 use super::cuda::{self, Memory};
 use super::dropout::Mask;
-use super::gemm::{matmul, matmul_then, Mat, MatMut, Store, Threads};
+use super::gemm::{product, product_then, Mat, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, BLOCK};
+use super::rows::{self, Unwritten, BLOCK};
 use super::{tape, Dropout};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -96,13 +96,11 @@ impl Linear {
     fn forward<T: Real>(&self, x: &[T], weight: &[T], bias: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
         let (n, inner, outer) = (self.n, self.inner, self.outer);
         let (activation, mask) = (self.activation, self.dropout.map(Mask::new));
-        let mut y = rows::buffer(n * outer);
         // z is saved where the derivative needs it: bias first, the rest in a second pass
         let saves = self.tracked && !matches!(activation, Activation::Identity | Activation::Relu);
         let (early, early_mask) = if saves { (Activation::Identity, None) } else { (activation, mask) };
-        matmul_then(
-            MatMut::new(&mut y, n, outer),
-            Store::Set,
+        let mut y = product_then(
+            T::one(),
             Mat::new(x, n, inner),
             Mat::new(weight, outer, inner).t(),
             Threads::All,
@@ -115,15 +113,15 @@ impl Linear {
             },
         );
         if saves {
-            let mut z = rows::buffer(n * outer);
+            let mut z = Unwritten::new(n * outer);
             let block = BLOCK * outer;
-            let jobs = y.chunks_mut(block).zip(z.chunks_mut(block)).enumerate().collect();
+            let jobs = y.chunks_mut(block).zip(z.all().chunks(block)).enumerate().collect();
             rows::run(jobs, n * outer, |(i, (y, z))| {
-                z.copy_from_slice(y);
+                z.copy_of(y);
                 finish(y, None, activation, mask, i * block);
             });
             // only the first forward fills it, and there is only one
-            self.saved.get_or_init(|| real::tensor(z, (n, outer)));
+            self.saved.get_or_init(|| real::tensor(z.done(), (n, outer)));
         }
         Ok((T::to_cpu_storage_owned(y), Shape::from((n, outer))))
     }
@@ -148,17 +146,17 @@ impl Linear {
             }
             (_, None) => candle_core::bail!("linear: backward without a forward pass"),
         };
-        let mut dz = rows::buffer(dy.len());
-        let jobs = dz.chunks_mut(block).zip(dy.chunks(block).zip(z.chunks(block))).enumerate().collect();
+        let mut dz = Unwritten::new(dy.len());
+        let jobs = dz.all().chunks(block).zip(dy.chunks(block).zip(z.chunks(block))).enumerate().collect();
         let sums = rows::map(jobs, dy.len(), |(i, (dz, (dy, z)))| {
             let mut sums = vec![T::zero(); if bias { outer } else { 0 }];
-            let rows = dz.chunks_exact_mut(outer).zip(dy.chunks_exact(outer).zip(z.chunks_exact(outer)));
-            for (row, (dz, (dy, z))) in rows.enumerate() {
-                differentiate(dz, dy, z, self.activation, mask, i * block + row * outer, &mut sums);
+            let rows = dz.copy_of(dy).chunks_exact_mut(outer).zip(z.chunks_exact(outer));
+            for (row, (dz, z)) in rows.enumerate() {
+                differentiate(dz, z, self.activation, mask, i * block + row * outer, &mut sums);
             }
             sums
         });
-        Ok((Cow::Owned(dz), bias.then(|| rows::sum_in_order(sums))))
+        Ok((Cow::Owned(dz.done()), bias.then(|| rows::sum_in_order(sums))))
     }
 
     /// Gradients of x, weight and bias.
@@ -183,14 +181,11 @@ impl Linear {
         let (dy, y) = (real::values::<T>(&dy)?, real::values::<T>(y)?);
         let (dz, db) = self.inner_gradient(&y, &dy, bias)?;
         let dz = Mat::new(&dz, n, outer);
-        let product = |rows, columns, a: Mat<'_, T>, b: Mat<'_, T>| {
-            let mut c = rows::buffer(rows * columns);
-            matmul(MatMut::new(&mut c, rows, columns), Store::Set, T::one(), a, b, Threads::All);
-            real::tensor(c, (rows, columns))
-        };
+        let product =
+            |a: Mat<'_, T>, b: Mat<'_, T>| real::tensor(product(T::one(), a, b, Threads::All), (a.rows(), b.columns()));
         let (x_values, w_values) = (real::values::<T>(x)?, real::values::<T>(weight)?);
-        let dx = x.track_op().then(|| product(n, inner, dz, Mat::new(&w_values, outer, inner)));
-        let dw = weight.track_op().then(|| product(outer, inner, dz.t(), Mat::new(&x_values, n, inner)));
+        let dx = x.track_op().then(|| product(dz, Mat::new(&w_values, outer, inner)));
+        let dw = weight.track_op().then(|| product(dz.t(), Mat::new(&x_values, n, inner)));
         Ok([dx, dw, db.map(|db| real::tensor(db, outer))])
     }
 }
@@ -328,21 +323,17 @@ simd! {
 }
 
 simd! {
-    /// dz = dy ⊙ m ⊙ φ′ of one row, added to `sums`; `z` is y itself for ReLU.
+    /// dy becomes dz = dy ⊙ m ⊙ φ′, in one row, added to `sums`; `z` is y itself for ReLU.
     fn differentiate<T: Real>(
         dz: &mut [T],
-        dy: &[T],
         z: &[T],
         activation: Activation,
         mask: Option<Mask<T>>,
         first: usize,
         sums: &mut [T],
     ) {
-        match mask {
-            None => dz.copy_from_slice(dy),
-            Some(mask) => {
-                dz.iter_mut().zip(dy).enumerate().for_each(|(i, (dz, &dy))| *dz = dy * mask.factor(first + i));
-            }
+        if let Some(mask) = mask {
+            dz.iter_mut().enumerate().for_each(|(i, dz)| *dz *= mask.factor(first + i));
         }
         let pairs = dz.iter_mut().zip(z);
         let one = T::one();

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, BLOCK};
+use super::rows::{self, Blank, Unwritten, BLOCK};
 use super::{tape, Dropout};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -82,16 +82,16 @@ impl Norm {
         let (n, block) = (x.len() / self.width, BLOCK * self.width);
         let mask = self.dropout.map(Mask::new);
         let eps = T::from_f64(self.eps);
-        let (mut y, mut saved) = (rows::buffer(x.len()), rows::buffer(2 * n));
-        let jobs = y.chunks_mut(block).zip(saved.chunks_mut(2 * BLOCK)).enumerate().collect();
+        let (mut y, mut saved) = (Unwritten::new(x.len()), Unwritten::new(2 * n));
+        let jobs = y.all().chunks(block).zip(saved.all().chunks(2 * BLOCK)).enumerate().collect();
         rows::run(jobs, x.len(), |(i, (y, saved))| {
             let range = i * block..i * block + y.len();
             let f = f.map(|f| &f[range.clone()]);
-            normalize(&x[range], f, gain_shift, eps, mask, i * block, y, saved);
+            normalize(y.copy_of(&x[range]), f, gain_shift, eps, mask, i * block, saved.zeros());
         });
         // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| real::tensor(saved, (n, 2)));
-        Ok((T::to_cpu_storage_owned(y), Shape::from((n, self.width))))
+        self.saved.get_or_init(|| real::tensor(saved.done(), (n, 2)));
+        Ok((T::to_cpu_storage_owned(y.done()), Shape::from((n, self.width))))
     }
 
     fn saved(&self) -> Result<&Tensor> {
@@ -126,19 +126,19 @@ impl Norm {
         let f_guard = f.map(real::values::<T>).transpose()?;
         let f_values = f_guard.as_deref();
         let (x_values, gb_values, dy): (&[T], &[T], &[T]) = (&x_values, &gb_values, &dy);
-        let mut dh = rows::buffer(dy.len());
-        let mut df = rows::buffer(if mask.is_some() && f.is_some() { dy.len() } else { 0 });
-        let mut df_blocks: Vec<&mut [T]> = df.chunks_mut(block).collect();
-        df_blocks.resize_with(dy.len().div_ceil(block), Default::default);
-        let jobs = dh.chunks_mut(block).zip(df_blocks).enumerate().collect();
+        let mut dh = Unwritten::new(dy.len());
+        let mut df = Unwritten::new(if mask.is_some() && f.is_some() { dy.len() } else { 0 });
+        let df_blocks = df.all().chunks(block).map(Some).chain(std::iter::repeat_with(|| None));
+        let jobs = dh.all().chunks(block).zip(df_blocks).enumerate().collect();
         let sums = rows::map(jobs, dy.len(), |(i, (dh, df))| {
             let range = i * block..i * block + dh.len();
             let f = f_values.map(|f| &f[range.clone()]);
             let saved = &saved[2 * i * BLOCK..];
+            let (dh, df) = (dh.zeros(), df.map(Blank::zeros).unwrap_or_default());
             normalize_backward(&x_values[range.clone()], f, gb_values, saved, mask, i * block, &dy[range], dh, df)
         });
         let shape = x.dims2()?;
-        let dh = real::tensor(dh, shape);
+        let (dh, df) = (real::tensor(dh.done(), shape), df.done());
         let df = match f {
             Some(f) if f.track_op() && mask.is_some() => Some(real::tensor(df, shape)),
             Some(f) if f.track_op() => Some(dh.clone()),
@@ -275,13 +275,12 @@ impl CustomOp2 for AddDropout {
         with_real!(x, T => {
             let (x, f) = (real::slice::<T>(x, x_layout, name)?, real::slice::<T>(f, f_layout, name)?);
             let (mask, block) = (self.dropout.map(Mask::new), BLOCK * self.width);
-            let mut h = rows::buffer(x.len());
-            let jobs = h.chunks_mut(block).zip(x.chunks(block).zip(f.chunks(block))).enumerate().collect();
+            let mut h = Unwritten::new(x.len());
+            let jobs = h.all().chunks(block).zip(x.chunks(block).zip(f.chunks(block))).enumerate().collect();
             rows::run(jobs, x.len(), |(i, (h, (x, f)))| {
-                h.copy_from_slice(x);
-                residual(h, f, mask, i * block);
+                residual(h.copy_of(x), f, mask, i * block);
             });
-            Ok((<T as candle_core::WithDType>::to_cpu_storage_owned(h), x_layout.shape().clone()))
+            Ok((<T as candle_core::WithDType>::to_cpu_storage_owned(h.done()), x_layout.shape().clone()))
         })
     }
 
@@ -335,20 +334,19 @@ simd! {
 }
 
 simd! {
+    /// x becomes y, a row after the other; `saved` gets mean and 1/deviation of each.
     fn normalize<T: Real>(
-        x: &[T],
+        y: &mut [T],
         f: Option<&[T]>,
         gain_shift: &[T],
         eps: T,
         mask: Option<Mask<T>>,
         first: usize,
-        y: &mut [T],
         saved: &mut [T],
     ) {
         let (gain, shift) = gain_shift.split_at(gain_shift.len() / 2);
         let width = gain.len();
         let count = T::from_f64(width as f64);
-        y.copy_from_slice(x);
         if let Some(f) = f {
             match mask {
                 None => y.iter_mut().zip(f).for_each(|(h, &f)| *h += f),

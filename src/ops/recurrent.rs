@@ -21,7 +21,7 @@ use super::cell::{Cell, Gradients};
 use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use super::linear::column_sums;
 use super::real::{simd, slice, tensor, values, with_real, Real};
-use super::rows::{self, split_sentences};
+use super::rows::{self, split_sentences, Blank, Unwritten};
 use super::schedule::{self, alive, Direction, Lane};
 use super::tape;
 use candle_core::{bail, CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
@@ -97,14 +97,12 @@ impl<T: Real> Op<T> {
         }
         let w = Packed::new(Mat::new(w, width, h).t(), Threads::All);
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
-        let mut out = rows::buffer(n * h);
-        // one row a sentence where no gradient is wanted
-        let saved_rows = if self.tracked { Arc::clone(offsets) } else { Arc::new((0..=sentences).collect()) };
-        let mut saved = rows::buffer(saved_rows.last().copied().unwrap_or(0) * saved_width);
+        let mut out = Unwritten::new(n * h);
+        let mut saved = Unwritten::new(if self.tracked { n * saved_width } else { 0 });
         let lanes = offsets
             .windows(2)
-            .zip(split_sentences(&mut out, offsets, h))
-            .zip(split_sentences(&mut saved, &saved_rows, saved_width))
+            .zip(out.all().sentences(offsets, h))
+            .zip(saved.all().sentences(offsets, if self.tracked { saved_width } else { 0 }))
             .enumerate()
             .map(|(sentence, ((ends, out), saved))| Ahead { sentence, tokens: ends[0]..ends[1], out, saved })
             .collect();
@@ -115,6 +113,7 @@ impl<T: Real> Op<T> {
             }
             let mut memory = vec![T::zero(); lanes.len() * memory_width];
             let mut projected = vec![T::zero(); lanes.len() * width];
+            let mut forgotten = vec![T::zero(); saved_width];
             for t in 0..lanes[0].steps() {
                 let lanes = alive(&mut lanes, t);
                 if t > 0 || initial.is_some() {
@@ -130,20 +129,24 @@ impl<T: Real> Op<T> {
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let i = direction.token(t, lane.steps());
                     let state = row_mut(&mut hidden, rank, h);
+                    let saved = match self.tracked {
+                        true => lane.saved.take(saved_width, direction.end()).zeros(),
+                        false => &mut forgotten,
+                    };
                     cell.forward(
                         row(x, lane.tokens.start + i, width),
                         row(&projected, rank, width),
                         bias,
                         state,
                         row_mut(&mut memory, rank, memory_width),
-                        row_mut(lane.saved, if self.tracked { i } else { 0 }, saved_width),
+                        saved,
                     );
-                    row_mut(lane.out, i, h).copy_from_slice(state);
+                    lane.out.take(h, direction.end()).copy_of(state);
                 }
             }
         });
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = self.tracked.then_some(saved);
-        Ok((T::to_cpu_storage_owned(out), (n, h).into()))
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = self.tracked.then(|| saved.done());
+        Ok((T::to_cpu_storage_owned(out.done()), (n, h).into()))
     }
 
     /// Gradients of `x`, `weights` and `initial`.
@@ -165,16 +168,16 @@ impl<T: Real> Op<T> {
         let (out, grad, initial): (&[T], &[T], Option<&[T]>) = (&out, &grad, initial.as_deref());
         let w = Packed::new(Mat::new(&weights[..width * h], width, h), Threads::All);
         let first_memory = vec![T::zero(); memory_width];
-        let mut before = rows::buffer(n * h);
-        let mut dx = rows::buffer(n * width);
+        let mut before = vec![T::zero(); n * h];
+        let mut dx = Unwritten::new(n * width);
         let own = cell.own_columns(h);
-        let mut dg = rows::buffer(n * own);
+        let mut dg = Unwritten::new(n * own);
         let mut dinitial = vec![T::zero(); sentences * h];
         let lanes = offsets
             .windows(2)
             .zip(split_sentences(&mut before, offsets, h))
-            .zip(split_sentences(&mut dx, offsets, width))
-            .zip(split_sentences(&mut dg, offsets, own))
+            .zip(dx.all().sentences(offsets, width))
+            .zip(dg.all().sentences(offsets, own))
             .zip(dinitial.chunks_exact_mut(h.max(1)))
             .enumerate()
             .map(|(sentence, ((((ends, before), dx), dg), dinitial))| Back {
@@ -207,10 +210,10 @@ impl<T: Real> Op<T> {
                     };
                     let dg = row_mut(&mut dprojected, rank, width);
                     let dm = row_mut(&mut dm, rank, memory_width);
-                    let dx = row_mut(lane.dx, i, width);
+                    let dx = lane.dx.take(width, direction.other_end()).zeros();
                     let saved = row(&saved, start + i, saved_width);
                     cell.backward(saved, row(lane.before, i, h), memory, Gradients { dh, dm, dx, dg });
-                    row_mut(lane.dg, i, own).copy_from_slice(&dg[width - own..]);
+                    lane.dg.take(own, direction.other_end()).copy_of(&dg[width - own..]);
                 }
                 if t > 0 || initial.is_some() {
                     matmul_packed(
@@ -227,7 +230,8 @@ impl<T: Real> Op<T> {
                 lane.dinitial.copy_from_slice(dh);
             }
         });
-        let mut dweights = rows::buffer(weights.len());
+        let (dx, dg) = (dx.done(), dg.done());
+        let mut dweights = vec![T::zero(); weights.len()];
         let (dw, db) = dweights.split_at_mut(width * h);
         state_gradients([dw, db], [&dx, &dg], &before, [h, own]);
         Ok((tensor(dx, (n, width)), tensor(dweights, weights.len()), tensor(dinitial, (sentences, h))))
@@ -238,8 +242,8 @@ impl<T: Real> Op<T> {
 struct Ahead<'a, T> {
     sentence: usize,
     tokens: Range<usize>,
-    out: &'a mut [T],
-    saved: &'a mut [T],
+    out: Blank<'a, T>,
+    saved: Blank<'a, T>,
 }
 
 impl<T: Real> Lane for Ahead<'_, T> {
@@ -254,9 +258,9 @@ struct Back<'a, T> {
     tokens: Range<usize>,
     /// The state before each token.
     before: &'a mut [T],
-    dx: &'a mut [T],
+    dx: Blank<'a, T>,
     /// Gradients of the states' projections where they are not `dx`.
-    dg: &'a mut [T],
+    dg: Blank<'a, T>,
     dinitial: &'a mut [T],
 }
 

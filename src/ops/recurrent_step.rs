@@ -6,7 +6,7 @@
 use super::additive::attend;
 use super::attentional::Widths;
 use super::cell::Cell;
-use super::gemm::{matmul, Mat, MatMut, Store, Threads};
+use super::gemm::{matmul, product, Mat, MatMut, Store, Threads};
 use super::real::{tensor, values, with_real, Real};
 use super::recurrent::{row, split_weights};
 use super::rows;
@@ -91,7 +91,7 @@ fn reading_step<T: Real>(
     let weights = widths.weights(&flat, cell)?;
     let mut states = values::<T>(state)?.to_vec();
     let projected = project(&states, rows, cell.state_width(h), weights.state, width + a, h);
-    let mut contexts = rows::buffer(rows * e);
+    let mut contexts = vec![T::zero(); rows * e];
     let jobs = contexts.chunks_mut(ROWS * e).zip(ranges.chunks(ROWS)).enumerate().collect();
     let read: usize = ranges.iter().map(Range::len).sum();
     rows::run(jobs, read * (a + e), |(block, (contexts, ranges)): (usize, (&mut [T], &[Range<usize>]))| {
@@ -130,16 +130,7 @@ fn check_state(cell: Cell, state: &Tensor, rows: usize, h: usize) -> Result<()> 
 
 /// `W·s` of every row: `[rows, out]`.
 fn project<T: Real>(states: &[T], rows: usize, state_width: usize, w: &[T], out: usize, h: usize) -> Vec<T> {
-    let mut projected = rows::buffer(rows * out);
-    matmul(
-        MatMut::new(&mut projected, rows, out),
-        Store::Set,
-        T::one(),
-        Mat::strided(states, rows, h, state_width),
-        Mat::new(w, out, h).t(),
-        Threads::All,
-    );
-    projected
+    product(T::one(), Mat::strided(states, rows, h, state_width), Mat::new(w, out, h).t(), Threads::All)
 }
 
 /// Applies the cell to every row in place; `stride`: from row to row of `projected`.
@@ -147,7 +138,7 @@ fn advance<T: Real>(cell: Cell, x: &[T], projected: &[T], stride: usize, bias: &
     let (width, state_width) = (cell.gates() * h, cell.state_width(h));
     let jobs = states.chunks_mut(ROWS * state_width).enumerate().collect();
     rows::run(jobs, x.len(), |(block, states): (usize, &mut [T])| {
-        let mut saved = rows::buffer(cell.saved_width(h));
+        let mut saved = vec![T::zero(); cell.saved_width(h)];
         for (i, state) in states.chunks_exact_mut(state_width).enumerate() {
             let (hidden, memory) = state.split_at_mut(h);
             let i = block * ROWS + i;

@@ -3,7 +3,10 @@
 
 use super::real::Real;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Rows of one block: enough to be worth a job, few enough that a block of activations stays in the L2 cache.
 pub(crate) const BLOCK: usize = 64;
@@ -11,35 +14,127 @@ pub(crate) const BLOCK: usize = 64;
 /// Elements below which a loop stays on its thread: handing it over costs more.
 const SERIAL: usize = 16 * 1024;
 
-/// A vector of `n` floats with arbitrary content, to be overwritten whole. Zeroing the results of every operation first
-/// would cost a twentieth of a training step.
-#[expect(clippy::uninit_vec, reason = "results that are written in full need no zeros first")]
-pub(crate) fn buffer<T: Real>(n: usize) -> Vec<T> {
-    let mut values = Vec::with_capacity(n);
-    // SAFETY: the capacity is n, every bit pattern is a float, and callers write each element before they read it.
-    #[expect(unsafe_code, reason = "as above")]
-    unsafe {
-        values.set_len(n);
+/// Memory for results that are not there yet. Zeroing all of it first would cost a twentieth of a training step; here each
+/// part ([`Blank`]) becomes numbers when its turn comes, in the cache, and is counted.
+pub(crate) struct Unwritten<T> {
+    values: Vec<T>,
+    len: usize,
+    written: AtomicUsize,
+}
+
+impl<T: Real> Unwritten<T> {
+    pub(crate) fn new(len: usize) -> Self {
+        Unwritten { values: Vec::with_capacity(len), len, written: AtomicUsize::new(0) }
     }
-    values
+
+    /// All of it, to be written (anew).
+    pub(crate) fn all(&mut self) -> Blank<'_, T> {
+        *self.written.get_mut() = 0;
+        Blank { memory: &mut self.values.spare_capacity_mut()[..self.len], written: &self.written }
+    }
+
+    /// The results. Panics if a part was left out.
+    pub(crate) fn done(mut self) -> Vec<T> {
+        assert_eq!(self.written.into_inner(), self.len, "results that nobody wrote");
+        // SAFETY: parts do not overlap, and each was counted when all of it had been written.
+        #[expect(unsafe_code, reason = "the count says that all is written")]
+        unsafe {
+            self.values.set_len(self.len);
+        }
+        self.values
+    }
+}
+
+/// A part of an [`Unwritten`], which becomes a slice by being written.
+pub(crate) struct Blank<'a, T> {
+    memory: &'a mut [MaybeUninit<T>],
+    written: &'a AtomicUsize,
+}
+
+impl<'a, T: Real> Blank<'a, T> {
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    pub(crate) fn zeros(self) -> &'a mut [T] {
+        self.memory.fill(MaybeUninit::new(T::zero()));
+        self.written()
+    }
+
+    /// With these values, as many as it has room for.
+    pub(crate) fn copy_of(self, values: &[T]) -> &'a mut [T] {
+        assert_eq!(self.memory.len(), values.len(), "values for a part of another length");
+        self.memory.iter_mut().zip(values).for_each(|(to, &value)| *to = MaybeUninit::new(value));
+        self.written()
+    }
+
+    /// All of it was written.
+    fn written(self) -> &'a mut [T] {
+        self.written.fetch_add(self.memory.len(), Ordering::Relaxed);
+        // SAFETY: both callers wrote each element; the layouts are the same, and the borrow goes on.
+        #[expect(unsafe_code, reason = "as `assume_init_mut` of slices, which our oldest compiler lacks")]
+        unsafe {
+            &mut *(std::ptr::from_mut(self.memory) as *mut [T])
+        }
+    }
+
+    /// Parts of `size`, the last one of what is left.
+    pub(crate) fn chunks(self, size: usize) -> impl Iterator<Item = Blank<'a, T>> {
+        let written = self.written;
+        self.memory.chunks_mut(size.max(1)).map(move |memory| Blank { memory, written })
+    }
+
+    /// Packed rows of `width` cut at the offsets: a part a sentence.
+    pub(crate) fn sentences(self, offsets: &[usize], width: usize) -> Vec<Blank<'a, T>> {
+        let written = self.written;
+        let parts = split_sentences(self.memory, offsets, width);
+        parts.into_iter().map(|memory| Blank { memory, written }).collect()
+    }
+
+    /// Cuts off the first `n`, or the last.
+    pub(crate) fn take(&mut self, n: usize, end: End) -> Blank<'a, T> {
+        let memory = std::mem::take(&mut self.memory);
+        let (part, rest) = match end {
+            End::First => memory.split_at_mut(n),
+            End::Last => {
+                let (rest, part) = memory.split_at_mut(memory.len() - n);
+                (part, rest)
+            }
+        };
+        self.memory = rest;
+        Blank { memory: part, written: self.written }
+    }
+}
+
+/// Where [`Blank::take`] cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    First,
+    Last,
 }
 
 /// Does every job; `elements` is the total work. Jobs must be independent.
 pub(crate) fn run<J: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) + Sync + Send) {
-    if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {
-        jobs.into_iter().for_each(work);
-    } else {
-        jobs.into_par_iter().for_each(work);
-    }
+    map(jobs, elements, work);
 }
 
 /// As [`run`], with the results in the order of the jobs.
 pub(crate) fn map<J: Send, R: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) -> R + Sync + Send) -> Vec<R> {
     if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {
-        jobs.into_iter().map(work).collect()
-    } else {
-        jobs.into_par_iter().map(work).collect()
+        return jobs.into_iter().map(work).collect();
     }
+    // each is locked once, by the thread that does it
+    let jobs: Vec<Mutex<(Option<J>, Option<R>)>> = jobs.into_iter().map(|job| Mutex::new((Some(job), None))).collect();
+    parallel(jobs.len(), &|i| {
+        let mut job = jobs[i].lock().unwrap_or_else(PoisonError::into_inner);
+        job.1 = job.0.take().map(&work);
+    });
+    jobs.into_iter().filter_map(|job| job.into_inner().unwrap_or_else(PoisonError::into_inner).1).collect()
+}
+
+/// The one parallel loop, compiled once: rayon's are long, and each of ours would bring its own.
+fn parallel(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    (0..count).into_par_iter().for_each(work);
 }
 
 /// Cuts 0..n into the fewest ranges of at most `size`, of equal length but for one; one empty range of nothing.
@@ -71,7 +166,23 @@ pub(crate) fn sum_in_order<T: Real>(parts: Vec<Vec<T>>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::blocks;
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_parts_is_whole_and_what_is_not_is_refused() {
+        let mut values = Unwritten::<f32>::new(9);
+        let mut all = values.all();
+        let (first, last) = (all.take(2, End::First), all.take(1, End::Last));
+        first.copy_of(&[1.0, 2.0]);
+        last.zeros()[0] = 9.0;
+        let parts: Vec<_> = all.chunks(4).collect();
+        run(parts, usize::MAX, |part| part.zeros().fill(5.0));
+        assert_eq!(values.done(), [1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 9.0]);
+
+        let mut values = Unwritten::<f32>::new(4);
+        values.all().chunks(2).take(1).for_each(|part| part.zeros().fill(1.0));
+        assert!(std::panic::catch_unwind(|| values.done()).is_err());
+    }
 
     #[test]
     fn blocks_cover_all_and_are_of_one_size() {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ops::{buffer, matmul, Mat, MatMut, Real, Store, Threads};
+use crate::ops::{matmul, Mat, MatMut, Real, Store, Threads};
 
 /// `rows × columns` numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,11 +15,6 @@ pub(super) struct Matrix<T> {
 impl<T: Real> Matrix<T> {
     pub(super) fn zeros(rows: usize, columns: usize) -> Self {
         Matrix { rows, columns, data: vec![T::zero(); rows * columns] }
-    }
-
-    /// Arbitrary content, to be overwritten whole.
-    pub(super) fn buffer(rows: usize, columns: usize) -> Self {
-        Matrix { rows, columns, data: buffer(rows * columns) }
     }
 
     pub(super) fn from_f64(rows: usize, columns: usize, values: &[f64]) -> Self {
@@ -155,9 +150,7 @@ pub(super) fn blocks(n: usize, longest: usize) -> Vec<Range<usize>> {
 /// `a · b`.
 pub(super) fn product<T: Real>(a: Mat<'_, T>, b: Mat<'_, T>) -> Matrix<T> {
     let (rows, columns) = (a.rows(), b.columns());
-    let mut c = Matrix::buffer(rows, columns);
-    matmul(c.view_mut(), Store::Set, T::one(), a, b, threads(rows * columns));
-    c
+    Matrix { rows, columns, data: crate::ops::product(T::one(), a, b, threads(rows * columns)) }
 }
 
 /// Several matrices are worked on side by side; only one as large as an embedding table is also shared between threads.
@@ -186,7 +179,7 @@ mod tests {
     #[test]
     fn symmetrizing_averages_the_halves_and_keeps_the_diagonal() {
         let n = 70;
-        let mut m: Matrix<f64> = Matrix::buffer(n, n);
+        let mut m: Matrix<f64> = Matrix::zeros(n, n);
         m.data.iter_mut().enumerate().for_each(|(i, x)| *x = (i as f64).sin());
         let before = m.clone();
         m.symmetrize(2.0);

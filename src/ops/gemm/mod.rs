@@ -9,6 +9,7 @@ mod product;
 pub(crate) use kernel::Kernels;
 pub(crate) use pack::Packed;
 pub(crate) use product::Block;
+use product::Finish;
 
 use super::real::{self, simd, Real};
 use super::rows;
@@ -116,37 +117,48 @@ pub(crate) fn matmul<T: Real>(
     b: Mat<'_, T>,
     threads: Threads,
 ) {
-    product(c, store, alpha, a, b, threads, |_| ());
+    into(c, store, alpha, a, b, threads, &|_| ());
 }
 
-/// As [`matmul`] with alpha = 1; `finish` is called with each complete block of the result.
-pub(crate) fn matmul_then<T: Real>(
-    c: MatMut<'_, T>,
-    store: Store,
-    a: Mat<'_, T>,
-    b: Mat<'_, T>,
-    threads: Threads,
-    finish: impl Fn(Block<'_, T>) + Sync + Send,
-) {
-    product(c, store, T::one(), a, b, threads, finish);
-}
-
-fn product<T: Real>(
+fn into<T: Real>(
     mut c: MatMut<'_, T>,
     store: Store,
     alpha: T,
     a: Mat<'_, T>,
     b: Mat<'_, T>,
     threads: Threads,
-    finish: impl Fn(Block<'_, T>) + Sync + Send,
+    finish: Finish<'_, T>,
 ) {
     check([c.rows, c.columns], [a.rows, a.columns], [b.rows, b.columns]);
-    if a.column_stride == 1 && b.row_stride == 1 && a.rows <= FEW {
+    if suits_dots(a, b) {
         by_dots(&mut c, store, alpha, a, b.t(), threads);
         finish(Block::whole(&mut c));
     } else {
         multiply(c, store, alpha, a, &Packed::new(b, threads), threads, finish);
     }
+}
+
+/// `alpha·a·b` in new memory.
+pub(crate) fn product<T: Real>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, threads: Threads) -> Vec<T> {
+    product_then(alpha, a, b, threads, |_| ())
+}
+
+/// As [`product`]; `finish` is called with each complete block of the result.
+pub(crate) fn product_then<T: Real>(
+    alpha: T,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync,
+) -> Vec<T> {
+    let (m, n) = (a.rows, b.columns);
+    if suits_dots(a, b) || m * n * a.columns == 0 {
+        let mut c = vec![T::zero(); m * n];
+        into(MatMut::new(&mut c, m, n), Store::Set, alpha, a, b, threads, &finish);
+        return c;
+    }
+    check([m, n], [m, a.columns], [b.rows, n]);
+    product::multiply_new(alpha, a, &Packed::new(b, threads), threads, &finish)
 }
 
 /// `c = a·b` or `c += a·b` with a packed right operand; `finish` is called with each complete block of the result.
@@ -159,7 +171,7 @@ pub(crate) fn matmul_packed<T: Real>(
     finish: impl Fn(Block<'_, T>) + Sync + Send,
 ) {
     check([c.rows, c.columns], [a.rows, a.columns], [b.rows, b.columns]);
-    multiply(c, store, T::one(), a, b, threads, finish);
+    multiply(c, store, T::one(), a, b, threads, &finish);
 }
 
 fn check(c: [usize; 2], a: [usize; 2], b: [usize; 2]) {
@@ -182,7 +194,7 @@ fn multiply<T: Real>(
     a: Mat<'_, T>,
     b: &Packed<T>,
     threads: Threads,
-    finish: impl Fn(Block<'_, T>) + Sync + Send,
+    finish: Finish<'_, T>,
 ) {
     if a.columns == 0 && store == Store::Set {
         for row in c.data.chunks_mut(c.row_stride.max(1)).take(c.rows) {
@@ -196,6 +208,11 @@ fn multiply<T: Real>(
 
 /// Rows of the left operand up to which packing the right one costs more than it gives.
 const FEW: usize = 8;
+
+/// Whether dot products of the rows of `a` and the columns of `b` are quicker.
+fn suits_dots<T>(a: Mat<'_, T>, b: Mat<'_, T>) -> bool {
+    a.column_stride == 1 && b.row_stride == 1 && a.rows <= FEW
+}
 
 /// Products of dense rows: `c[i, j] = alpha · a_i · b_j`.
 fn by_dots<T: Real>(c: &mut MatMut<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, threads: Threads) {

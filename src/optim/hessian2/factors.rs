@@ -88,7 +88,7 @@ fn exact<T: Real>(a: &Matrix<T>, damping: f64) -> Result<Matrix<T>> {
 
 /// `(1 − ω)·m/a₀ + ω·m·H`, block by block.
 pub(super) fn apply<T: Real>(factors: &[Factor<T>], m: &Matrix<T>, omega: f64) -> Matrix<T> {
-    let mut result = Matrix::buffer(m.rows, m.columns);
+    let mut result = Matrix::zeros(m.rows, m.columns);
     let mut start = 0;
     for factor in factors {
         let range = start..start + factor.a.rows;

@@ -168,7 +168,7 @@ fn update<T: Real, B: Block<T>>(
 
 /// `m · diag(Bᵢ)`: each range of columns times the matrix of its block.
 pub(super) fn times_blocks<'a, T: Real>(m: &Matrix<T>, blocks: impl Iterator<Item = Mat<'a, T>>) -> Matrix<T> {
-    let mut result = Matrix::buffer(m.rows, m.columns);
+    let mut result = Matrix::zeros(m.rows, m.columns);
     let mut start = 0;
     for block in blocks {
         let range = start..start + block.rows();

@@ -72,7 +72,7 @@ impl Group<'_> {
         let input = values::<T>(&self.input.input)?;
         let chosen = self.sample(config, context)?.unwrap_or_else(|| (0..rows).collect());
         let of_block = |block: &std::ops::Range<usize>| {
-            let mut x = Matrix::buffer(chosen.len(), block.len());
+            let mut x = Matrix::zeros(chosen.len(), block.len());
             for (x, &row) in x.rows_mut().zip(&chosen) {
                 x.copy_from_slice(&input[row * width..][block.clone()]);
             }

@@ -140,7 +140,7 @@ impl<T: Real> Rule<T> for White {
         let beta = self.config.curvature_beta.max(1.0 / (state.t + 2.0));
         let momentum = self.momentum(&mut state.m, g, state.t);
         let mut random = at.random();
-        let mut update = Matrix::buffer(g.rows, g.columns);
+        let mut update = Matrix::zeros(g.rows, g.columns);
         let (mut residuals, mut whole) = (Vec::new(), true);
         for block in &mut state.blocks {
             let (rows, columns) = (block.rows.clone(), block.columns.clone());
