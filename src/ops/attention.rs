@@ -12,19 +12,16 @@
 //!
 //! The dropout mask's index runs over the packed probabilities: sentence, head, query, key.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Memory, Sides};
 use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, blocks, Blank, Unwritten};
-use super::{tape, Dropout};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
+use super::tape::{self, Done, Forward, Op};
+use super::Dropout;
 
 mod blocks;
 
@@ -50,7 +47,7 @@ pub fn self_attention(
         candle_core::bail!("attention: {:?}, {heads} heads, {} offsets do not fit", qkv.dims(), offsets.len());
     }
     let op = Attention::new(all / 3, [offsets, offsets], heads, causal, dropout);
-    tape::apply1(&qkv.contiguous()?, op)
+    tape::apply(op, &[qkv])
 }
 
 /// Attention of the sentences of `q [Nq, d]` to those of `kv [Nk, 2·d]`, which holds keys and values side by side.
@@ -77,7 +74,7 @@ pub fn cross_attention(
         );
     }
     let op = Attention { scale, ..Attention::new(width, [q_offsets, k_offsets], heads, false, dropout) };
-    tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
+    tape::apply(op, &[q, kv])
 }
 
 /// As [`self_attention`] of packed sentences, of the tokens `rows` of them only: q holds these, `kv [N, 2·d]` keys and
@@ -101,7 +98,7 @@ pub fn attention_of_rows(
         candle_core::bail!("attention: rows {rows:?} as {:?} do not fit keys and values {:?}", q.dims(), kv.dims());
     }
     let op = Attention { scale, from: rows.start, ..Attention::new(width, [&clipped, k_offsets], heads, causal, None) };
-    tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
+    tape::apply(op, &[q, kv])
 }
 
 fn fits(width: usize, heads: usize, sides: [(usize, &Arc<Vec<usize>>); 2]) -> bool {
@@ -115,18 +112,17 @@ pub fn default_scale(width: usize, heads: usize) -> f64 {
     ((width / heads) as f64).powf(-0.5)
 }
 
-struct Attention {
-    q_offsets: Arc<Vec<usize>>,
-    k_offsets: Arc<Vec<usize>>,
-    heads: usize,
-    width: usize,
-    scale: f64,
-    causal: bool,
+/// Inputs: `[q|k|v]` of queries that attend to their own sentences, or `[q]` and `[k|v]`.
+pub(super) struct Attention {
+    pub(super) q_offsets: Arc<Vec<usize>>,
+    pub(super) k_offsets: Arc<Vec<usize>>,
+    pub(super) heads: usize,
+    pub(super) width: usize,
+    pub(super) scale: f64,
+    pub(super) causal: bool,
     /// Token of the packed sentences that the first query is.
     from: usize,
-    dropout: Option<Dropout>,
-    /// log Σ exp: `[Nq, heads]` (on a GPU as its kernels have it).
-    saved: OnceLock<Tensor>,
+    pub(super) dropout: Option<Dropout>,
 }
 
 /// One sentence of the problem.
@@ -156,14 +152,13 @@ struct Parts<'a, T> {
 }
 
 impl<'a, T> Parts<'a, T> {
-    fn own(data: &'a [T], width: usize) -> Self {
-        let part = |i| Part { data, stride: 3 * width, start: i * width };
-        Parts { q: part(0), k: part(1), v: part(2) }
-    }
-
-    fn cross(q: &'a [T], kv: &'a [T], width: usize) -> Self {
-        let part = |i| Part { data: kv, stride: 2 * width, start: i * width };
-        Parts { q: Part { data: q, stride: width, start: 0 }, k: part(0), v: part(1) }
+    /// Of the first input, and of the second where there is one.
+    fn new(first: &'a [T], second: Option<&'a [T]>, width: usize) -> Self {
+        let part = |data, all, i| Part { data, stride: all * width, start: i * width };
+        match second {
+            None => Parts { q: part(first, 3, 0), k: part(first, 3, 1), v: part(first, 3, 2) },
+            Some(kv) => Parts { q: part(first, 1, 0), k: part(kv, 2, 0), v: part(kv, 2, 1) },
+        }
     }
 }
 
@@ -203,7 +198,7 @@ impl Attention {
     ) -> Self {
         let (q_offsets, k_offsets) = (Arc::clone(q_offsets), Arc::clone(k_offsets));
         let scale = default_scale(width, heads);
-        Attention { q_offsets, k_offsets, heads, width, scale, causal, from: 0, dropout, saved: OnceLock::new() }
+        Attention { q_offsets, k_offsets, heads, width, scale, causal, from: 0, dropout }
     }
 
     fn sentences(&self) -> Vec<Sentence> {
@@ -243,7 +238,9 @@ impl Attention {
         MatMut::strided(&mut x[start + head * columns..], rows, columns, stride)
     }
 
-    fn forward<T: Real>(&self, parts: &Parts<'_, T>) -> (CpuStorage, Shape) {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Forward> {
+        let values = inputs.iter().map(real::values::<T>).collect::<Result<Vec<_>>>()?;
+        let parts = &Parts::new(&values[0], values.get(1).map(|kv| &**kv), self.width);
         let nq = self.q_offsets.last().copied().unwrap_or_default();
         let (mut o, mut lse) = (Unwritten::new(nq * self.width), Unwritten::new(nq * self.heads));
         let some = |s: Sentence| blocks(s.q.len(), QUERIES).map(move |queries| (s.clone(), queries));
@@ -256,9 +253,8 @@ impl Attention {
         rows::run(jobs, nq * self.width, |(((s, queries), o), lse): (((_, _), Blank<'_, T>), Blank<'_, T>)| {
             self.attend(parts, &s, queries, o.zeros(), lse.zeros());
         });
-        // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| real::tensor(lse.done(), (nq, self.heads)));
-        (T::to_cpu_storage_owned(o.done()), Shape::from((nq, self.width)))
+        let lse = real::tensor(lse.done(), (nq, self.heads));
+        Ok((real::storage(o.done()), (nq, self.width).into(), [Some(lse), None, None]))
     }
 
     /// Some queries of a sentence: their rows of the output and of log Σ exp.
@@ -306,26 +302,26 @@ impl Attention {
         [self.head(parts.q, &q, head), self.head(parts.k, &k, head), self.head(parts.v, &k, head)]
     }
 
-    fn saved(&self) -> Result<&Tensor> {
-        match self.saved.get() {
-            Some(saved) => Ok(saved),
-            None => candle_core::bail!("attention: backward without a forward pass"),
-        }
-    }
-
-    /// Fills the gradients of each sentence.
-    fn backward<T: Real>(
-        &self,
-        parts: &Parts<'_, T>,
-        o: &Tensor,
-        d_o: &Tensor,
-        gradients: Vec<Gradients<Blank<'_, T>>>,
-    ) -> Result<()> {
-        let lse = real::values::<T>(self.saved()?)?;
-        let lse: &[T] = &lse;
-        let d_o = d_o.contiguous()?;
-        let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
-        let (o, d_o): (&[T], &[T]) = (&o, &d_o);
+    fn backward_of<T: Real>(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [lse] = done.saved()?;
+        let values = done.inputs.iter().map(real::values::<T>).collect::<Result<Vec<_>>>()?;
+        let parts = &Parts::new(&values[0], values.get(1).map(|kv| &**kv), self.width);
+        let (lse, o, d_o) =
+            (real::values::<T>(lse)?, real::values::<T>(done.output)?, real::values::<T>(done.gradient)?);
+        let (lse, o, d_o): (&[T], &[T], &[T]) = (&lse, &o, &d_o);
+        let mut all: Vec<Unwritten<T>> = values.iter().map(|input| Unwritten::new(input.len())).collect();
+        let gradients = match all.as_mut_slice() {
+            [qkv] => {
+                let sentences = qkv.all().sentences(&self.q_offsets, 3 * self.width);
+                sentences.into_iter().map(Gradients::Own).collect::<Vec<_>>()
+            }
+            [q, kv, ..] => {
+                let queries = q.all().sentences(&self.q_offsets, self.width).into_iter();
+                let keys_values = kv.all().sentences(&self.k_offsets, 2 * self.width);
+                queries.zip(keys_values).map(|(q, kv)| Gradients::Cross(q, kv)).collect()
+            }
+            [] => Vec::new(),
+        };
         let jobs = self.sentences().into_iter().zip(gradients).collect();
         rows::run(jobs, o.len(), |(s, gradients): (Sentence, Gradients<Blank<'_, T>>)| {
             let mut gradients = gradients.zeros();
@@ -348,7 +344,8 @@ impl Attention {
                 }
             }
         });
-        Ok(())
+        let gradients = all.into_iter().zip(done.inputs);
+        Ok(gradients.map(|(gradient, input)| Some(real::tensor(gradient.done(), input.shape()))).collect())
     }
 
     /// Gradients through one block of scores, into rows of those of its sentence.
@@ -399,102 +396,17 @@ fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-#[cfg(feature = "cuda")]
-impl Attention {
-    /// `own`: queries, keys and values are one tensor.
-    fn on_gpu(&self, own: bool) -> Sides {
-        let (q_offsets, k_offsets) = (Arc::clone(&self.q_offsets), Arc::clone(&self.k_offsets));
-        let Attention { heads, width, scale, causal, dropout, .. } = *self;
-        Sides { q_offsets, k_offsets, heads, width, scale, causal, dropout, own }
-    }
-
-    fn forward_on_gpu(
-        &self,
-        q: (&CudaStorage, &Layout),
-        kv: (&CudaStorage, &Layout),
-        own: bool,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (queries, kv) = (Memory::of(q.0, q.1)?, Memory::of(kv.0, kv.1)?);
-        let (o, lse) = self.on_gpu(own).forward(&q.0.device, queries, kv)?;
-        self.saved.get_or_init(|| lse);
-        Ok((o, Shape::from((self.q_offsets.last().copied().unwrap_or_default(), self.width))))
-    }
-}
-
-impl CustomOp1 for Attention {
+impl Op for Attention {
     fn name(&self) -> &'static str {
-        "self_attention"
+        "attention"
     }
 
-    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        with_real!(qkv, T => Ok(self.forward(&Parts::own(real::slice::<T>(qkv, layout, "attention")?, self.width))))
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+        with_real!(inputs[0], T => self.forward_of::<T>(inputs))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, qkv: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((qkv, layout), (qkv, layout), true)
-    }
-
-    fn bwd(&self, qkv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "cuda")]
-        if qkv.device().is_cuda() {
-            return Ok(Some(self.on_gpu(true).backward(qkv, qkv, o, d_o, self.saved()?)?.0));
-        }
-        with_real!(qkv, T => {
-            let mut gradient = Unwritten::new(qkv.elem_count());
-            let sentences = gradient.all().sentences(&self.q_offsets, 3 * self.width);
-            let sentences = sentences.into_iter().map(Gradients::Own).collect();
-            self.backward(&Parts::own(&real::values::<T>(qkv)?, self.width), o, d_o, sentences)?;
-            Ok(Some(real::tensor(gradient.done(), qkv.shape())))
-        })
-    }
-}
-
-impl CustomOp2 for Attention {
-    fn name(&self) -> &'static str {
-        "cross_attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        kv: &CpuStorage,
-        kv_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "attention";
-        with_real!(q, T => {
-            let (q, kv) = (real::slice::<T>(q, q_layout, name)?, real::slice::<T>(kv, kv_layout, name)?);
-            Ok(self.forward(&Parts::cross(q, kv, self.width)))
-        })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        q: &CudaStorage,
-        q_layout: &Layout,
-        kv: &CudaStorage,
-        kv_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((q, q_layout), (kv, kv_layout), false)
-    }
-
-    fn bwd(&self, q: &Tensor, kv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        #[cfg(feature = "cuda")]
-        if q.device().is_cuda() {
-            let (dq, dkv) = self.on_gpu(false).backward(q, kv, o, d_o, self.saved()?)?;
-            return Ok((Some(dq), dkv));
-        }
-        with_real!(q, T => {
-            let (mut dq, mut dkv) = (Unwritten::new(q.elem_count()), Unwritten::new(kv.elem_count()));
-            let queries = dq.all().sentences(&self.q_offsets, self.width).into_iter();
-            let keys_values = dkv.all().sentences(&self.k_offsets, 2 * self.width);
-            let sentences = queries.zip(keys_values).map(|(q, kv)| Gradients::Cross(q, kv)).collect();
-            let parts = (real::values::<T>(q)?, real::values::<T>(kv)?);
-            self.backward(&Parts::cross(&parts.0, &parts.1, self.width), o, d_o, sentences)?;
-            Ok((Some(real::tensor(dq.done(), q.shape())), Some(real::tensor(dkv.done(), kv.shape()))))
-        })
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        with_real!(done.output, T => self.backward_of::<T>(done))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The differentiable operations that models are made of, over packed `[tokens, d]` activations.
-//! Each is one node on candle's tape (a `CustomOp`) with its own forward and backward, generic over f32 and f64;
+//! Each is one node on the tape (a `tape::Op`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 //! Besides them, what optimizers need as fast: products (`gemm`) and orthogonal factors (`qr`).
 
 mod additive;
 mod attention;
 mod attentional;
+mod candles;
 mod cell;
 #[cfg(test)]
 pub(crate) mod check;
@@ -41,7 +42,7 @@ pub use continuations::top_log_probabilities;
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Losses, Targets};
 pub use embed::{embed, positions};
 pub(crate) use gemm::{matmul, product, Mat, MatMut, Store, Threads};
-pub use linear::{linear, Activation};
+pub use linear::{joint_linear, linear, Activation};
 pub use memory::keep_freed_memory;
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 pub(crate) use qr::{qr_q, qr_q_of};
@@ -54,7 +55,7 @@ pub(crate) use rows::blocks;
 pub use schedule::Direction;
 pub use step_attention::{attend_memory, History, Step};
 pub use strongest::{strongest_additive, strongest_product, Strongest};
-pub use tape::{flatten, record, stack, untracked, LinearInput, Tape};
+pub use tape::{record, untracked, LinearInput, Tape};
 
 use crate::rng::MaskKey;
 

@@ -5,7 +5,7 @@
 
 use super::gemm::Kernels;
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
+use candle_core::{CpuStorage, Result, Shape, Storage, Tensor, WithDType};
 use std::marker::PhantomData;
 use std::ops::{Deref, Neg, Range};
 
@@ -307,15 +307,6 @@ fn fold<T: Real>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
     lanes[0]
 }
 
-/// The values of a contiguous argument of a `CustomOp`.
-pub(crate) fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout, op: &str) -> Result<&'a [T]> {
-    let values = T::cpu_storage_as_slice(storage)?;
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&values[start..end]),
-        None => candle_core::bail!("{op}: an argument is not contiguous (shape {:?})", layout.shape()),
-    }
-}
-
 /// The values of a tensor on the CPU, borrowed; it must be contiguous.
 pub(crate) fn values<T: Real>(tensor: &Tensor) -> Result<impl Deref<Target = [T]> + '_> {
     let (guard, layout) = tensor.storage_and_layout();
@@ -349,7 +340,12 @@ impl<G: Deref<Target = Storage>, T: Real> Deref for Values<G, T> {
 
 /// A tensor that owns these values, off the tape; no copy.
 pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: impl Into<Shape>) -> Tensor {
-    Tensor::from_storage(Storage::Cpu(T::to_cpu_storage_owned(values)), shape, BackpropOp::none(), false)
+    Tensor::from_storage(storage(values), shape, BackpropOp::none(), false)
+}
+
+/// The memory of a tensor with these values; no copy.
+pub(crate) fn storage<T: Real>(values: Vec<T>) -> Storage {
+    Storage::Cpu(T::to_cpu_storage_owned(values))
 }
 
 /// Evaluates an expression with `$T` being the float type of `$values` (storage or tensor); an error for other types.
