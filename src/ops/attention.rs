@@ -20,7 +20,7 @@ use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, blocks, Blank, Unwritten};
-use super::tape::{self, Done, Forward, Op};
+use super::tape::{self, Computed, Done, Op};
 use super::Dropout;
 
 mod blocks;
@@ -238,7 +238,7 @@ impl Attention {
         MatMut::strided(&mut x[start + head * columns..], rows, columns, stride)
     }
 
-    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Computed> {
         let values = inputs.iter().map(real::values::<T>).collect::<Result<Vec<_>>>()?;
         let parts = &Parts::new(&values[0], values.get(1).map(|kv| &**kv), self.width);
         let nq = self.q_offsets.last().copied().unwrap_or_default();
@@ -401,7 +401,7 @@ impl Op for Attention {
         "attention"
     }
 
-    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(inputs))
     }
 

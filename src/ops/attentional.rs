@@ -31,7 +31,7 @@ use super::real::{storage, tensor, values, with_real, Real};
 use super::recurrent::{add_to, bias_gradient, gather, hidden_width, row, row_mut, state_gradients, states_before};
 use super::rows::{split_sentences, Blank, End, Unwritten};
 use super::schedule::{self, alive, Direction, Lane};
-use super::tape::{self, Done, Forward, Op};
+use super::tape::{self, Computed, Done, Op};
 use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Widths {
 }
 
 impl Attentional {
-    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let Attentional { cell, widths, source, target } = self;
         let Widths { hidden: h, attention: a, context: e } = *widths;
         let all = inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
@@ -351,7 +351,7 @@ impl Op for Attentional {
         "attentional"
     }
 
-    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
     }
 

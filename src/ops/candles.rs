@@ -4,10 +4,10 @@
 use candle_core::{bail, CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor};
 use std::sync::{Mutex, PoisonError};
 
-use super::tape::{backward, Done, Forward, Op, Saved};
+use super::tape::{backward, Computed, Done, Op, Saved};
 
 /// A node on candle's tape.
-struct Node {
+struct OnCandles {
     op: Box<dyn Op>,
     inputs: Vec<Tensor>,
     saved: Saved,
@@ -16,14 +16,14 @@ struct Node {
 }
 
 /// Puts what `op` computed on candle's tape.
-pub(super) fn keep(op: Box<dyn Op>, inputs: Vec<Tensor>, (storage, shape, saved): Forward) -> Result<Tensor> {
+pub(super) fn keep(op: Box<dyn Op>, inputs: Vec<Tensor>, (storage, shape, saved): Computed) -> Result<Tensor> {
     let Storage::Cpu(storage) = storage else { bail!("{}: on a GPU gradients need a recording", op.name()) };
     let tracked =
         inputs.iter().filter(|input| input.track_op()).map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&tracked, 0)?.apply_op1(Node { op, inputs, saved, result: Mutex::new(Some((storage, shape))) })
+    Tensor::cat(&tracked, 0)?.apply_op1(OnCandles { op, inputs, saved, result: Mutex::new(Some((storage, shape))) })
 }
 
-impl CustomOp1 for Node {
+impl CustomOp1 for OnCandles {
     fn name(&self) -> &'static str {
         self.op.name()
     }

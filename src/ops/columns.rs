@@ -9,7 +9,7 @@
 use super::dropout::Mask;
 use super::real::{simd, storage, tensor, values, with_real, Real};
 use super::rows::{self, Blank, Unwritten, BLOCK};
-use super::tape::{self, exactly, Done, Forward, Op};
+use super::tape::{self, exactly, Computed, Done, Op};
 use super::Dropout;
 use candle_core::{bail, Result, Tensor};
 
@@ -72,7 +72,7 @@ impl Op for Columns {
         "columns"
     }
 
-    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let [x] = exactly(inputs)?;
         let (n, all) = x.dims2()?;
         let y = with_real!(x, T => Ok(storage(cut::<T>(&values(x)?, all, self.start, self.width))))?;
@@ -104,7 +104,7 @@ impl Join {
         inputs.iter().map(of).collect()
     }
 
-    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Computed> {
         let n = inputs[0].dim(0)?;
         let parts = inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
         let parts: Vec<(&[T], usize)> = parts.iter().zip(inputs).map(|(x, input)| (&**x, input.dims()[1])).collect();
@@ -148,7 +148,7 @@ impl Op for Join {
         "join"
     }
 
-    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(inputs))
     }
 

@@ -16,7 +16,7 @@ use super::cuda;
 use super::gemm::{matmul, matmul_packed, product_then, Block, Mat, MatMut, Packed, Store, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows;
-use super::tape::{self, Done, Forward, Op};
+use super::tape::{self, Computed, Done, Op};
 
 /// Rows whose logits exist at the same time.
 pub(super) const ROWS: usize = 256;
@@ -269,7 +269,7 @@ impl LinearCrossEntropy {
         std::array::from_fn(|i| tracked && inputs.get(i).is_some_and(Tensor::track_op))
     }
 
-    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let (h, table) = (real::values::<T>(&inputs[0])?, real::values::<T>(&inputs[1])?);
         let bias = inputs.get(2).map(real::values::<T>).transpose()?;
         let (h, table, bias): (&[T], &[T], Option<&[T]>) = (&h, &table, bias.as_deref());
@@ -339,7 +339,7 @@ impl Op for LinearCrossEntropy {
         "linear_cross_entropy"
     }
 
-    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
     }
 

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, Blank, Unwritten, BLOCK};
-use super::tape::{self, exactly, Done, Forward, Op};
+use super::tape::{self, exactly, Computed, Done, Op};
 use super::Dropout;
 
 /// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids.
@@ -52,7 +52,7 @@ pub(super) struct Embed {
 }
 
 impl Embed {
-    fn forward_of<T: Real>(&self, table: &Tensor) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, table: &Tensor) -> Result<Computed> {
         let table = real::values::<T>(table)?;
         let (n, width) = (self.ids.len(), self.width);
         let sinusoids = self.positions.as_ref().map(|positions| Sinusoids::<T>::new(positions, width));
@@ -88,7 +88,7 @@ impl Op for Embed {
         "embed"
     }
 
-    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let [table] = exactly(inputs)?;
         with_real!(table, T => self.forward_of::<T>(table))
     }

@@ -18,7 +18,7 @@ use super::dropout::Mask;
 use super::gemm::{product, product_then, Mat, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, Unwritten, BLOCK};
-use super::tape::{self, Done, Forward, Op};
+use super::tape::{self, Computed, Done, Op};
 use super::Dropout;
 
 /// The function φ after a linear map.
@@ -61,7 +61,8 @@ pub fn joint_linear(
     let (n, inner) = x.dims2()?;
     let outer = weights.iter().map(|weight| weight.dims2().map(|(outer, _)| outer)).sum::<Result<usize>>()?;
     let fits = |(weight, bias): (&&Tensor, &&Tensor)| bias.dims() == &weight.dims()[..1];
-    if weights.iter().any(|weight| weight.dims()[1] != inner)
+    if weights.is_empty()
+        || weights.iter().any(|weight| weight.dims()[1] != inner)
         || !(biases.is_empty() || biases.len() == weights.len() && weights.iter().zip(biases).all(fits))
     {
         let dims = |tensors: &[&Tensor]| tensors.iter().map(|x| x.dims().to_vec()).collect::<Vec<_>>();
@@ -168,7 +169,7 @@ impl Linear {
         (Cow::Owned(dz.done()), bias.then(|| rows::sum_in_order(sums)))
     }
 
-    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let (weights, biases) = inputs[1..].split_at(self.maps);
         let bias = if biases.is_empty() { None } else { Some(joined::<T>(biases)?) };
         let joint = if self.maps > 1 { Some(joined::<T>(weights)?) } else { None };
@@ -206,7 +207,7 @@ impl Op for Linear {
         "linear"
     }
 
-    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
     }
 

@@ -13,7 +13,7 @@ use candle_core::{bail, Result, Tensor};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, Blank, Unwritten, BLOCK};
-use super::tape::{self, exactly, Done, Forward, Op};
+use super::tape::{self, exactly, Computed, Done, Op};
 use super::Dropout;
 
 /// LN(x + dropout(f)); x, f `[N, d]`, gamma, beta `[d]`.
@@ -94,7 +94,7 @@ impl Norm {
         all
     }
 
-    fn forward_of<T: Real>(&self, (x, f, [gain, shift]): Parts<'_>) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, (x, f, [gain, shift]): Parts<'_>) -> Result<Computed> {
         let (x_values, gain, shift) = (real::values::<T>(x)?, real::values::<T>(gain)?, real::values::<T>(shift)?);
         let f = f.map(real::values::<T>).transpose()?;
         let (x_values, gain, shift, f): (&[T], &[T], &[T], Option<&[T]>) = (&x_values, &gain, &shift, f.as_deref());
@@ -147,7 +147,7 @@ impl Op for Norm {
         "layer_norm"
     }
 
-    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(Norm::parts(inputs)?))
     }
 
@@ -163,7 +163,7 @@ pub(super) struct AddDropout {
 }
 
 impl AddDropout {
-    fn forward_of<T: Real>(&self, [x, f]: &[Tensor; 2]) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, [x, f]: &[Tensor; 2]) -> Result<Computed> {
         let (x_values, f) = (real::values::<T>(x)?, real::values::<T>(f)?);
         let (mask, block) = (self.dropout.map(Mask::new), BLOCK * self.width);
         let mut h = Unwritten::new(x_values.len());
@@ -206,7 +206,7 @@ impl Op for AddDropout {
         "add_dropout"
     }
 
-    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(exactly(inputs)?))
     }
 

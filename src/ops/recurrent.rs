@@ -23,7 +23,7 @@ use super::linear::column_sums;
 use super::real::{simd, storage, tensor, values, with_real, Real};
 use super::rows::{self, split_sentences, Blank, Unwritten};
 use super::schedule::{self, alive, Direction, Lane};
-use super::tape::{self, Done, Forward, Op};
+use super::tape::{self, Computed, Done, Op};
 use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(super) fn hidden_width([w, b]: [&Tensor; 2], width: usize, cell: Cell) -> Re
 }
 
 impl Recurrence {
-    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let Recurrence { cell, direction, offsets } = self;
         let (n, width) = inputs[0].dims2()?;
         let h = width / cell.gates();
@@ -213,7 +213,7 @@ impl Op for Recurrence {
         "recurrent"
     }
 
-    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
     }
 

@@ -20,7 +20,7 @@ pub(super) trait Op: OnGpu + Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// The result, and what backward needs of the way there, which is nothing unless `tracked`.
-    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward>;
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed>;
 
     /// Gradients of the inputs, in their order; none where none is needed ([`Tensor::track_op`]).
     fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>>;
@@ -30,7 +30,7 @@ pub(super) trait Op: OnGpu + Send + Sync + 'static {
 #[cfg(feature = "cuda")]
 pub(super) trait OnGpu {
     /// As [`Op::forward`].
-    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward>;
+    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed>;
 
     /// As [`Op::backward`].
     fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>>;
@@ -44,7 +44,7 @@ pub(super) trait OnGpu {}
 impl<O> OnGpu for O {}
 
 /// Memory and shape of a result, and what backward needs.
-pub(super) type Forward = (Storage, Shape, Saved);
+pub(super) type Computed = (Storage, Shape, Saved);
 
 /// What a forward pass keeps for the backward pass.
 pub(super) type Saved = [Option<Tensor>; 3];
@@ -89,7 +89,7 @@ pub(super) fn apply(op: impl Op, inputs: &[&Tensor]) -> Result<Tensor> {
     Ok(output)
 }
 
-fn forward(op: &impl Op, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+fn forward(op: &impl Op, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
     let Some(device) = inputs.first().map(Tensor::device) else { bail!("{}: no input", op.name()) };
     if inputs.iter().any(|input| !input.device().same_device(device)) {
         bail!("{}: inputs on different devices", op.name());

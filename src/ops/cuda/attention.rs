@@ -7,7 +7,7 @@ use super::launch::{args, launch, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory};
 use super::uploads::pairs;
 use crate::ops::attention::Attention;
-use crate::ops::tape::{Done, Forward, OnGpu};
+use crate::ops::tape::{Computed, Done, OnGpu};
 
 /// Rows of a tile, and warps of a block, each of which does a row; as in attention.cu.
 const TILE: usize = 32;
@@ -60,7 +60,7 @@ impl Attention {
 }
 
 impl OnGpu for Attention {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let (q, kv, own) = sides(inputs)?;
         let (device, (columns, narrow)) = (device_of(q)?, self.head_on_gpu()?);
         let Places { q_stride, kv_stride, k, v } = self.places(own);

@@ -9,7 +9,7 @@ use super::memory::{Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
 use super::recurrent::{gather, previous, scatter, state_gradients, Lanes};
 use super::uploads::counts;
-use crate::ops::tape::{Done, Forward, OnGpu};
+use crate::ops::tape::{Computed, Done, OnGpu};
 use crate::ops::{Attentional, Cell, Direction, Widths};
 
 /// Threads of the block that attends for a lane.
@@ -87,7 +87,7 @@ impl Readers {
 }
 
 impl OnGpu for Attentional {
-    fn forward_on_gpu(&self, all_inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, all_inputs: &[Tensor], _: bool) -> Result<Computed> {
         let Attentional { cell, widths, source, target } = self;
         let Widths { hidden: h, attention: a, context: e } = *widths;
         let (device, (n, width)) = (device_of(&all_inputs[0])?, all_inputs[0].dims2()?);

@@ -6,7 +6,7 @@ use candle_core::{bail, DType, Device, Result, Tensor};
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory};
 use crate::ops::columns as op;
-use crate::ops::tape::{exactly, Done, Forward, OnGpu};
+use crate::ops::tape::{exactly, Computed, Done, OnGpu};
 use crate::ops::Dropout;
 
 /// Rows that one block sums up before the blocks' results are summed.
@@ -81,7 +81,7 @@ pub(in crate::ops) fn multiply(x: &Tensor, factor: f64) -> Result<()> {
 
 /// Where a copy of columns comes from or goes to.
 #[derive(Clone, Copy)]
-pub(super) struct Columns<'a> {
+pub(super) struct Side<'a> {
     pub(super) memory: Memory<'a>,
     /// Numbers a row.
     pub(super) all: usize,
@@ -98,7 +98,7 @@ pub(super) enum MaskOf {
 
 pub(super) fn copy(
     device: &CudaDevice,
-    [to, from]: [Columns<'_>; 2],
+    [to, from]: [Side<'_>; 2],
     rows: usize,
     width: usize,
     mask: MaskOf,
@@ -118,12 +118,12 @@ pub(super) fn copy(
 }
 
 impl OnGpu for op::Columns {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let [x] = exactly(inputs)?;
         let (device, (rows, all), &op::Columns { start, width }) = (device_of(x)?, x.dims2()?, self);
         let y = Buffer::new(device, x.dtype(), rows * width)?;
-        let to = Columns { memory: y.memory(), all: width, start: 0 };
-        copy(device, [to, Columns { memory: Memory::of_tensor(x)?, all, start }], rows, width, MaskOf::None, None)?;
+        let to = Side { memory: y.memory(), all: width, start: 0 };
+        copy(device, [to, Side { memory: Memory::of_tensor(x)?, all, start }], rows, width, MaskOf::None, None)?;
         Ok((y.storage(), (rows, width).into(), Default::default()))
     }
 
@@ -132,15 +132,15 @@ impl OnGpu for op::Columns {
         let ([x], dy) = (exactly(done.inputs)?, done.gradient);
         let (device, (rows, all), width) = (device_of(dy)?, x.dims2()?, self.width);
         let dx = Buffer::zeros(device, dy.dtype(), rows * all)?;
-        let from = Columns { memory: Memory::of_tensor(dy)?, all: width, start: 0 };
-        let to = Columns { memory: dx.memory(), all, start: self.start };
+        let from = Side { memory: Memory::of_tensor(dy)?, all: width, start: 0 };
+        let to = Side { memory: dx.memory(), all, start: self.start };
         copy(device, [to, from], rows, width, MaskOf::None, None)?;
         Ok(vec![Some(dx.tensor((rows, all)))])
     }
 }
 
 impl OnGpu for op::Join {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let (device, rows) = (device_of(&inputs[0])?, inputs[0].dim(0)?);
         let all = inputs.iter().map(|input| input.dims()[1]).sum();
         let y = Buffer::new(device, inputs[0].dtype(), rows * all)?;
@@ -148,8 +148,8 @@ impl OnGpu for op::Join {
         let mut start = 0;
         for input in inputs {
             let (memory, width) = (Memory::of_tensor(input)?, input.dims()[1]);
-            let to = Columns { memory: y.memory(), all, start };
-            copy(device, [to, Columns { memory, all: width, start: 0 }], rows, width, mask, self.dropout)?;
+            let to = Side { memory: y.memory(), all, start };
+            copy(device, [to, Side { memory, all: width, start: 0 }], rows, width, mask, self.dropout)?;
             start += width;
         }
         Ok((y.storage(), (rows, all).into(), Default::default()))
@@ -161,8 +161,8 @@ impl OnGpu for op::Join {
         let mask = if self.dropout.is_some() { MaskOf::Source } else { MaskOf::None };
         op::Join::parts(done.inputs, |start, width| {
             let dx = Buffer::new(device, dy.dtype(), rows * width)?;
-            let from = Columns { memory: Memory::of_tensor(dy)?, all, start };
-            let to = Columns { memory: dx.memory(), all: width, start: 0 };
+            let from = Side { memory: Memory::of_tensor(dy)?, all, start };
+            let to = Side { memory: dx.memory(), all: width, start: 0 };
             copy(device, [to, from], rows, width, mask, self.dropout)?;
             Ok(dx.tensor((rows, width)))
         })
@@ -244,6 +244,6 @@ pub(super) fn concatenate(tensors: &[Tensor]) -> Result<Buffer> {
 
 /// Copies numbers of one type.
 pub(super) fn put(device: &CudaDevice, to: Memory<'_>, from: Memory<'_>) -> Result<()> {
-    let sides = [to, from].map(|memory| Columns { memory, all: from.len, start: 0 });
+    let sides = [to, from].map(|memory| Side { memory, all: from.len, start: 0 });
     copy(device, sides, 1, from.len, MaskOf::None, None)
 }

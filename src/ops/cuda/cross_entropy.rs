@@ -8,7 +8,7 @@ use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
 use crate::ops::cross_entropy::{LinearCrossEntropy, Projection, Rows};
-use crate::ops::tape::{Done, Forward, OnGpu, Saved};
+use crate::ops::tape::{Computed, Done, OnGpu, Saved};
 
 /// Logits that exist at the same time: a quarter of a gigabyte.
 const LOGITS: usize = 1 << 26;
@@ -25,7 +25,7 @@ pub(in crate::ops) struct Outcome {
 }
 
 impl OnGpu for LinearCrossEntropy {
-    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let (device, factors) = (device_of(&inputs[0])?, (self.smoothing, self.scale));
         let wants = LinearCrossEntropy::wants(inputs, tracked);
         let (states_table, bias) = ([&inputs[0], &inputs[1]], inputs.get(2));

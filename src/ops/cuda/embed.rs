@@ -10,14 +10,14 @@ use super::memory::{Buffer, Memory, Pointer, Upload};
 use super::recurrent::gather;
 use super::uploads::counts;
 use crate::ops::embed::Embed;
-use crate::ops::tape::{exactly, Done, Forward, OnGpu};
+use crate::ops::tape::{exactly, Computed, Done, OnGpu};
 use crate::ops::{Dropout, Precision};
 
 /// Columns of a block of the backward pass.
 const COLUMNS: usize = 128;
 
 impl OnGpu for Embed {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let [table] = exactly(inputs)?;
         let (device, shape) = (device_of(table)?, (self.ids.len(), self.width).into());
         let table = Memory::of_tensor(table)?;

@@ -7,7 +7,7 @@ use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory};
 use super::product::{product, Mat, Store};
 use crate::ops::linear::Linear;
-use crate::ops::tape::{Done, Forward, OnGpu};
+use crate::ops::tape::{Computed, Done, OnGpu};
 use crate::ops::Activation;
 
 fn number(activation: Activation) -> usize {
@@ -22,7 +22,7 @@ fn number(activation: Activation) -> usize {
 
 impl OnGpu for Linear {
     /// Saved: z where it is needed, and the weight where it had to be put together, or rounded to the type of activations.
-    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let Linear { n, inner, outer, maps, activation, dropout } = *self;
         let (weights, biases) = inputs[1..].split_at(maps);
         let (device, x) = (device_of(&inputs[0])?, Memory::of_tensor(&inputs[0])?);

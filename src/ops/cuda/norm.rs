@@ -6,7 +6,7 @@ use super::columns::{device_of, sum_chunks, CHUNK};
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory};
 use crate::ops::norm::{AddDropout, Norm};
-use crate::ops::tape::{exactly, Done, Forward, OnGpu};
+use crate::ops::tape::{exactly, Computed, Done, OnGpu};
 use crate::ops::Dropout;
 
 /// Warps of a block; each does a row.
@@ -17,7 +17,7 @@ fn grid(rows: usize) -> Grid {
 }
 
 impl OnGpu for Norm {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let (x, f, [gain, shift]) = Norm::parts(inputs)?;
         let (device, (n, width)) = (device_of(x)?, x.dims2()?);
         let (x_memory, f) = (Memory::of_tensor(x)?, f.map(Memory::of_tensor).transpose()?);
@@ -55,7 +55,7 @@ impl OnGpu for Norm {
 }
 
 impl OnGpu for AddDropout {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let [x, f] = exactly(inputs)?;
         let (device, shape) = (device_of(x)?, x.shape().clone());
         let (x, f) = (Memory::of_tensor(x)?, Memory::of_tensor(f)?);

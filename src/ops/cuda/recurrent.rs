@@ -9,7 +9,7 @@ use super::launch::{args, launch, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
 use super::uploads::counts;
-use crate::ops::tape::{Done, Forward, OnGpu};
+use crate::ops::tape::{Computed, Done, OnGpu};
 use crate::ops::{Cell, Direction, Recurrence};
 
 /// Sentences in the order in which they take part: longest first, equal ones in their own order.
@@ -91,7 +91,7 @@ pub(super) fn scatter(
 }
 
 impl OnGpu for Recurrence {
-    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Forward> {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
         let Recurrence { cell, direction, offsets } = self;
         let (device, (n, width)) = (device_of(&inputs[0])?, inputs[0].dims2()?);
         let h = width / cell.gates();

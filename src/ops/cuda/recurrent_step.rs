@@ -5,7 +5,7 @@ use candle_core::{bail, DType, Result, Tensor};
 use std::ops::Range;
 
 use super::attentional::{Weights, THREADS};
-use super::columns::{cast, cast_own, copy, device_of, Columns, MaskOf};
+use super::columns::{cast, cast_own, copy, device_of, MaskOf, Side};
 use super::launch::{args, launch, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
@@ -29,8 +29,8 @@ impl States {
         let from = Memory::of_tensor(state)?;
         let part = |start: usize| -> Result<Buffer> {
             let part = Buffer::new(device, from.dtype, rows * h)?;
-            let to = Columns { memory: part.memory(), all: h, start: 0 };
-            copy(device, [to, Columns { memory: from, all: width, start }], rows, h, MaskOf::None, None)?;
+            let to = Side { memory: part.memory(), all: h, start: 0 };
+            copy(device, [to, Side { memory: from, all: width, start }], rows, h, MaskOf::None, None)?;
             Ok(part)
         };
         let memory = match cell.memory_width(h) {
@@ -45,8 +45,8 @@ impl States {
         let (width, dtype) = (cell.state_width(h), self.hidden.memory().dtype);
         let state = Buffer::new(device, dtype, rows * width)?;
         let put = |from: Memory<'_>, start: usize| {
-            let to = Columns { memory: state.memory(), all: width, start };
-            copy(device, [to, Columns { memory: from, all: h, start: 0 }], rows, h, MaskOf::None, None)
+            let to = Side { memory: state.memory(), all: width, start };
+            copy(device, [to, Side { memory: from, all: h, start: 0 }], rows, h, MaskOf::None, None)
         };
         put(self.hidden.memory(), 0)?;
         if cell.memory_width(h) > 0 {
