@@ -27,10 +27,10 @@
 use super::additive::{attend, attend_values_backward, scores_backward};
 use super::cell::{Cell, Gradients};
 use super::gemm::{matmul_packed, product, Mat, MatMut, Packed, Store, Threads};
+use super::lanes::{self, alive, Direction, Lane};
 use super::real::{storage, tensor, values, with_real, Real};
 use super::recurrent::{add_to, bias_gradient, gather, hidden_width, row, row_mut, state_gradients, states_before};
 use super::rows::{split_sentences, Blank, End, Unwritten};
-use super::schedule::{self, alive, Direction, Lane};
 use super::tape::{self, Computed, Done, Op};
 use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
@@ -132,7 +132,7 @@ impl Attentional {
             .zip(alphas.all().sentences(&pairs, 1))
             .map(|((((sentence, out), cells), queries), alphas)| Ahead { sentence, out, cells, queries, alphas })
             .collect();
-        schedule::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
+        lanes::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
             let jobs = lanes.len();
             let mut hidden = vec![T::zero(); jobs * h];
             gather(&mut hidden, initial, lanes.iter().map(|lane| lane.sentence.index), h);
@@ -253,7 +253,7 @@ impl Attentional {
                 dinitial,
             })
             .collect();
-        schedule::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
+        lanes::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
             let jobs = lanes.len();
             for lane in &mut lanes {
                 let Sentence { index, target, .. } = &lane.sentence;

@@ -19,10 +19,10 @@
 
 use super::cell::{Cell, Gradients};
 use super::gemm::{matmul_packed, product, Mat, MatMut, Packed, Store, Threads};
+use super::lanes::{self, alive, Direction, Lane};
 use super::linear::column_sums;
 use super::real::{simd, storage, tensor, values, with_real, Real};
 use super::rows::{self, split_sentences, Blank, Unwritten};
-use super::schedule::{self, alive, Direction, Lane};
 use super::tape::{self, Computed, Done, Op};
 use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
@@ -84,7 +84,7 @@ impl Recurrence {
             .enumerate()
             .map(|(sentence, ((ends, out), saved))| Ahead { sentence, tokens: ends[0]..ends[1], out, saved })
             .collect();
-        schedule::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
+        lanes::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
             let mut hidden = vec![T::zero(); lanes.len() * h];
             if let Some(initial) = initial {
                 gather(&mut hidden, initial, lanes.iter().map(|lane| lane.sentence), h);
@@ -159,7 +159,7 @@ impl Recurrence {
                 dinitial,
             })
             .collect();
-        schedule::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
+        lanes::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
             for lane in &mut lanes {
                 let initial = initial.map(|states| row(states, lane.sentence, h));
                 states_before(lane.before, &out[lane.tokens.start * h..], h, initial, *direction, h);
