@@ -19,8 +19,9 @@ use std::sync::Arc;
 use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, blocks, Blank, Unwritten};
+use super::rows::{self, blocks};
 use super::tape::{self, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
 use super::Dropout;
 
 mod blocks;

@@ -8,8 +8,9 @@
 
 use super::dropout::Mask;
 use super::real::{simd, storage, tensor, values, with_real, Real};
-use super::rows::{self, Blank, Unwritten, BLOCK};
+use super::rows::{self, BLOCK};
 use super::tape::{self, exactly, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
 use super::Dropout;
 use candle_core::{bail, Result, Tensor};
 

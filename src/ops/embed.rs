@@ -9,8 +9,9 @@ use candle_core::{Result, Tensor};
 
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, Blank, Unwritten, BLOCK};
+use super::rows::{self, BLOCK};
 use super::tape::{self, exactly, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
 use super::Dropout;
 
 /// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids.

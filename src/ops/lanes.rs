@@ -5,7 +5,8 @@
 //! so that those alive at step t are the first ones and their states form one dense matrix.
 
 use super::gemm::Threads;
-use super::rows::{self, End};
+use super::rows;
+use super::unwritten::End;
 
 /// Which end of each sentence a recurrence begins at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,8 +17,9 @@ use std::borrow::Cow;
 use super::dropout::Mask;
 use super::gemm::{product, product_then, Mat, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, Unwritten, BLOCK};
+use super::rows::{self, BLOCK};
 use super::tape::{self, Computed, Done, Op};
+use super::unwritten::Unwritten;
 use super::Dropout;
 
 /// The function φ after a linear map.

@@ -32,6 +32,7 @@ mod step_attention;
 mod sum;
 mod tape;
 mod top_k;
+mod unwritten;
 
 pub use alignment::{strongest_additive, strongest_product, Strongest};
 pub use allocator::keep_freed_memory;

@@ -12,8 +12,9 @@ use candle_core::{bail, Result, Tensor};
 
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, Blank, Unwritten, BLOCK};
+use super::rows::{self, BLOCK};
 use super::tape::{self, exactly, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
 use super::Dropout;
 
 /// LN(x + dropout(f)); x, f `[N, d]`, gamma, beta `[d]`.

@@ -3,7 +3,8 @@
 use candle_core::{bail, CpuStorage, InplaceOp1, Layout, Result, Tensor};
 
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, Blank, Unwritten};
+use super::rows;
+use super::unwritten::{Blank, Unwritten};
 
 /// Elements of a job.
 const CHUNK: usize = 1 << 14;
