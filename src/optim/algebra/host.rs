@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::{Deref, Range};
 
 use super::{Mats, Place, Start, View};
-use crate::ops::{blocks, buffer, dot, matmul, qr_q_of, values, Cholesky, Mat, MatMut, Real, Store, Threads};
+use crate::ops::{blocks, dot, matmul, product, qr_q_of, values, Cholesky, Mat, MatMut, Real, Store, Threads};
 use crate::optim::decompose::eigh;
 use crate::optim::inplace::with_slices;
 use crate::optim::plan::{Plan, Shape, Weight};
@@ -36,8 +36,8 @@ impl<T: Real> View for Mat<'_, T> {
 }
 
 impl<T: Real> Matrix<T> {
-    fn buffer(rows: usize, columns: usize) -> Self {
-        Matrix { rows, columns, data: buffer(rows * columns) }
+    fn zeros(rows: usize, columns: usize) -> Self {
+        Matrix { rows, columns, data: vec![T::zero(); rows * columns] }
     }
 
     fn lines(&self) -> std::slice::ChunksExact<'_, T> {
@@ -126,7 +126,7 @@ impl<T: Real> Mats for Matrix<T> {
         if count != 1 {
             bail!("{count} matrices on the CPU");
         }
-        let mut matrix = Matrix { rows, columns, data: vec![T::zero(); rows * columns] };
+        let mut matrix = Matrix::zeros(rows, columns);
         matrix.restart(&1.0, start)?;
         Ok(matrix)
     }
@@ -162,9 +162,7 @@ impl<T: Real> Mats for Matrix<T> {
 
     fn product(a: Mat<'_, T>, b: Mat<'_, T>) -> Result<Self> {
         let (rows, columns) = (a.rows(), b.columns());
-        let mut c = Matrix::buffer(rows, columns);
-        matmul(MatMut::new(&mut c.data, rows, columns), Store::Set, T::one(), a, b, threads(rows * columns));
-        Ok(c)
+        Ok(Matrix { rows, columns, data: product(T::one(), a, b, threads(rows * columns)) })
     }
 
     fn add_product(&mut self, alpha: f64, a: Mat<'_, T>, b: Mat<'_, T>) -> Result<()> {
@@ -180,7 +178,7 @@ impl<T: Real> Mats for Matrix<T> {
     }
 
     fn gram(a: Mat<'_, T>) -> Result<Self> {
-        let mut gram = Matrix::buffer(a.rows(), a.rows());
+        let mut gram = Matrix::zeros(a.rows(), a.rows());
         gram.symmetric(Store::Set, T::one(), a, a.t());
         Ok(gram)
     }
@@ -246,7 +244,7 @@ impl<T: Real> Mats for Matrix<T> {
         let all: Vec<usize> = (0..count).collect();
         let rows = rows.unwrap_or(&all);
         let of_block = |range: &Range<usize>| {
-            let mut part = Matrix::<T>::buffer(rows.len(), range.len());
+            let mut part = Matrix::<T>::zeros(rows.len(), range.len());
             for (part, &row) in part.lines_mut().zip(rows) {
                 part.copy_from_slice(&x[row * width..][range.clone()]);
             }
@@ -416,7 +414,7 @@ impl<T: Real> Mats for Matrix<T> {
 
     fn whole(plan: &Plan<Self>, batches: &[&Self], weight: usize) -> Result<Tensor> {
         let Weight { rows, columns, blocks, .. } = &plan.weights[weight];
-        let mut whole = Matrix::<T>::buffer(*rows, *columns);
+        let mut whole = Matrix::<T>::zeros(*rows, *columns);
         for block in blocks {
             let lines = whole.lines_mut().skip(block.rows.start).zip(batches[block.batch].lines());
             lines.for_each(|(line, part)| line[block.columns.clone()].copy_from_slice(part));
