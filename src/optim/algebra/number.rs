@@ -56,6 +56,14 @@ fn mask(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }
 
+macro_rules! forward {
+    ($($method:ident($($argument:ident: $type:ty)?)),*) => {$(
+        fn $method(self $(, $argument: $type)?) -> Self {
+            f64::$method(self $(, $argument)?)
+        }
+    )*};
+}
+
 impl Number for f64 {
     fn from_values(values: &[f64], _device: &Device) -> Result<Self> {
         match values {
@@ -72,32 +80,10 @@ impl Number for f64 {
         Ok(vec![*self])
     }
 
-    fn sqrt(self) -> Self {
-        f64::sqrt(self)
-    }
-
-    fn powf(self, exponent: f64) -> Self {
-        f64::powf(self, exponent)
-    }
-
-    fn recip(self) -> Self {
-        1.0 / self
-    }
+    forward! { sqrt(), recip(), abs(), powf(exponent: f64), max(other: f64), min(other: f64) }
 
     fn exponents_of(self, base: f64) -> Self {
         base.powf(self)
-    }
-
-    fn max(self, other: f64) -> Self {
-        f64::max(self, other)
-    }
-
-    fn min(self, other: f64) -> Self {
-        f64::min(self, other)
-    }
-
-    fn abs(self) -> Self {
-        f64::abs(self)
     }
 
     fn is_zero(&self) -> Self {
@@ -187,17 +173,16 @@ impl Number for Numbers {
         self.map(Tensor::sqrt)
     }
 
-    fn powf(self, exponent: f64) -> Self {
-        self.map(|x| x.powf(exponent))
-    }
-
     fn recip(self) -> Self {
         self.map(Tensor::recip)
     }
 
-    fn exponents_of(self, base: f64) -> Self {
-        // 0ˣ of exponents above 0, as those of bias corrections are
-        self.map(|x| if base == 0.0 { x.zeros_like() } else { (x * base.ln())?.exp() })
+    fn abs(self) -> Self {
+        self.map(Tensor::abs)
+    }
+
+    fn powf(self, exponent: f64) -> Self {
+        self.map(|x| x.powf(exponent))
     }
 
     fn max(self, other: f64) -> Self {
@@ -208,8 +193,9 @@ impl Number for Numbers {
         self.map(|x| x.minimum(&full(other, x)?))
     }
 
-    fn abs(self) -> Self {
-        self.map(Tensor::abs)
+    fn exponents_of(self, base: f64) -> Self {
+        // 0ˣ of exponents above 0, as those of bias corrections are
+        self.map(|x| if base == 0.0 { x.zeros_like() } else { (x * base.ln())?.exp() })
     }
 
     fn is_zero(&self) -> Self {

@@ -43,6 +43,8 @@ pub(super) struct Factors<M: Mats> {
     of: BTreeMap<String, String>,
     /// On the CPU each block for itself, elsewhere those of one side together.
     units: Vec<Unit<M>>,
+    /// Unit, and place there, of each block of a group.
+    places: BTreeMap<String, Vec<(usize, usize)>>,
     resets: Option<M::Number>,
 }
 
@@ -59,7 +61,13 @@ struct Unit<M: Mats> {
 
 impl<M: Mats> Factors<M> {
     pub(super) fn new(config: &Hessian2Config) -> Self {
-        Factors { config: config.clone(), of: BTreeMap::new(), units: Vec::new(), resets: None }
+        Factors {
+            config: config.clone(),
+            of: BTreeMap::new(),
+            units: Vec::new(),
+            places: BTreeMap::new(),
+            resets: None,
+        }
     }
 
     /// Whether the input of this parameter was seen.
@@ -124,8 +132,7 @@ impl<M: Mats> Factors<M> {
 
     /// Units of these blocks and of those that there are.
     fn renew(&mut self, seen: &BTreeMap<(String, usize), M>, place: &Place) -> Result<()> {
-        let known = |member: &(String, usize)| self.units.iter().any(|unit| unit.members.contains(member));
-        if seen.keys().all(known) {
+        if seen.keys().all(|(group, _)| self.places.contains_key(group)) {
             return Ok(());
         }
         let mut sides: BTreeMap<(String, usize), usize> =
@@ -135,11 +142,12 @@ impl<M: Mats> Factors<M> {
         }
         let mut state = OptimizerState::default();
         self.save_units(&mut state)?;
-        self.units = Self::start(sides, place)?;
+        self.start(sides, place)?;
         self.load_units(place, &mut Saved::partial(state))
     }
 
-    fn start(sides: BTreeMap<(String, usize), usize>, place: &Place) -> Result<Vec<Unit<M>>> {
+    /// Blocks of these sides, with nothing learned.
+    fn start(&mut self, sides: BTreeMap<(String, usize), usize>, place: &Place) -> Result<()> {
         let mut alone = Vec::new();
         let mut together: BTreeMap<usize, Vec<(String, usize)>> = BTreeMap::new();
         for (member, side) in sides {
@@ -148,21 +156,30 @@ impl<M: Mats> Factors<M> {
                 false => together.entry(side).or_default().push(member),
             }
         }
-        let unit = |(side, members): (usize, Vec<(String, usize)>)| {
-            let slots =
-                vec![Slot::new("a", [side, side], Start::Zeros), Slot::new("inverse", [side, side], Start::Identity)];
+        (self.units, self.places) = (Vec::new(), BTreeMap::new());
+        for (side, members) in alone.into_iter().chain(together) {
+            // in the order of their groups' blocks
+            for (at, (group, _)) in members.iter().enumerate() {
+                self.places.entry(group.clone()).or_default().push((self.units.len(), at));
+            }
+            let slot = |name, start| Slot::new(name, [side, side], start);
+            let slots = vec![slot("a", Start::Zeros), slot("inverse", Start::Identity)];
             let state = Slots::start(slots, &["n", "residual"], members.len(), place)?;
-            Ok(Unit { side, members, state, fresh: true })
-        };
-        alone.into_iter().chain(together).map(unit).collect()
+            self.units.push(Unit { side, members, state, fresh: true });
+        }
+        // blocks of one group may have two sides, in units of their own
+        for places in self.places.values_mut() {
+            places.sort_by_key(|&(unit, at)| self.units[unit].members[at].1);
+        }
+        Ok(())
     }
 
     /// `(1 − ω)·x/a₀ + ω·x·H`, block by block; `x` are matrices of these weights. `None` where no input was seen.
     pub(super) fn apply(&self, x: M::View<'_>, omega: f64, now: &Now<'_, M>) -> Result<Option<M>> {
         let Some(group) = now.members.iter().find_map(|(name, _)| self.of.get(*name)) else { return Ok(None) };
-        let blocks = self.blocks(group);
+        let blocks = self.places.get(group).map(Vec::as_slice).unwrap_or_default();
         let white = |x: M::View<'_>, unit: usize, number: usize| -> Result<M> {
-            let (h, scale) = self.of_weights(&self.units[unit], number, now)?;
+            let (h, scale) = self.of_weights(unit, number, now)?;
             let mut white = M::product(x, h.view())?;
             if omega < 1.0 {
                 white.scale(&now.number(omega)?)?;
@@ -170,12 +187,12 @@ impl<M: Mats> Factors<M> {
             }
             Ok(white)
         };
-        if let [(unit, _)] = blocks[..] {
+        if let [(unit, _)] = *blocks {
             return white(x, unit, 0).map(Some);
         }
         let mut result = M::of(x)?;
         let mut start = 0;
-        for (number, (unit, _)) in blocks.into_iter().enumerate() {
+        for (number, &(unit, _)) in blocks.iter().enumerate() {
             let range = start..start + self.units[unit].side;
             start = range.end;
             let part = M::columns_of(x, range.clone())?;
@@ -184,31 +201,21 @@ impl<M: Mats> Factors<M> {
         Ok(Some(result))
     }
 
-    /// Where the blocks of a group are.
-    fn blocks(&self, group: &str) -> Vec<(usize, usize)> {
-        let mut found: Vec<(usize, usize, usize)> = Vec::new();
-        for (unit, of) in self.units.iter().enumerate() {
-            let own = of.members.iter().enumerate().filter(|(_, (name, _))| name == group);
-            found.extend(own.map(|(at, (_, number))| (*number, unit, at)));
-        }
-        found.sort_unstable();
-        found.into_iter().map(|(_, unit, at)| (unit, at)).collect()
-    }
-
     /// H and a₀ of a block for each weight of a batch; I and 1 for one whose input was not seen.
-    fn of_weights<'u>(&self, unit: &'u Unit<M>, number: usize, now: &Now<'_, M>) -> Result<(Cow<'u, M>, M::Number)> {
+    fn of_weights(&self, unit: usize, number: usize, now: &Now<'_, M>) -> Result<(Cow<'_, M>, M::Number)> {
         let place_of = |(name, _): &(&str, usize)| {
-            let group = self.of.get(*name)?;
-            unit.members.iter().position(|(other, block)| other == group && *block == number)
+            let (own, at) = *self.places.get(self.of.get(*name)?)?.get(number)?;
+            (own == unit).then_some(at)
         };
         let places: Vec<Option<usize>> = now.members.iter().map(place_of).collect();
-        let (a, h) = (unit.state.matrix(0), unit.state.matrix(1));
+        let Unit { side, state, .. } = &self.units[unit];
+        let (a, h) = (state.matrix(0), state.matrix(1));
         if places.iter().all(Option::is_some) {
             let parts = |of| places.iter().flatten().map(|&at| (of, at)).collect::<Vec<_>>();
             let scale = M::gather(&parts(a), now.place)?.mean_diagonal()?;
             return Ok((M::gather(&parts(h), now.place)?, scale));
         }
-        let eye = M::start(Start::Identity, 1, [unit.side, unit.side], now.place)?;
+        let eye = M::start(Start::Identity, 1, [*side, *side], now.place)?;
         let parts = |of| places.iter().map(|place| place.map_or((&eye, 0), |at| (of, at))).collect::<Vec<_>>();
         let scale = M::gather(&parts(a), now.place)?.mean_diagonal()?;
         Ok((Cow::Owned(M::gather(&parts(h), now.place)?.into_owned()), scale))
@@ -230,17 +237,8 @@ impl<M: Mats> Factors<M> {
         Ok(values.into_iter().flatten().sum())
     }
 
-    fn groups(&self) -> Vec<&String> {
-        let mut names: Vec<&String> =
-            self.units.iter().flat_map(|unit| unit.members.iter().map(|(name, _)| name)).collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
     pub(super) fn save(&self, state: &mut OptimizerState) -> Result<()> {
-        let groups = self.groups();
-        let place = |group: &String| groups.iter().position(|name| *name == group).unwrap_or_default();
+        let place = |group: &String| self.places.keys().position(|name| name == group).unwrap_or_default();
         let members = self.of.iter().map(|(param, group)| (format!("{param}{GROUP}"), place(group) as f64));
         state.scalars.extend(members.chain([("input_resets".to_string(), self.resets()?)]));
         self.save_units(state)
@@ -268,12 +266,11 @@ impl<M: Mats> Factors<M> {
                 sides.insert((group.to_string(), number), tensor.dim(0)?);
             }
         }
-        self.units = Self::start(sides, place)?;
+        self.start(sides, place)?;
         self.load_units(place, saved)?;
-        let groups: Vec<String> = self.groups().into_iter().cloned().collect();
         for (name, value) in &saved.scalars {
             if let Some(param) = name.strip_suffix(GROUP) {
-                let group = groups.get(*value as usize);
+                let group = self.places.keys().nth(*value as usize);
                 self.of.extend(group.map(|group| (param.to_string(), group.clone())));
             } else if name == "input_resets" {
                 self.resets = Some(Number::from_values(&[*value], &place.device)?);
