@@ -6,7 +6,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #
-# Runs the lines of a sweep file as a Slurm array. In the root of the project, where sweep.sh would be called too:
+# Runs a sweep file (`nmt-train sweep --help`) as a Slurm array. In the root of the project, where sweep.sh is called too:
 #
 #   sbatch --array=1-$(scripts/sweep.sh FILE --count) scripts/slurm-array.sh FILE [--out DIR]
 #
@@ -21,11 +21,11 @@ cancelled='' run=''
 # What Slurm sends before the end of time reaches this script alone (B:), so it is passed on.
 trap 'kill -USR1 "$run"' USR1
 # What scancel and preemption send reaches every process of the task. A run would take a second one for haste, so
-# sweep.sh, which passes on what it hears, does not hear it.
+# the sweep, which passes on what it hears, does not hear it.
 trap 'cancelled=yes' TERM
 (
   trap '' TERM
-  exec scripts/sweep.sh "$@" --line "$task" --threads "${SLURM_CPUS_PER_TASK:-1}"
+  exec scripts/sweep.sh "$@" --index "$task" --threads "${SLURM_CPUS_PER_TASK:-1}"
 ) &
 run=$!
 

@@ -24,6 +24,11 @@ impl From<ExitCode> for std::process::ExitCode {
     }
 }
 
+/// An error in the command line that its types do not show; ends the program with [`ExitCode::Usage`] and the message alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
 /// An error in what the user gave; ends the program with [`ExitCode::Input`] and the message alone.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -89,6 +89,14 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io("create the folder", path, e))
 }
 
+/// Opens or creates a file that only grows, for another process to write to.
+///
+/// # Errors
+/// When it can not be opened; names it.
+pub fn open_to_append(path: &Path) -> Result<File> {
+    OpenOptions::new().append(true).create(true).open(path).map_err(|e| Error::io("open", path, e))
+}
+
 /// Replaces a file so that any reader, and any crash, sees the old bytes or the new ones.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 6 | `cli` (and `main`; in a CUDA build `launcher` and `main_cuda`) |
-//! | 5 | `train` `report` |
+//! | 5 | `train` `report` `sweep` |
 //! | 4 | `run` |
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
@@ -36,6 +36,7 @@ pub mod run;
 pub mod scores;
 pub mod sentencepiece;
 pub mod shell;
+pub mod sweep;
 pub mod tokenizer;
 pub mod train;
 pub mod units;

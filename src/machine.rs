@@ -80,7 +80,7 @@ pub fn keep_candle_on_one_thread() {
 }
 
 /// Physical cores this process may use.
-fn physical_cores() -> usize {
+pub fn physical_cores() -> usize {
     let available = std::thread::available_parallelism().map_or(1, usize::from);
     let siblings = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
     let per_core = siblings.map_or(1, |list| list.trim().split([',', '-']).count().max(1));

@@ -1,6 +1,6 @@
 //! What can be typed: types and help, no logic.
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::events::console::Color;
 use crate::scores::Metric;
 
 const TEMPLATE: &str =
-    "{about-with-newline}\n{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
+    "{about}\n{before-help}{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,10 +23,10 @@ Trains neural machine translation on parallel text
 Without a command, nmt-train trains: it reads the config, prepares data and vocabulary, trains, validates, and scores \
 the test set. All it makes is in one run folder (runs/NAME for NAME.toml): the resolved config, metrics.jsonl, \
 TensorBoard events, checkpoints, translations. A run that was stopped by Ctrl-C, a signal, max_hours or a crash goes on \
-with --resume and ends as if it had never stopped.
+with --resume and ends as if it had never stopped.";
 
-Results go to stdout, everything else to stderr.
-";
+/// Before the usage of the long help, which has room for it.
+const STREAMS: &str = "Results go to stdout, everything else to stderr.";
 
 const LONG_EXAMPLES: &str = "\
 Examples:
@@ -45,7 +45,30 @@ Exit codes:
    3  the config, the data or the tokenizer is wrong; nothing was started
    4  training diverged and was stopped; the last good checkpoint is kept
   75  training was stopped by a signal or max_hours, after saving; the printed command goes on
-Ctrl-C ends every other command at once, as it ends any program (130 in a shell): there is nothing to save.";
+Ctrl-C ends every other command but sweep at once, as it ends any program (130 in a shell): there is nothing to save.";
+
+const SWEEP: &str = "\
+Train all runs of a file, several at once
+
+A second call goes on where the first one stopped: finished runs are skipped, interrupted ones resumed. Ctrl-C, SIGTERM \
+and SIGUSR1 make the runs save and stop; another one, two seconds later or more, ends them at once. Mistakes in the file \
+and in its configs are told before anything starts; a run that fails does not end the others. --threads N are those of \
+each run [default: cores divided by --jobs]; --device is that of each run too.
+
+A line of the file is the arguments of one run or, with {a,b} and {1..3}, of several:
+
+  all: --config configs/quickstart.toml --set train.max_updates=1000
+  --set optimizer.name=adam --set optimizer.lr={2e-3,4e-3} --set seed={1..3}     # six runs
+
+What stands after `all:` is given to the lines below it, up to the next `all:`. Of a shell's ways only these hold: \
+quotes, \\, comments, braces.
+
+A run's folder is named by its line (name=adam,lr=2e-3,seed=1; the config first, where there are several) and holds, \
+beside what training writes, final.json, sweep.log (stderr), sweep.line and sweep.status (done, diverged, interrupted, \
+failed CODE). Each run is a process: of this program, or of $NMT_TRAIN. scripts/slurm-array.sh makes a Slurm array.
+
+Exit codes: 0 all done, 1 some failed, 2 wrong arguments, 3 wrong file or run folders and nothing was started, \
+75 interrupted.";
 
 /// Trains neural machine translation on parallel text
 #[derive(Clone, Debug, Parser)]
@@ -53,6 +76,7 @@ Ctrl-C ends every other command at once, as it ends any program (130 in a shell)
     name = "nmt-train",
     version,
     long_about = LONG_ABOUT,
+    before_long_help = STREAMS,
     help_template = TEMPLATE,
     after_help = EXAMPLES,
     after_long_help = LONG_EXAMPLES,
@@ -159,6 +183,9 @@ pub enum Command {
     Score(ScoreArgs),
     /// Average the weights of the last checkpoints
     Average(AverageArgs),
+    /// Train all runs of a file, several at once; goes on where it stopped
+    #[command(long_about = SWEEP)]
+    Sweep(SweepArgs),
     /// Compare runs: table, time to target, an HTML page
     ///
     /// Takes run folders and folders of runs (a sweep). Only runs of the same data, vocabulary, model and batch are
@@ -306,6 +333,31 @@ pub struct AverageArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct SweepArgs {
+    /// File of runs
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Runs at once
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub jobs: usize,
+    /// Folder of the run folders [default: runs/sweep-NAME for NAME.txt]
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Try failed runs again; those that diverged have a result and are not tried again
+    #[arg(long)]
+    pub retry: bool,
+    /// Print the commands that would be run
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only run number I, from 1, of all that the lines expand to
+    #[arg(long, alias = "line", value_name = "I", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub index: Option<usize>,
+    /// Print the number of runs
+    #[arg(long)]
+    pub count: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct ReportArgs {
     /// Run folders, or folders of runs
     #[arg(required = true, value_name = "RUN")]
@@ -386,6 +438,7 @@ mod tests {
             "nmt-train evaluate --source s --reference r a",
             "nmt-train score a --source s --target t",
             "nmt-train average a --last 5 --out m.safetensors",
+            "nmt-train sweep f.txt --jobs 2 --threads 2 --out d --retry --dry-run --index 3 --count --device cpu",
             "nmt-train report runs/sweep a --baseline adam,adamw --target 2.5 --score nll --csv - --json j --html h",
         ] {
             if let Err(e) = parse(line) {
@@ -406,6 +459,10 @@ mod tests {
             "nmt-train average a --last -3",
             "nmt-train average a --last 0",
             "nmt-train report",
+            "nmt-train sweep",
+            "nmt-train sweep a b",
+            "nmt-train sweep a --index 0",
+            "nmt-train sweep a --jobs 0",
             "nmt-train --config c check --config d",
         ] {
             assert!(parse(line).is_err(), "{line} is accepted");

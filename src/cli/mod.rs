@@ -6,6 +6,7 @@ mod check;
 mod evaluate;
 mod report;
 mod score;
+mod sweep;
 mod text;
 mod tokenizer;
 mod train;
@@ -22,7 +23,7 @@ use clap::Parser;
 use crate::config::{self, Loaded, Source};
 use crate::events::console::Console;
 use crate::events::sinks::Sinks;
-use crate::exit::{ExitCode, InputError};
+use crate::exit::{ExitCode, InputError, UsageError};
 use crate::{checkpoint, data, decode, fsio, machine, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Command, CommonArgs};
@@ -70,7 +71,9 @@ fn tell(text: &str) {
 
 fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
     let Cli { command, train: train_args, common, .. } = cli;
-    if let Some((threads, why)) = common.threads.and_then(|n| Some((n, config::too_many_threads(n)?))) {
+    // a sweep's threads may be meant for another machine
+    let threads = common.threads.filter(|_| !matches!(command, Some(Command::Sweep(_))));
+    if let Some((threads, why)) = threads.and_then(|n| Some((n, config::too_many_threads(n)?))) {
         return Err(InputError::new(format!("--threads {threads} {why}")).into());
     }
     match command {
@@ -82,6 +85,7 @@ fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
         Some(Command::Evaluate(args)) => evaluate::evaluate(&args, &common),
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
+        Some(Command::Sweep(args)) => sweep::sweep(&args, &common, words),
         Some(Command::Report(args)) => report::report(&args, &common),
     }
 }
@@ -117,6 +121,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || matches!(error.downcast_ref(), Some(decode::DecodeError::Vocabularies { .. }));
     match input {
         true => ExitCode::Input,
+        false if error.is::<UsageError>() => ExitCode::Usage,
         false => ExitCode::Failure,
     }
 }

@@ -82,6 +82,29 @@ impl Console {
         }
     }
 
+    /// Whether there is a live line.
+    pub fn is_live(&self) -> bool {
+        matches!(self.screen, Screen::Terminal { .. })
+    }
+
+    /// A lasting line, unless quiet. Nobody can be told that stderr is closed.
+    pub fn tell(&mut self, line: &str) {
+        let _ = self.emit(&Event::Note(line.to_string()));
+    }
+
+    /// A lasting line, also when quiet.
+    pub fn warn(&mut self, line: &str) {
+        let _ = self.print(&[line.to_string()]);
+    }
+
+    /// The live line of other work than training, of which this share is done.
+    pub fn work(&mut self, share: f64, text: String) {
+        const PARTS: u64 = 1000;
+        self.progress.step = (share * PARTS as f64) as u64;
+        self.progress.max_updates = PARTS;
+        self.live(text);
+    }
+
     fn print(&mut self, lines: &[String]) -> io::Result<()> {
         match &mut self.screen {
             Screen::Terminal { bar, .. } => bar.println(lines.join("\n")),

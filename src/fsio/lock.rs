@@ -47,14 +47,11 @@ impl RunLock {
             let mut options = OpenOptions::new();
             let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
             let locked = file.try_lock();
-            let mut text = String::new();
-            file.read_to_string(&mut text).map_err(io)?;
-            let before: Option<Holder> = serde_json::from_str(&text).ok();
+            let before = read_holder(&mut file).map_err(io)?;
             match locked {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    let holder = before.unwrap_or(Holder { pid: 0, host: "this machine".to_string(), started: 0 });
-                    return Err(Error::Locked { path: dir.to_path_buf(), holder });
+                    return Err(Error::Locked { path: dir.to_path_buf(), holder: before.unwrap_or_default() });
                 }
                 Err(TryLockError::Error(_)) => match before {
                     Some(holder) if holder.may_live() => return Err(Error::MaybeLocked { path, holder }),
@@ -69,6 +66,16 @@ impl RunLock {
             return Ok(RunLock { path, _file: file });
         }
     }
+
+    /// Who holds the lock of `dir` now, as far as can be read; `None` also where there is no lock.
+    pub fn holder(dir: &Path) -> Option<Holder> {
+        let mut file = File::open(dir.join("lock")).ok()?;
+        match file.try_lock_shared() {
+            Ok(()) => None,
+            Err(TryLockError::WouldBlock) => Some(read_holder(&mut file).ok().flatten().unwrap_or_default()),
+            Err(TryLockError::Error(_)) => read_holder(&mut file).ok().flatten().filter(Holder::may_live),
+        }
+    }
 }
 
 impl Drop for RunLock {
@@ -77,10 +84,24 @@ impl Drop for RunLock {
     }
 }
 
+/// `None` when the file says nothing that can be read: its process is writing it, or died before it did.
+fn read_holder(file: &mut File) -> io::Result<Option<Holder>> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(serde_json::from_str(&text).ok())
+}
+
 fn write_holder(file: &mut File, holder: &Holder) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     file.write_all(serde_json::to_string(holder)?.as_bytes())
+}
+
+impl Default for Holder {
+    /// Somebody, not known who.
+    fn default() -> Self {
+        Holder { pid: 0, host: "this machine".to_string(), started: 0 }
+    }
 }
 
 impl Holder {
@@ -117,11 +138,14 @@ mod tests {
         let lock = RunLock::acquire(dir.path()).unwrap();
         let message = RunLock::acquire(dir.path()).unwrap_err().to_string();
         assert!(message.contains(&format!("process {} on {}", std::process::id(), host())), "{message}");
+        assert_eq!(RunLock::holder(dir.path()).map(|holder| holder.pid), Some(std::process::id()));
         drop(lock);
+        assert_eq!(RunLock::holder(dir.path()), None);
         assert!(!dir.path().join("lock").exists());
 
         let dead = Holder { pid: 999_999_999, host: host(), started: 5 };
         write_atomic(&dir.path().join("lock"), serde_json::to_string(&dead).unwrap().as_bytes()).unwrap();
+        assert_eq!(RunLock::holder(dir.path()), None);
         let _lock = RunLock::acquire(dir.path()).unwrap();
         assert!(read_to_string(&dir.path().join("lock")).unwrap().contains(&std::process::id().to_string()));
     }

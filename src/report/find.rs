@@ -31,7 +31,8 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, InputError> {
 
 fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     // A line of a sweep that failed before it began has no config; it is told as left out.
-    if Paths::of(folder).config().exists() || folder.join("sweep.line").exists() {
+    let paths = Paths::of(folder);
+    if paths.config().exists() || paths.sweep_line().exists() {
         found.push(folder.to_path_buf());
         return Ok(());
     }

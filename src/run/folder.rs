@@ -18,6 +18,7 @@ const AVERAGE: &str = "average.safetensors";
 const TENSORBOARD: &str = "tensorboard";
 const TRANSLATIONS: &str = "translations";
 const REPORT: &str = "report.html";
+const SWEEP_LINE: &str = "sweep.line";
 
 /// All that a run has in its folder; what of it was there before, `--force` deletes, and nothing else.
 const OWN: [&str; 11] = [
@@ -97,6 +98,11 @@ impl Paths {
     /// File of the translations made at `name` ("valid-00001000", "test").
     pub fn translations(&self, name: &str) -> PathBuf {
         self.root.join(TRANSLATIONS).join(format!("{name}.txt"))
+    }
+
+    /// Arguments that a sweep gave the run; also there when the run failed before it began.
+    pub fn sweep_line(&self) -> PathBuf {
+        self.root.join(SWEEP_LINE)
     }
 
     /// The page of `nmt-train report`, in this folder or in one of several runs.

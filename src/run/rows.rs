@@ -1,5 +1,7 @@
 //! metrics.jsonl as it is read: whole lines in order, and what of them still holds.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -45,6 +47,21 @@ pub fn parse(text: &str) -> Result<Vec<Row>, String> {
         }
     }
     Ok(rows)
+}
+
+/// The update that a run is at and the one at which it ends (0 = not known), from both ends of its metrics.jsonl.
+pub fn progress(path: &Path) -> Option<(u64, u64)> {
+    const LAST: u64 = 1 << 13;
+    let mut file = BufReader::new(File::open(path).ok()?);
+    let mut first = Vec::new();
+    file.read_until(b'\n', &mut first).ok()?;
+    let total = serde_json::from_slice::<Row>(&first).ok()?.get("total_updates").and_then(Value::as_u64);
+    let from = file.seek(SeekFrom::End(0)).ok()?.saturating_sub(LAST);
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut last = Vec::new();
+    file.read_to_end(&mut last).ok()?;
+    let at = last.rsplit(|&byte| byte == b'\n').find_map(|line| step(&serde_json::from_slice(line).ok()?));
+    Some((at.unwrap_or(0), total.unwrap_or(0)))
 }
 
 /// The rows that still hold. Files of before 0.2 tell an update again after a roll-back: what was told of it and of
@@ -101,5 +118,19 @@ mod tests {
         assert_eq!(parse("{\"event\":\"start\"}\n{\"event\":\"tra").map(|rows| rows.len()), Ok(1));
         let error = parse("{}\n{\"event\":\"tra\n{}").unwrap_err();
         assert!(error.starts_with("metrics.jsonl:2: "), "{error}");
+    }
+
+    #[test]
+    fn progress_is_read_from_both_ends() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("metrics.jsonl");
+        assert_eq!(progress(&path), None);
+        let start = r#"{"event":"start","step":0,"total_updates":90}"#;
+        let long = " ".repeat(5000) + "\n";
+        for (rows, at) in [("", 0), (r#"{"step":10}"#, 10), ("{\"step\":10}\n{\"step\":20}\n{\"st", 20)] {
+            fsio::write_atomic(&path, format!("{start}\n{long}{long}{rows}").as_bytes())?;
+            assert_eq!(progress(&path), Some((at, 90)));
+        }
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
-//! `scripts/sweep.sh` and `scripts/slurm-array.sh`, run as a person runs them, with the real program below.
+//! `nmt-train sweep` and the scripts that call it, run as a person runs them, with real training below.
 
 use super::resume::without_times;
 use super::toy::{done, Done, Toy};
+use nmt_train::fsio;
 use rustix::process::{kill_process, Pid, Signal};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
@@ -18,13 +20,18 @@ fn sweep(toy: &Toy, args: &str) -> Done {
 }
 
 fn start(toy: &Toy, args: &str) -> Child {
-    let mut command = command(toy, &format!("{SCRIPTS}/sweep.sh"));
-    command.args(args.split_whitespace()).spawn().unwrap()
+    let mut command = command(toy, env!("CARGO_BIN_EXE_nmt-train"));
+    command.arg("sweep").args(args.split_whitespace()).spawn().unwrap()
 }
 
+/// A command in the toy's folder; scripts in it find the program that is tested.
 fn command(toy: &Toy, program: &str) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(toy.path("")).env("NMT_TRAIN", env!("CARGO_BIN_EXE_nmt-train")).env_remove("NMT_TRAIN_FAULT");
+    command.current_dir(toy.path("")).env_remove("NMT_TRAIN_FAULT");
+    match program.ends_with("nmt-train") {
+        true => command.env_remove("NMT_TRAIN"),
+        false => command.env("NMT_TRAIN", env!("CARGO_BIN_EXE_nmt-train")),
+    };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -66,8 +73,11 @@ fn a_dry_run_prints_the_commands_of_all_combinations_in_the_shells_order() {
     );
     let all = [adam("1e-3", 1), adam("1e-3", 2), adam("2e-3", 1), adam("2e-3", 2), sgd].concat();
     assert_eq!(listed.out.replace(env!("CARGO_BIN_EXE_nmt-train"), "nmt-train"), all);
-    let second = sweep(&toy, "s.txt --dry-run --line 2 --out elsewhere/x").exits(0);
+    let second = sweep(&toy, "s.txt --dry-run --index 2 --out elsewhere/x").exits(0);
     assert!(second.out.contains("--set run_dir=elsewhere/x/name=adam,lr=1e-3,seed=2 "), "{}", second.out);
+    assert_eq!(sweep(&toy, "s.txt --dry-run --line 2 --out elsewhere/x").exits(0).out, second.out, "its older name");
+    let on_gpu = sweep(&toy, "s.txt --dry-run --index 5 --device cuda:1 --threads 1000000").exits(0).out;
+    assert!(on_gpu.contains(" --device cuda:1 --threads 1000000 --quiet "), "for another machine: {on_gpu}");
     assert!(!toy.exists("runs") && !toy.exists("bad"), "it only looked");
 
     // a printed line can be pasted
@@ -113,7 +123,7 @@ fn a_failed_run_is_recorded_the_rest_goes_on_and_a_second_call_skips_what_is_don
         "s.txt:2: the line of runs/sweep-s/seed=1 changed",
         "it was  --config toy.toml --set train.max_updates=20 --set seed=1\n",
         "it is   --config toy.toml --set train.max_updates=30 --set seed=1\n",
-        "4 problems; nothing was started.",
+        "4 problems in the configuration; nothing was started.",
     ]);
     assert!(!changed.err.contains("started "), "{}", changed.err);
 }
@@ -166,9 +176,7 @@ fn a_killed_sweep_finds_its_runs_again() {
     child.wait().unwrap();
     sweep(&toy, "s.txt").exits(1).tells(&["running elsewhere: seed=1: process", "0 of 1 done, 1 running elsewhere"]);
 
-    let lock: Value = serde_json::from_str(&toy.read("runs/sweep-s/seed=1/lock")).unwrap();
-    let run = Pid::from_raw(i32::try_from(lock["pid"].as_i64().unwrap()).unwrap()).unwrap();
-    kill_process(run, Signal::KILL).unwrap();
+    kill_process(holder(&toy, "seed=1"), Signal::KILL).unwrap();
     let listed = loop {
         let listed = sweep(&toy, "s.txt --dry-run").exits(0);
         if !listed.err.contains("elsewhere") {
@@ -189,13 +197,14 @@ fn a_killed_sweep_finds_its_runs_again() {
 #[test]
 fn two_signals_at_once_are_one_and_a_later_one_ends_the_runs() {
     let toy = Toy::new();
-    let slow = "#!/usr/bin/env bash\n[ \"$1\" = check ] && exit\nexec >&2\n\
+    let slow = "#!/usr/bin/env bash\nexec >&2\n\
                 trap 'echo told; [ $((told += 1)) -lt 2 ] || exit 143' TERM\necho ready\nwhile :; do sleep 0.1; done\n";
     toy.write("slow", slow);
     std::fs::set_permissions(toy.path("slow"), PermissionsExt::from_mode(0o755)).unwrap();
     toy.write("s.txt", "--config toy.toml --set seed=1\n");
-    let mut script = command(&toy, &format!("{SCRIPTS}/sweep.sh"));
-    let child = script.arg("s.txt").env("NMT_TRAIN", toy.path("slow")).spawn().unwrap();
+    let mut command = toy.command("sweep s.txt");
+    command.env("NMT_TRAIN", toy.path("slow")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
     toy.wait_for("runs/sweep-s/seed=1/sweep.log", "ready");
     signal(&child, Signal::INT);
     signal(&child, Signal::TERM);
@@ -232,13 +241,13 @@ fn all_mistakes_of_a_file_are_told_before_anything_starts() {
     );
     let said = sweep(&toy, "s.txt").exits(3).err;
     let expected = "\
-s.txt:1: no config; give --config FILE, best in a line above that begins with all:
-s.txt:5: --set run_dir=x: sweep.sh names the run folders; --out chooses where they are
-s.txt:6: --resume: whether a run is new or goes on is for sweep.sh to say
-s.txt:7: --force: whether a run is new or goes on is for sweep.sh to say
-s.txt:8: --threads: threads are given to sweep.sh: --threads N
-s.txt:9: `seed={4,5` does not expand: lists are {a,b}, ranges {1..3}, without spaces; a brace that is meant is quoted
-s.txt:10: `seed={6,` does not expand: lists are {a,b}, ranges {1..3}, without spaces; a brace that is meant is quoted
+nmt-train: s.txt:1: no config; give --config FILE, best in a line above that begins with all:
+s.txt:5: --set run_dir=x: the sweep names the run folders; --out chooses where they are
+s.txt:6: --resume: whether a run is new or goes on is for the sweep to say
+s.txt:7: --force: whether a run is new or goes on is for the sweep to say
+s.txt:8: --threads: threads are given to the sweep: --threads N
+s.txt:9: `seed={4,5` does not expand: lists are {a,b}, ranges {1..3}, without spaces, of 100000 in all at most; a brace that is meant is quoted
+s.txt:10: `seed={6,` does not expand: lists are {a,b}, ranges {1..3}, without spaces, of 100000 in all at most; a brace that is meant is quoted
 s.txt:11: has a ' without its second
 s.txt:12: --set needs a value
 s.txt:13: --set seed: expected KEY=VALUE
@@ -246,35 +255,43 @@ s.txt:14: two configs: toy.toml and other.toml
 s.txt:15: all: gives every run the same; what expands to several belongs into the lines
 s.txt:16: `--quiet`: a line has only --set KEY=VALUE and --config FILE
 s.txt:4: names its run seed=2, as line 3 does
-14 problems; nothing was started.
+14 problems in the configuration; nothing was started.
 ";
     assert_eq!(said, expected);
     toy.write("s.txt", "# nothing\n");
-    assert_eq!(sweep(&toy, "s.txt").exits(3).err, "s.txt:1: no run in this file\n1 problem; nothing was started.\n");
+    assert_eq!(
+        sweep(&toy, "s.txt").exits(3).err,
+        "nmt-train: s.txt:1: no run in this file\n1 problem in the configuration; nothing was started.\n"
+    );
     toy.write("s.txt", "all: --config toy.toml\n--set optimizer.nam=adam --set train.max_updates=-1\n--set seed=1\n");
     let said = sweep(&toy, "s.txt").exits(3).err;
     assert_eq!(said.lines().filter(|line| line.contains("optimizer.nam")).count(), 1, "{said}");
-    assert!(
-        said.contains("s.txt:2: --set optimizer.nam=adam: unknown key") && said.contains("max_updates=-1"),
-        "{said}"
-    );
+    let both =
+        said.contains("s.txt:2: --set optimizer.nam=adam: unknown key") && said.contains("s.txt:2: --set train.max");
+    assert!(both && said.contains("\n2 problems in the configuration"), "{said}");
     assert!(!toy.exists("runs"));
 
     let most = nmt_train::config::most_threads();
     for (args, message) in [
-        ("absent.txt", "sweep.sh: can not read absent.txt\n"),
-        ("", "sweep.sh: which sweep file? see --help\n"),
-        ("s.txt --jobs 0", "sweep.sh: --jobs needs a whole number from 1\n"),
-        ("s.txt --jobs 99999999999999999999", "sweep.sh: --jobs 99999999999999999999 is too large\n"),
-        ("s.txt --jobs 1000000", &format!("sweep.sh: --jobs 1000000: {most} at most, 4 for each core\n")),
-        ("s.txt --threads 1000000", &format!("sweep.sh: --threads 1000000: {most} at most, 4 for each core\n")),
-        ("s.txt --line 3", "sweep.sh: --line 3: s.txt has 2 runs\n"),
-        ("s.txt --frob", "sweep.sh: unknown option --frob; see --help\n"),
+        ("absent.txt", "nmt-train: can not read absent.txt: "),
+        ("", "<FILE>"),
+        ("s.txt --jobs 0", "'--jobs <N>': 0 is not in 1.."),
+        ("s.txt --jobs 99999999999999999999", "'--jobs <N>': "),
+        ("s.txt --jobs 1000000", &format!("nmt-train: --jobs 1000000: {most} at most, 4 for each core\n")),
+        ("s.txt --threads 1000000", &format!("nmt-train: --threads 1000000: {most} at most, 4 for each core\n")),
+        ("s.txt --index 3", "nmt-train: --index 3: s.txt has 2 runs\n"),
+        ("s.txt --frob", "unexpected argument '--frob'"),
     ] {
-        assert_eq!(sweep(&toy, args).exits(2).err, message);
+        sweep(&toy, args).exits(2).tells(&[message]);
     }
     let help = sweep(&toy, "--help").exits(0).out;
-    assert!(help.contains("--dry-run     print the commands") && help.contains("Exit codes: 0 all done"), "{help}");
+    for part in ["--dry-run", "Print the commands", "--index <I>", "{1..3}     # six runs", "Exit codes: 0 all done"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    let script = command(&toy, &format!("{SCRIPTS}/sweep.sh")).arg("--help").spawn().unwrap();
+    assert_eq!(done(script).exits(0).out, help, "the script is the same command");
+    let absent = command(&toy, &format!("{SCRIPTS}/sweep.sh")).env("NMT_TRAIN", "./absent").spawn().unwrap();
+    done(absent).exits(2).tells(&["sweep.sh: there is no ./absent: cargo build --release, or set NMT_TRAIN"]);
 }
 
 #[test]
@@ -287,11 +304,85 @@ fn several_configs_are_in_the_names_of_their_runs() {
 }
 
 #[test]
-fn the_example_of_the_project_is_without_mistakes() {
-    let mut command = command(&Toy::new(), &format!("{SCRIPTS}/sweep.sh"));
-    let child =
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["configs/sweeps/quickstart.txt", "--count"]).spawn();
-    assert!(done(child.unwrap()).exits(0).out.trim().parse::<u32>().unwrap() > 1);
+fn the_sweeps_of_the_project_are_without_mistakes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/sweeps");
+    let files = fsio::list(&folder).unwrap().into_iter().filter(|file| file.extension() == Some("txt".as_ref()));
+    let files: Vec<_> = files.collect();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        let mut command = Toy::new().command("sweep --dry-run --out absent");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        assert!(done(command.spawn().unwrap()).exits(0).out.lines().count() > 1, "{}", file.display());
+    }
+}
+
+/// Folders as the shell script made them that was `nmt-train sweep` before: one run done, one interrupted, one failed.
+#[test]
+fn a_sweep_begun_by_the_old_script_goes_on() {
+    let toy = Toy::new();
+    let updates = "--config toy.toml --set train.max_updates=40";
+    toy.write("s.txt", format!("all: {updates}\n--set seed={{1..4}} --set 'data.test=[]'\n"));
+    let name = |seed: u32| format!("runs/sweep-s/seed={seed},test=__");
+    for (seed, status) in [(1, "done\n"), (2, "interrupted\n"), (3, "failed 1\n")] {
+        let folder = name(seed);
+        std::fs::create_dir_all(toy.path(&folder)).unwrap();
+        let set = format!("{updates} --set seed={seed} --set data.test=[]");
+        if seed != 3 {
+            let stop = if seed == 2 { " --set train.max_hours=1e-9" } else { "" };
+            let run = format!("-q {set} --set run_dir={folder} --final-json {folder}/final.json{stop}");
+            toy.run(&run).exits(if seed == 2 { 75 } else { 0 });
+        }
+        toy.write(&format!("{folder}/sweep.line"), format!("{updates} --set seed={seed} --set 'data.test=[]'\n"));
+        toy.write(&format!("{folder}/sweep.log"), "2026-11-03 14:05:09 $ nmt-train -q\n");
+        toy.write(&format!("{folder}/sweep.status"), status);
+    }
+    // the limit above was not the sweep's
+    toy.write(&format!("{}/config.toml", name(2)), toy.read(&format!("{}/config.toml", name(1))));
+    let before = toy.read(&format!("{}/metrics.jsonl", name(1)));
+    sweep(&toy, "s.txt --threads 1").exits(1).tells(&["resumed  seed=2", "started  seed=4", "3 of 4 done, 1 failed\n"]);
+    sweep(&toy, "s.txt --threads 1 --retry").exits(0).tells(&["started  seed=3", "4 of 4 done\n"]);
+    assert_eq!(toy.read(&format!("{}/metrics.jsonl", name(1))), before, "what was done is left alone");
+    assert!(toy.read(&format!("{}/sweep.log", name(2))).starts_with("2026-11-03 14:05:09 $ nmt-train -q\n2"));
+    assert!((1..=4).all(|seed| toy.read(&format!("{}/sweep.status", name(seed))) == "done\n"));
+    for run in [name(2), name(3)] {
+        assert_eq!(toy.rows(&run).pop().unwrap()["step"], 40);
+    }
+}
+
+/// One process is killed, as by a machine out of memory: the others do not notice.
+#[test]
+fn a_killed_run_has_failed_and_the_others_go_on() {
+    let toy = Toy::new();
+    toy.write("s.txt", format!("{LONG}--set seed=1\n--set seed={{2,3}} --set train.max_updates=20\n"));
+    let child = start(&toy, "s.txt --jobs 2 --quiet");
+    toy.wait_for("runs/sweep-s/seed=1/metrics.jsonl", "\"train\"");
+    kill_process(holder(&toy, "seed=1"), Signal::KILL).unwrap();
+    let ended = done(child).exits(1);
+    assert_eq!(ended.err, "failed   seed=1: exit code 137, runs/sweep-s/seed=1/sweep.log: it said nothing\n");
+    let all = sweep(&toy, "s.txt --dry-run --retry").exits(0);
+    let all =
+        all.tells(&["failed      seed=1", "done        seed=2,max_updates=20", "done        seed=3,max_updates=20"]);
+    assert_eq!(all.out.lines().count(), 1, "{}", all.out);
+    assert_eq!(toy.read("runs/sweep-s/seed=1/sweep.status"), "failed 137\n");
+}
+
+/// What was ignored when a sweep began stays so, as in a shell: `nohup`, and the script for Slurm.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let toy = Toy::new();
+    toy.write("s.txt", "--config toy.toml\n");
+    let line = "trap '' HUP; exec \"$NMT_TRAIN\" sweep s.txt";
+    let child = command(&toy, "bash").args(["-c", line]).spawn().unwrap();
+    toy.wait_for("runs/sweep-s/toy/sweep.log", "--config");
+    signal(&child, Signal::HUP);
+    done(child).exits(0).tells(&["1 of 1 done\n"]);
+}
+
+/// The process that a run is.
+fn holder(toy: &Toy, run: &str) -> Pid {
+    let lock: Value = serde_json::from_str(&toy.read(&format!("runs/sweep-s/{run}/lock"))).unwrap();
+    Pid::from_raw(i32::try_from(lock["pid"].as_i64().unwrap()).unwrap()).unwrap()
 }
 
 /// A Slurm that knows what the scripts need of it: `sbatch` runs the tasks one after the other with a copy of the script,
@@ -341,6 +432,7 @@ fn a_slurm_array_runs_every_line() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_slurm_task_out_of_time_is_requeued_and_a_cancelled_one_is_not() {
     let toy = Toy::new();
     let path = slurm(&toy);
@@ -351,14 +443,17 @@ fn a_slurm_task_out_of_time_is_requeued_and_a_cancelled_one_is_not() {
     done(child).exits(75).tells(&["stopping: 1 running", "stopped  seed=2"]);
     assert_eq!(toy.read("asked"), "requeue 77_2\n");
 
-    // scancel: SIGTERM to every process of the task
+    // scancel: SIGTERM to every process of the task; the sweep is one, and does not hear it
     let child = task(&toy, &path, 2);
     toy.wait_for("runs/sweep-s/seed=2/lock", "}");
-    let lock: Value = serde_json::from_str(&toy.read("runs/sweep-s/seed=2/lock")).unwrap();
-    let run = Pid::from_raw(i32::try_from(lock["pid"].as_i64().unwrap()).unwrap()).unwrap();
     signal(&child, Signal::TERM);
+    let run = holder(&toy, "seed=2");
+    let sweep_of_run = fsio::read_to_string(Path::new(&format!("/proc/{}/stat", run.as_raw_nonzero()))).unwrap();
+    let parent = sweep_of_run.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).unwrap();
+    kill_process(Pid::from_raw(parent.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
     kill_process(run, Signal::TERM).unwrap();
-    done(child).exits(75).tells(&["resumed  seed=2", "stopped  seed=2"]);
+    let cancelled = done(child).exits(75).tells(&["resumed  seed=2", "stopped  seed=2"]);
+    assert!(!cancelled.err.contains("stopping"), "{}", cancelled.err);
     assert_eq!(toy.read("asked"), "requeue 77_2\n", "not again");
 
     done(task(&toy, &path, 2)).exits(0).tells(&["resumed  seed=2", "done     seed=2"]);
