@@ -34,7 +34,7 @@ impl Linear {
     fn apply_all(maps: &[&Linear], x: &Tensor) -> Result<Tensor> {
         let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
         let biases: Vec<&Tensor> = maps.iter().map(|map| &map.bias).collect();
-        ops::linear(x, &ops::stack(&weights)?, Some(&ops::stack(&biases)?), Activation::Identity, None)
+        ops::joint_linear(x, &weights, &biases, Activation::Identity, None)
     }
 }
 

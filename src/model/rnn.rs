@@ -14,8 +14,8 @@ use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{AttentionKind, ModelConfig};
 use crate::ops::{
-    attentional, columns, cross_attention, embed, flatten, join, linear, recurrent, strongest_additive,
-    strongest_product, untracked, Activation, Attentional, Cell, Direction, Recurrence, Strongest, Widths,
+    attentional, columns, cross_attention, embed, join, linear, recurrent, strongest_additive, strongest_product,
+    untracked, Activation, Attentional, Cell, Direction, Recurrence, Strongest, Widths,
 };
 use crate::params::{Init, ParamKind, ParamSet};
 
@@ -49,7 +49,7 @@ pub(super) struct Decoder {
     pub(super) cell: Cell,
     pub(super) widths: Widths,
     attention: Attention,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     /// `s_0 = tanh(W·h + b)` of each layer, from the encoder's backward state at the first token.
     initial: Vec<(Tensor, Tensor)>,
     readout: (Tensor, Tensor),
@@ -200,8 +200,9 @@ impl Layer {
         linear(x, &self.weight_ih, Some(&self.bias_ih), Activation::Identity, None)
     }
 
-    fn weights(&self) -> Result<Tensor> {
-        flatten(&[&self.weight_hh, &self.bias_hh])
+    /// Of the projection of its states.
+    pub(super) fn weights(&self) -> [&Tensor; 2] {
+        [&self.weight_hh, &self.bias_hh]
     }
 }
 
@@ -248,19 +249,15 @@ impl Decoder {
         }
     }
 
-    /// Flat weights of the recurrence of a layer, as the operations want them.
-    pub(super) fn weights(&self, l: usize) -> Result<Tensor> {
-        let layer = &self.layers[l];
+    /// Weights of the first recurrence, which attends additively inside.
+    pub(super) fn attending(&self) -> Result<[&Tensor; 5]> {
+        let [weight_hh, bias_hh] = self.layers[0].weights();
         match &self.attention {
-            Attention::Additive { query, energy, context, .. } if l == 0 => {
-                flatten(&[context, &layer.weight_hh, query, &layer.bias_hh, energy])
+            Attention::Additive { query, energy, context, .. } => Ok([context, weight_hh, query, bias_hh, energy]),
+            Attention::General { .. } => {
+                candle_core::bail!("attention that is not additive lies outside the recurrence")
             }
-            _ => layer.weights(),
         }
-    }
-
-    pub(super) fn layers(&self) -> usize {
-        self.layers.len()
     }
 }
 
@@ -274,20 +271,20 @@ struct Whole<'a> {
 
 impl Recurrences for Whole<'_> {
     fn additive(&mut self, x: &Tensor) -> Result<Tensor> {
-        let memory = flatten(&[&self.decoder.keys(self.memory)?, &self.memory.states, &self.initial[0]])?;
+        let keys = self.decoder.keys(self.memory)?;
         let recurrence = Attentional {
             cell: self.decoder.cell,
             widths: self.decoder.widths,
             source: Arc::clone(&self.memory.offsets),
             target: Arc::clone(self.target),
         };
-        attentional(x, &memory, &self.decoder.weights(0)?, recurrence)
+        attentional(x, [&keys, &self.memory.states, &self.initial[0]], self.decoder.attending()?, recurrence)
     }
 
     fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {
         let recurrence =
             Recurrence { cell: self.decoder.cell, direction: Direction::Forward, offsets: Arc::clone(self.target) };
-        recurrent(x, &self.decoder.weights(layer)?, Some(&self.initial[layer]), recurrence)
+        recurrent(x, self.decoder.layers[layer].weights(), Some(&self.initial[layer]), recurrence)
     }
 
     fn general(&mut self, queries: &Tensor) -> Result<Tensor> {
@@ -386,7 +383,7 @@ impl Rnn {
         for (l, [along, against]) in self.encoder.iter().enumerate() {
             let run = |layer: &Layer, direction| {
                 let recurrence = Recurrence { cell: self.cell, direction, offsets: Arc::clone(&source.offsets) };
-                recurrent(&layer.project(&x)?, &layer.weights()?, None, recurrence)
+                recurrent(&layer.project(&x)?, layer.weights(), None, recurrence)
             };
             let (along, against) = (run(along, Direction::Forward)?, run(against, Direction::Reverse)?);
             let last = l + 1 == self.encoder.len();

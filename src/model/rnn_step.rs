@@ -22,8 +22,6 @@ struct Cache {
     sources: Vec<Range<usize>>,
     /// State of each layer, `[rows, h or 2h]`.
     states: Vec<Tensor>,
-    /// Flat weights of each layer.
-    weights: Vec<Tensor>,
 }
 
 impl RnnStep {
@@ -38,10 +36,9 @@ impl RnnStep {
             join(&[&state, &zeros], None)
         };
         let states = decoder.initial(memory)?.into_iter().map(extend).collect::<Result<_>>()?;
-        let weights = (0..decoder.layers()).map(|l| decoder.weights(l)).collect::<Result<_>>()?;
         let sources = memory.offsets.windows(2).map(|pair| pair[0]..pair[1]).collect();
         let memory = (decoder.keys(memory)?, memory.states.clone());
-        let cache = Cache { decoder: decoder.clone(), memory, sources, states, weights };
+        let cache = Cache { decoder: decoder.clone(), memory, sources, states };
         Ok(RnnStep { decoder, target_table, cache })
     }
 }
@@ -57,13 +54,13 @@ impl Cache {
 
 impl Recurrences for Cache {
     fn additive(&mut self, x: &Tensor) -> Result<Tensor> {
-        let (weights, state) = (&self.weights[0], &self.states[0]);
+        let (weights, state) = (self.decoder.attending()?, &self.states[0]);
         let (state, context) = attentional_step(self.decoder.cell, x, &self.memory, &self.sources, weights, state)?;
         join(&[&self.keep(0, state)?, &context], None)
     }
 
     fn plain(&mut self, layer: usize, x: &Tensor) -> Result<Tensor> {
-        let state = recurrent_step(self.decoder.cell, x, &self.weights[layer], &self.states[layer])?;
+        let state = recurrent_step(self.decoder.cell, x, self.decoder.layers[layer].weights(), &self.states[layer])?;
         self.keep(layer, state)
     }
 

@@ -12,19 +12,17 @@
 //!
 //! The dropout mask's index runs over the packed probabilities: sentence, head, query, key.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-#[cfg(feature = "cuda")]
-use super::cuda::{Memory, Sides};
 use super::dropout::Mask;
 use super::gemm::{matmul, Mat, MatMut, Store, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::rows::{self, blocks, split_sentences};
-use super::{tape, Dropout};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
+use super::rows::{self, blocks};
+use super::tape::{self, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
+use super::Dropout;
 
 mod blocks;
 
@@ -50,7 +48,7 @@ pub fn self_attention(
         candle_core::bail!("attention: {:?}, {heads} heads, {} offsets do not fit", qkv.dims(), offsets.len());
     }
     let op = Attention::new(all / 3, [offsets, offsets], heads, causal, dropout);
-    tape::apply1(&qkv.contiguous()?, op)
+    tape::apply(op, &[qkv])
 }
 
 /// Attention of the sentences of `q [Nq, d]` to those of `kv [Nk, 2·d]`, which holds keys and values side by side.
@@ -77,7 +75,7 @@ pub fn cross_attention(
         );
     }
     let op = Attention { scale, ..Attention::new(width, [q_offsets, k_offsets], heads, false, dropout) };
-    tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
+    tape::apply(op, &[q, kv])
 }
 
 /// As [`self_attention`] of packed sentences, of the tokens `rows` of them only: q holds these, `kv [N, 2·d]` keys and
@@ -101,7 +99,7 @@ pub fn attention_of_rows(
         candle_core::bail!("attention: rows {rows:?} as {:?} do not fit keys and values {:?}", q.dims(), kv.dims());
     }
     let op = Attention { scale, from: rows.start, ..Attention::new(width, [&clipped, k_offsets], heads, causal, None) };
-    tape::apply2(&q.contiguous()?, &kv.contiguous()?, op)
+    tape::apply(op, &[q, kv])
 }
 
 fn fits(width: usize, heads: usize, sides: [(usize, &Arc<Vec<usize>>); 2]) -> bool {
@@ -115,18 +113,17 @@ pub fn default_scale(width: usize, heads: usize) -> f64 {
     ((width / heads) as f64).powf(-0.5)
 }
 
-struct Attention {
-    q_offsets: Arc<Vec<usize>>,
-    k_offsets: Arc<Vec<usize>>,
-    heads: usize,
-    width: usize,
-    scale: f64,
-    causal: bool,
+/// Inputs: `[q|k|v]` of queries that attend to their own sentences, or `[q]` and `[k|v]`.
+pub(super) struct Attention {
+    pub(super) q_offsets: Arc<Vec<usize>>,
+    pub(super) k_offsets: Arc<Vec<usize>>,
+    pub(super) heads: usize,
+    pub(super) width: usize,
+    pub(super) scale: f64,
+    pub(super) causal: bool,
     /// Token of the packed sentences that the first query is.
     from: usize,
-    dropout: Option<Dropout>,
-    /// log Σ exp: `[Nq, heads]` (on a GPU as its kernels have it).
-    saved: OnceLock<Tensor>,
+    pub(super) dropout: Option<Dropout>,
 }
 
 /// One sentence of the problem.
@@ -156,24 +153,32 @@ struct Parts<'a, T> {
 }
 
 impl<'a, T> Parts<'a, T> {
-    fn own(data: &'a [T], width: usize) -> Self {
-        let part = |i| Part { data, stride: 3 * width, start: i * width };
-        Parts { q: part(0), k: part(1), v: part(2) }
-    }
-
-    fn cross(q: &'a [T], kv: &'a [T], width: usize) -> Self {
-        let part = |i| Part { data: kv, stride: 2 * width, start: i * width };
-        Parts { q: Part { data: q, stride: width, start: 0 }, k: part(0), v: part(1) }
+    /// Of the first input, and of the second where there is one.
+    fn new(first: &'a [T], second: Option<&'a [T]>, width: usize) -> Self {
+        let part = |data, all, i| Part { data, stride: all * width, start: i * width };
+        match second {
+            None => Parts { q: part(first, 3, 0), k: part(first, 3, 1), v: part(first, 3, 2) },
+            Some(kv) => Parts { q: part(first, 1, 0), k: part(kv, 2, 0), v: part(kv, 2, 1) },
+        }
     }
 }
 
 /// Where the gradients of one sentence go: its rows of q|k|v, or of q and of k|v.
-enum Gradients<'a, T> {
-    Own(&'a mut [T]),
-    Cross(&'a mut [T], &'a mut [T]),
+enum Gradients<R> {
+    Own(R),
+    Cross(R, R),
 }
 
-impl<T> Gradients<'_, T> {
+impl<'a, T: Real> Gradients<Blank<'a, T>> {
+    fn zeros(self) -> Gradients<&'a mut [T]> {
+        match self {
+            Gradients::Own(rows) => Gradients::Own(rows.zeros()),
+            Gradients::Cross(q, kv) => Gradients::Cross(q.zeros(), kv.zeros()),
+        }
+    }
+}
+
+impl<T> Gradients<&mut [T]> {
     /// Rows, elements a row and first column of the gradient of queries (0), keys (1) or values (2).
     fn part(&mut self, i: usize, width: usize) -> (&mut [T], usize, usize) {
         match self {
@@ -194,7 +199,7 @@ impl Attention {
     ) -> Self {
         let (q_offsets, k_offsets) = (Arc::clone(q_offsets), Arc::clone(k_offsets));
         let scale = default_scale(width, heads);
-        Attention { q_offsets, k_offsets, heads, width, scale, causal, from: 0, dropout, saved: OnceLock::new() }
+        Attention { q_offsets, k_offsets, heads, width, scale, causal, from: 0, dropout }
     }
 
     fn sentences(&self) -> Vec<Sentence> {
@@ -234,22 +239,23 @@ impl Attention {
         MatMut::strided(&mut x[start + head * columns..], rows, columns, stride)
     }
 
-    fn forward<T: Real>(&self, parts: &Parts<'_, T>) -> (CpuStorage, Shape) {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Computed> {
+        let values = inputs.iter().map(real::values::<T>).collect::<Result<Vec<_>>>()?;
+        let parts = &Parts::new(&values[0], values.get(1).map(|kv| &**kv), self.width);
         let nq = self.q_offsets.last().copied().unwrap_or_default();
-        let (mut o, mut lse) = (rows::buffer(nq * self.width), rows::buffer(nq * self.heads));
+        let (mut o, mut lse) = (Unwritten::new(nq * self.width), Unwritten::new(nq * self.heads));
         let some = |s: Sentence| blocks(s.q.len(), QUERIES).map(move |queries| (s.clone(), queries));
         let pieces: Vec<(Sentence, Range<usize>)> = self.sentences().into_iter().flat_map(some).collect();
         let ends = pieces.iter().map(|(s, queries)| s.q.start + queries.end);
         let borders: Vec<usize> = std::iter::once(0).chain(ends).collect();
-        let outputs = split_sentences(&mut o, &borders, self.width);
-        let saved = split_sentences(&mut lse, &borders, self.heads);
+        let outputs = o.all().sentences(&borders, self.width);
+        let saved = lse.all().sentences(&borders, self.heads);
         let jobs = pieces.into_iter().zip(outputs).zip(saved).collect();
-        rows::run(jobs, nq * self.width, |(((s, queries), o), lse): (((_, _), &mut [T]), &mut [T])| {
-            self.attend(parts, &s, queries, o, lse);
+        rows::run(jobs, nq * self.width, |(((s, queries), o), lse): (((_, _), Blank<'_, T>), Blank<'_, T>)| {
+            self.attend(parts, &s, queries, o.zeros(), lse.zeros());
         });
-        // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| real::tensor(lse, (nq, self.heads)));
-        (T::to_cpu_storage_owned(o), Shape::from((nq, self.width)))
+        let lse = real::tensor(lse.done(), (nq, self.heads));
+        Ok((real::storage(o.done()), (nq, self.width).into(), [Some(lse), None, None]))
     }
 
     /// Some queries of a sentence: their rows of the output and of log Σ exp.
@@ -257,7 +263,7 @@ impl Attention {
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
         let (tq, tk, n) = (s.q.len(), s.k.len(), queries.len());
         let behind = self.causal.then_some(s.behind + queries.start);
-        let mut p = rows::buffer(if tk <= KEYS { n * tk } else { 0 });
+        let mut p = vec![T::zero(); if tk <= KEYS { n * tk } else { 0 }];
         let mut lse_of_head = vec![T::zero(); n];
         for head in 0..self.heads {
             let [q, k, v] = self.heads_of(parts, s, queries.clone(), 0..tk, head);
@@ -297,31 +303,32 @@ impl Attention {
         [self.head(parts.q, &q, head), self.head(parts.k, &k, head), self.head(parts.v, &k, head)]
     }
 
-    fn saved(&self) -> Result<&Tensor> {
-        match self.saved.get() {
-            Some(saved) => Ok(saved),
-            None => candle_core::bail!("attention: backward without a forward pass"),
-        }
-    }
-
-    /// Fills the gradients of each sentence.
-    fn backward<T: Real>(
-        &self,
-        parts: &Parts<'_, T>,
-        o: &Tensor,
-        d_o: &Tensor,
-        gradients: Vec<Gradients<'_, T>>,
-    ) -> Result<()> {
-        let lse = real::values::<T>(self.saved()?)?;
-        let lse: &[T] = &lse;
-        let d_o = d_o.contiguous()?;
-        let (o, d_o) = (real::values::<T>(o)?, real::values::<T>(&d_o)?);
-        let (o, d_o): (&[T], &[T]) = (&o, &d_o);
+    fn backward_of<T: Real>(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [lse] = done.saved()?;
+        let values = done.inputs.iter().map(real::values::<T>).collect::<Result<Vec<_>>>()?;
+        let parts = &Parts::new(&values[0], values.get(1).map(|kv| &**kv), self.width);
+        let (lse, o, d_o) =
+            (real::values::<T>(lse)?, real::values::<T>(done.output)?, real::values::<T>(done.gradient)?);
+        let (lse, o, d_o): (&[T], &[T], &[T]) = (&lse, &o, &d_o);
+        let mut all: Vec<Unwritten<T>> = values.iter().map(|input| Unwritten::new(input.len())).collect();
+        let gradients = match all.as_mut_slice() {
+            [qkv] => {
+                let sentences = qkv.all().sentences(&self.q_offsets, 3 * self.width);
+                sentences.into_iter().map(Gradients::Own).collect::<Vec<_>>()
+            }
+            [q, kv, ..] => {
+                let queries = q.all().sentences(&self.q_offsets, self.width).into_iter();
+                let keys_values = kv.all().sentences(&self.k_offsets, 2 * self.width);
+                queries.zip(keys_values).map(|(q, kv)| Gradients::Cross(q, kv)).collect()
+            }
+            [] => Vec::new(),
+        };
         let jobs = self.sentences().into_iter().zip(gradients).collect();
-        rows::run(jobs, o.len(), |(s, mut gradients): (Sentence, Gradients<'_, T>)| {
+        rows::run(jobs, o.len(), |(s, gradients): (Sentence, Gradients<Blank<'_, T>>)| {
+            let mut gradients = gradients.zeros();
             let (tq, tk) = (s.q.len(), s.k.len());
             let scores = tq.min(QUERIES) * tk.min(KEYS);
-            let (mut p, mut ds) = (rows::buffer(scores), rows::buffer(scores));
+            let (mut p, mut ds) = (vec![T::zero(); scores], vec![T::zero(); scores]);
             for head in 0..self.heads {
                 for keys in blocks(tk, KEYS) {
                     // each block of keys, and each of queries, is set by the first block of scores that it has part in
@@ -338,7 +345,8 @@ impl Attention {
                 }
             }
         });
-        Ok(())
+        let gradients = all.into_iter().zip(done.inputs);
+        Ok(gradients.map(|(gradient, input)| Some(real::tensor(gradient.done(), input.shape()))).collect())
     }
 
     /// Gradients through one block of scores, into rows of those of its sentence.
@@ -349,7 +357,7 @@ impl Attention {
         Block { queries, keys, head, stores }: Block,
         [o, d_o, lse]: [&[T]; 3],
         [p, ds]: [&mut [T]; 2],
-        gradients: &mut Gradients<'_, T>,
+        gradients: &mut Gradients<&mut [T]>,
     ) {
         let (scale, mask, width) = (T::from_f64(self.scale), self.dropout.map(Mask::new), self.width);
         let (tq, tk, columns) = (queries.len(), keys.len(), self.columns());
@@ -389,102 +397,17 @@ fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-#[cfg(feature = "cuda")]
-impl Attention {
-    /// `own`: queries, keys and values are one tensor.
-    fn on_gpu(&self, own: bool) -> Sides {
-        let (q_offsets, k_offsets) = (Arc::clone(&self.q_offsets), Arc::clone(&self.k_offsets));
-        let Attention { heads, width, scale, causal, dropout, .. } = *self;
-        Sides { q_offsets, k_offsets, heads, width, scale, causal, dropout, own }
-    }
-
-    fn forward_on_gpu(
-        &self,
-        q: (&CudaStorage, &Layout),
-        kv: (&CudaStorage, &Layout),
-        own: bool,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (queries, kv) = (Memory::of(q.0, q.1)?, Memory::of(kv.0, kv.1)?);
-        let (o, lse) = self.on_gpu(own).forward(&q.0.device, queries, kv)?;
-        self.saved.get_or_init(|| lse);
-        Ok((o, Shape::from((self.q_offsets.last().copied().unwrap_or_default(), self.width))))
-    }
-}
-
-impl CustomOp1 for Attention {
+impl Op for Attention {
     fn name(&self) -> &'static str {
-        "self_attention"
+        "attention"
     }
 
-    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        with_real!(qkv, T => Ok(self.forward(&Parts::own(real::slice::<T>(qkv, layout, "attention")?, self.width))))
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(inputs))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, qkv: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((qkv, layout), (qkv, layout), true)
-    }
-
-    fn bwd(&self, qkv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "cuda")]
-        if qkv.device().is_cuda() {
-            return Ok(Some(self.on_gpu(true).backward(qkv, qkv, o, d_o, self.saved()?)?.0));
-        }
-        with_real!(qkv, T => {
-            let mut gradient = rows::buffer(qkv.elem_count());
-            let sentences = split_sentences(&mut gradient, &self.q_offsets, 3 * self.width);
-            let sentences = sentences.into_iter().map(Gradients::Own).collect();
-            self.backward(&Parts::own(&real::values::<T>(qkv)?, self.width), o, d_o, sentences)?;
-            Ok(Some(real::tensor(gradient, qkv.shape())))
-        })
-    }
-}
-
-impl CustomOp2 for Attention {
-    fn name(&self) -> &'static str {
-        "cross_attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        kv: &CpuStorage,
-        kv_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "attention";
-        with_real!(q, T => {
-            let (q, kv) = (real::slice::<T>(q, q_layout, name)?, real::slice::<T>(kv, kv_layout, name)?);
-            Ok(self.forward(&Parts::cross(q, kv, self.width)))
-        })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        q: &CudaStorage,
-        q_layout: &Layout,
-        kv: &CudaStorage,
-        kv_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((q, q_layout), (kv, kv_layout), false)
-    }
-
-    fn bwd(&self, q: &Tensor, kv: &Tensor, o: &Tensor, d_o: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        #[cfg(feature = "cuda")]
-        if q.device().is_cuda() {
-            let (dq, dkv) = self.on_gpu(false).backward(q, kv, o, d_o, self.saved()?)?;
-            return Ok((Some(dq), dkv));
-        }
-        with_real!(q, T => {
-            let (mut dq, mut dkv) = (rows::buffer(q.elem_count()), rows::buffer(kv.elem_count()));
-            let queries = split_sentences(&mut dq, &self.q_offsets, self.width).into_iter();
-            let keys_values = split_sentences(&mut dkv, &self.k_offsets, 2 * self.width);
-            let sentences = queries.zip(keys_values).map(|(q, kv)| Gradients::Cross(q, kv)).collect();
-            let parts = (real::values::<T>(q)?, real::values::<T>(kv)?);
-            self.backward(&Parts::cross(&parts.0, &parts.1, self.width), o, d_o, sentences)?;
-            Ok((Some(real::tensor(dq, q.shape())), Some(real::tensor(dkv, kv.shape()))))
-        })
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        with_real!(done.output, T => self.backward_of::<T>(done))
     }
 }
 

@@ -12,12 +12,13 @@
 //! | tensor | shape | |
 //! |---|---|---|
 //! | `x` | `[N, G·h]` | projections of the target embeddings, bias included |
-//! | `memory` | flat | keys `[S, a]`, values `[S, e]`, initial states `[B, h]` ([`flatten`](super::flatten)) |
-//! | `weights` | flat | `W_c [G·h, e]`, `W_hh [G·h, h]`, `W_q [a, h]`, `b_hh [G·h]`, `v [a]` |
+//! | keys, values, initial | `[S, a]`, `[S, e]`, `[B, h]` | the source, and the states before the first step |
+//! | `W_c`, `W_hh`, `W_q` | `[G·h, e]`, `[G·h, h]`, `[a, h]` | |
+//! | `b_hh`, `v` | `[G·h]`, `[a]` | |
 //! | result | `[N, h + e]` | states and contexts side by side |
 //!
-//! An LSTM's cell starts at zero. A sentence without source tokens reads zeros. `W_hh` and `W_q` lie end to end so that
-//! one product a step projects the state for both. Each job takes some sentences through all their steps; gradients of
+//! An LSTM's cell starts at zero. A sentence without source tokens reads zeros. `W_hh` and `W_q` are put end to end so
+//! that one product a step projects the state for both. Each job takes some sentences through all their steps; gradients of
 //! weights are single products over all N tokens. Saved for backward: four values a unit and token, an LSTM's cells,
 //! the queries and the weights α; the tanh of the scores are computed again, which costs no more than reading them.
 //! Where no gradient is wanted, each step overwrites what the one before saved: α of all steps would grow with the square
@@ -25,15 +26,16 @@
 
 use super::additive::{attend, attend_values_backward, scores_backward};
 use super::cell::{Cell, Gradients};
-use super::gemm::{matmul, matmul_packed, Mat, MatMut, Packed, Store, Threads};
-use super::real::{slice, tensor, values, with_real, Real};
-use super::recurrent::{add_to, bias_gradient, gather, row, row_mut, state_gradients, states_before, take_saved};
-use super::rows::{self, split_sentences};
-use super::schedule::{self, alive, Direction, Lane};
-use super::tape;
-use candle_core::{bail, CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::gemm::{matmul_packed, product, Mat, MatMut, Packed, Store, Threads};
+use super::lanes::{self, alive, Direction, Lane};
+use super::real::{storage, tensor, values, with_real, Real};
+use super::recurrent::{add_to, bias_gradient, gather, hidden_width, row, row_mut, state_gradients, states_before};
+use super::rows::split_sentences;
+use super::tape::{self, Computed, Done, Op};
+use super::unwritten::{Blank, End, Unwritten};
+use candle_core::{bail, Result, Tensor};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Widths of an attentional recurrence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,126 +59,90 @@ pub struct Attentional {
     pub target: Arc<Vec<usize>>,
 }
 
-/// Runs the recurrence; shapes in the module's documentation.
+/// Runs the recurrence over keys, values and initial states, with the weights `[W_c, W_hh, W_q, b_hh, v]`; shapes in the
+/// module's documentation.
 ///
 /// # Errors
 /// Shapes that do not fit each other; types other than f32 and f64.
-pub fn attentional(x: &Tensor, memory: &Tensor, weights: &Tensor, recurrence: Attentional) -> Result<Tensor> {
-    let (x, memory, weights) = (x.contiguous()?, memory.contiguous()?, weights.contiguous()?);
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return tape::apply3(&x, &memory, &weights, super::cuda::attentional::Operation::new(recurrence));
-    }
-    let tracked = tape::tracks(&[&x, &memory, &weights]);
-    with_real!(x, T => tape::apply3(&x, &memory, &weights, Op::<T> { recurrence, tracked, saved: Mutex::new(None) }))
-}
-
-struct Op<T> {
+pub fn attentional(
+    x: &Tensor,
+    [keys, values, initial]: [&Tensor; 3],
+    weights: [&Tensor; 5],
     recurrence: Attentional,
-    /// Whether there may be a backward pass.
-    tracked: bool,
-    saved: Mutex<Option<Saved<T>>>,
-}
-
-/// In the order of the target tokens.
-struct Saved<T> {
-    /// What the cell saved of each token.
-    cells: Vec<T>,
-    /// `[N, a]`.
-    queries: Vec<T>,
-    /// α of each token over its source sentence, end to end.
-    alphas: Vec<T>,
-}
-
-/// The parameters inside a flat tensor.
-#[derive(Clone, Copy)]
-pub(super) struct Weights<'a, T> {
-    /// `W_c [G·h, e]`.
-    pub(super) context: &'a [T],
-    /// `W_hh` over `W_q`: `[G·h + a, h]`.
-    pub(super) state: &'a [T],
-    pub(super) bias: &'a [T],
-    pub(super) v: &'a [T],
-}
-
-/// The source inside a flat tensor.
-#[derive(Clone, Copy)]
-struct Memory<'a, T> {
-    keys: &'a [T],
-    values: &'a [T],
-    initial: &'a [T],
-}
-
-/// Cuts a flat tensor into parts of these lengths.
-fn cut<'a, T, const K: usize>(flat: &'a [T], lengths: [usize; K], what: &str) -> Result<[&'a [T]; K]> {
-    let all: usize = lengths.iter().sum();
-    if all != flat.len() {
-        bail!("attentional: {what} has {} values instead of {lengths:?} = {all}", flat.len());
+) -> Result<Tensor> {
+    let Attentional { cell, widths, source, target } = &recurrence;
+    let (n, width) = x.dims2()?;
+    if widths.check(weights, width, *cell)? != [keys.dims2()?.1, values.dims2()?.1]
+        || source.len() != target.len()
+        || target.last() != Some(&n)
+        || source.last() != Some(&keys.dims()[0])
+        || keys.dims()[0] != values.dims()[0]
+        || initial.dims() != [source.len() - 1, widths.hidden]
+    {
+        let dims = [x, keys, values, initial].map(Tensor::dims);
+        bail!("attentional: inputs, keys, values and initial states {dims:?} do not fit {source:?} and {target:?}");
     }
-    let mut rest = flat;
-    Ok(lengths.map(|n| {
-        let (part, after) = rest.split_at(n);
-        rest = after;
-        part
-    }))
+    let [w_context, w_hh, w_query, bias, v] = weights;
+    tape::apply(recurrence, &[x, keys, values, initial, w_context, w_hh, w_query, bias, v])
 }
 
 impl Widths {
-    pub(super) fn weights<T>(self, flat: &[T], cell: Cell) -> Result<Weights<'_, T>> {
+    /// That the weights fit, and projections of `width` columns; widths of keys and values.
+    pub(super) fn check(self, weights: [&Tensor; 5], width: usize, cell: Cell) -> Result<[usize; 2]> {
         let Widths { hidden: h, attention: a, context: e } = self;
-        let gates = cell.gates() * h;
-        let [context, state, bias, v] = cut(flat, [gates * e, (gates + a) * h, gates, a], "weights")?;
-        Ok(Weights { context, state, bias, v })
-    }
-
-    fn memory<'a, T>(self, flat: &'a [T], source: &[usize]) -> Result<Memory<'a, T>> {
-        let tokens = source.last().copied().unwrap_or(0);
-        let sentences = source.len().saturating_sub(1);
-        let lengths = [tokens * self.attention, tokens * self.context, sentences * self.hidden];
-        let [keys, values, initial] = cut(flat, lengths, "memory")?;
-        Ok(Memory { keys, values, initial })
+        let [w_context, w_hh, w_query, bias, v] = weights;
+        if hidden_width([w_hh, bias], width, cell)? != h
+            || w_context.dims() != [width, e]
+            || w_query.dims() != [a, h]
+            || v.dims() != [a]
+        {
+            bail!("attentional: weights {:?} do not fit {self:?}", weights.map(Tensor::dims));
+        }
+        Ok([a, e])
     }
 }
 
-impl<T: Real> Op<T> {
-    fn forward(&self, x: &[T], shape: &Shape, memory: &[T], weights: &[T]) -> Result<(CpuStorage, Shape)> {
-        let Attentional { cell, widths, source, target } = &self.recurrence;
+impl Attentional {
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        let Attentional { cell, widths, source, target } = self;
         let Widths { hidden: h, attention: a, context: e } = *widths;
-        let (n, width) = shape.dims2()?;
-        let weights = widths.weights(weights, *cell)?;
-        let Memory { keys, values, initial } = widths.memory(memory, source)?;
-        if width != cell.gates() * h || source.len() != target.len() || target.last() != Some(&n) {
-            bail!("attentional: inputs {shape:?} do not fit a state of {h}, {source:?} and {target:?}");
-        }
-        let w_state = Packed::new(Mat::new(weights.state, width + a, h).t(), Threads::All);
-        let w_context = Packed::new(Mat::new(weights.context, width, e).t(), Threads::All);
-        let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
-        // borders of what is saved: all steps of a sentence, or one that is overwritten
-        let (steps, pairs) = match self.tracked {
-            true => (target.to_vec(), pairs(source, target)),
-            false => ((0..source.len()).collect(), source.to_vec()),
+        let all = inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
+        let all: Vec<&[T]> = all.iter().map(|values| &**values).collect();
+        let [x, keys, values, initial, w_context, w_hh, w_query, bias, v] = all[..] else {
+            bail!("attentional: {} inputs", all.len());
         };
-        let kept = |t: usize| if self.tracked { t } else { 0 };
+        let (n, width) = (target.last().copied().unwrap_or(0), cell.gates() * h);
+        let w_state = [w_hh, w_query].concat();
+        let w_state = Packed::new(Mat::new(&w_state, width + a, h).t(), Threads::All);
+        let w_context = Packed::new(Mat::new(w_context, width, e).t(), Threads::All);
+        let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
+        // borders of what is saved: all steps of a sentence, or nothing
+        let (steps, pairs) = match tracked {
+            true => (target.to_vec(), pairs(source, target)),
+            false => (vec![0; source.len()], vec![0; source.len()]),
+        };
         let saved_steps = steps.last().copied().unwrap_or(0);
-        let mut out = rows::buffer(n * (h + e));
-        let mut cells = rows::buffer(saved_steps * saved_width);
-        let mut queries = rows::buffer(saved_steps * a);
-        let mut alphas = rows::buffer(pairs.last().copied().unwrap_or(0));
+        let mut out = Unwritten::new(n * (h + e));
+        let mut cells = Unwritten::new(saved_steps * saved_width);
+        let mut queries = Unwritten::new(saved_steps * a);
+        let mut alphas = Unwritten::new(pairs.last().copied().unwrap_or(0));
         let lanes = sentences(source, target)
-            .zip(split_sentences(&mut out, target, h + e))
-            .zip(split_sentences(&mut cells, &steps, saved_width))
-            .zip(split_sentences(&mut queries, &steps, a))
-            .zip(split_sentences(&mut alphas, &pairs, 1))
+            .zip(out.all().sentences(target, h + e))
+            .zip(cells.all().sentences(&steps, saved_width))
+            .zip(queries.all().sentences(&steps, a))
+            .zip(alphas.all().sentences(&pairs, 1))
             .map(|((((sentence, out), cells), queries), alphas)| Ahead { sentence, out, cells, queries, alphas })
             .collect();
-        schedule::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
+        lanes::run(lanes, n * width, |mut lanes: Vec<Ahead<'_, T>>, threads| {
             let jobs = lanes.len();
-            let mut hidden = rows::buffer(jobs * h);
+            let mut hidden = vec![T::zero(); jobs * h];
             gather(&mut hidden, initial, lanes.iter().map(|lane| lane.sentence.index), h);
             let mut memory = vec![T::zero(); jobs * memory_width];
-            let mut projected = rows::buffer(jobs * (width + a));
-            let mut inputs = rows::buffer(jobs * width);
-            let mut contexts = rows::buffer(jobs * e);
+            let mut projected = vec![T::zero(); jobs * (width + a)];
+            let mut inputs = vec![T::zero(); jobs * width];
+            let mut contexts = vec![T::zero(); jobs * e];
+            let longest = lanes.iter().map(|lane| lane.sentence.source.len()).max().unwrap_or(0);
+            let (mut forgotten_cell, mut forgotten_alphas) = (vec![T::zero(); saved_width], vec![T::zero(); longest]);
             for t in 0..lanes[0].steps() {
                 let lanes = alive(&mut lanes, t);
                 matmul_packed(
@@ -190,13 +156,19 @@ impl<T: Real> Op<T> {
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let Sentence { source, target, .. } = &lane.sentence;
                     let query = &row(&projected, rank, width + a)[width..];
-                    row_mut(lane.queries, kept(t), a).copy_from_slice(query);
+                    let alphas = match tracked {
+                        true => {
+                            lane.queries.take(a, End::First).copy_of(query);
+                            lane.alphas.take(source.len(), End::First).zeros()
+                        }
+                        false => &mut forgotten_alphas[..source.len()],
+                    };
                     attend(
                         query,
                         &keys[source.start * a..source.end * a],
                         &values[source.start * e..source.end * e],
-                        weights.v,
-                        row_mut(lane.alphas, kept(t), source.len()),
+                        v,
+                        alphas,
                         row_mut(&mut contexts, rank, e),
                     );
                     row_mut(&mut inputs, rank, width).copy_from_slice(row(x, target.start + t, width));
@@ -211,56 +183,65 @@ impl<T: Real> Op<T> {
                 );
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let state = row_mut(&mut hidden, rank, h);
+                    let saved = match tracked {
+                        true => lane.cells.take(saved_width, End::First).zeros(),
+                        false => &mut forgotten_cell,
+                    };
                     cell.forward(
                         row(&inputs, rank, width),
                         row(&projected, rank, width + a),
-                        weights.bias,
+                        bias,
                         state,
                         row_mut(&mut memory, rank, memory_width),
-                        row_mut(lane.cells, kept(t), saved_width),
+                        saved,
                     );
-                    let (state_out, context_out) = row_mut(lane.out, t, h + e).split_at_mut(h);
+                    let (state_out, context_out) = lane.out.take(h + e, End::First).zeros().split_at_mut(h);
                     state_out.copy_from_slice(state);
                     context_out.copy_from_slice(row(&contexts, rank, e));
                 }
             }
         });
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.tracked.then_some(Saved { cells, queries, alphas });
-        Ok((T::to_cpu_storage_owned(out), (n, h + e).into()))
+        let saved = match tracked {
+            true => [cells, queries, alphas].map(|saved| Some(flat(saved.done()))),
+            false => Default::default(),
+        };
+        Ok((storage(out.done()), (n, h + e).into(), saved))
     }
 
-    /// Gradients of `x`, `memory` and `weights`.
-    fn backward(&self, memory: &[T], weights: &[T], out: &[T], grad: &[T]) -> Result<[Vec<T>; 3]> {
-        let Attentional { cell, widths, source, target } = &self.recurrence;
+    fn backward_of<T: Real>(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let Attentional { cell, widths, source, target } = self;
         let Widths { hidden: h, attention: a, context: e } = *widths;
-        let Saved { cells, queries, alphas } = take_saved(&self.saved, "attentional")?;
+        let [cells, queries, alphas] = done.saved()?;
+        let (cells, queries, alphas) = (values::<T>(cells)?, values::<T>(queries)?, values::<T>(alphas)?);
+        let (out, grad) = (values::<T>(done.output)?, values::<T>(done.gradient)?);
+        let (out, grad): (&[T], &[T]) = (&out, &grad);
+        let all = done.inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
+        let all: Vec<&[T]> = all.iter().map(|values| &**values).collect();
+        let [_, keys, values, initial, w_context, w_hh, w_query, _, v] = all[..] else {
+            bail!("attentional: {} inputs", all.len());
+        };
         let (n, width, count) = (out.len() / (h + e), cell.gates() * h, source.len().saturating_sub(1));
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
-        let source_tokens = source.last().copied().unwrap_or(0);
         // sources that no target token reads keep zeros
-        let mut dmemory = vec![T::zero(); memory.len()];
-        let mut dweights = rows::buffer(weights.len());
-        let weights = widths.weights(weights, *cell)?;
-        let Memory { keys, values, initial } = widths.memory(memory, source)?;
-        let (dkeys, rest) = dmemory.split_at_mut(source_tokens * a);
-        let (dvalues, dinitial) = rest.split_at_mut(source_tokens * e);
-        let w_state = Packed::new(Mat::new(weights.state, width + a, h), Threads::All);
-        let w_context = Packed::new(Mat::new(weights.context, width, e), Threads::All);
+        let (mut dkeys, mut dvalues) = (vec![T::zero(); keys.len()], vec![T::zero(); values.len()]);
+        let mut dinitial = vec![T::zero(); initial.len()];
+        let w_state = [w_hh, w_query].concat();
+        let w_state = Packed::new(Mat::new(&w_state, width + a, h), Threads::All);
+        let w_context = Packed::new(Mat::new(w_context, width, e), Threads::All);
         let first_memory = vec![T::zero(); memory_width];
         let pairs = pairs(source, target);
-        let mut before = rows::buffer(n * h);
-        let mut dx = rows::buffer(n * width);
+        let mut before = vec![T::zero(); n * h];
+        let mut dx = Unwritten::new(n * width);
         let own = cell.own_columns(h);
-        let mut dprojected = rows::buffer(n * (own + a));
+        let mut dprojected = Unwritten::new(n * (own + a));
         let mut dv = vec![T::zero(); count * a];
         let lanes = sentences(source, target)
             .zip(split_sentences(&mut before, target, h))
-            .zip(split_sentences(&mut dx, target, width))
-            .zip(split_sentences(&mut dprojected, target, own + a))
+            .zip(dx.all().sentences(target, width))
+            .zip(dprojected.all().sentences(target, own + a))
             .zip(dv.chunks_exact_mut(a.max(1)))
-            .zip(split_sentences(dkeys, source, a))
-            .zip(split_sentences(dvalues, source, e))
+            .zip(split_sentences(&mut dkeys, source, a))
+            .zip(split_sentences(&mut dvalues, source, e))
             .zip(dinitial.chunks_exact_mut(h.max(1)))
             .map(|(((((((sentence, before), dx), dprojected), dv), dkeys), dvalues), dinitial)| Back {
                 sentence,
@@ -273,7 +254,7 @@ impl<T: Real> Op<T> {
                 dinitial,
             })
             .collect();
-        schedule::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
+        lanes::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
             let jobs = lanes.len();
             for lane in &mut lanes {
                 let Sentence { index, target, .. } = &lane.sentence;
@@ -282,8 +263,8 @@ impl<T: Real> Op<T> {
             }
             let mut dh = vec![T::zero(); jobs * h];
             let mut dm = vec![T::zero(); jobs * memory_width];
-            let mut dinputs = rows::buffer(jobs * width);
-            let mut dcontexts = rows::buffer(jobs * e);
+            let mut dinputs = vec![T::zero(); jobs * width];
+            let mut dcontexts = vec![T::zero(); jobs * e];
             let mut dprojections = vec![T::zero(); jobs * (width + a)];
             let mut dscores = vec![T::zero(); lanes.iter().map(|lane| lane.sentence.source.len()).max().unwrap_or(0)];
             for t in (0..lanes[0].steps()).rev() {
@@ -303,7 +284,7 @@ impl<T: Real> Op<T> {
                     let dm = row_mut(&mut dm, rank, memory_width);
                     let saved = row(&cells, token, saved_width);
                     cell.backward(saved, row(lane.before, t, h), memory, Gradients { dh, dm, dx, dg });
-                    row_mut(lane.dx, t, width).copy_from_slice(row(&dinputs, rank, width));
+                    lane.dx.take(width, End::Last).copy_of(row(&dinputs, rank, width));
                 }
                 matmul_packed(
                     MatMut::new(&mut dcontexts, lanes.len(), e),
@@ -330,12 +311,12 @@ impl<T: Real> Op<T> {
                         dscores,
                         row(&queries, target.start + t, a),
                         &keys[source.start * a..source.end * a],
-                        weights.v,
+                        v,
                         dquery,
                         lane.dkeys,
                         lane.dv,
                     );
-                    row_mut(lane.dprojected, t, own + a).copy_from_slice(&dprojection[width - own..]);
+                    lane.dprojected.take(own + a, End::Last).copy_of(&dprojection[width - own..]);
                 }
                 matmul_packed(
                     MatMut::new(&mut dh, lanes.len(), h),
@@ -350,15 +331,33 @@ impl<T: Real> Op<T> {
                 lane.dinitial.copy_from_slice(dh);
             }
         });
-        let (dw_context, rest) = dweights.split_at_mut(width * e);
-        let (dw_state, rest) = rest.split_at_mut((width + a) * h);
-        let (dbias, dv_sum) = rest.split_at_mut(width);
+        let (dx, dprojected) = (dx.done(), dprojected.done());
         let contexts = Mat::strided(if n == 0 { out } else { &out[h..] }, n, e, h + e);
-        let dx_t = Mat::new(&dx, n, width).t();
-        matmul(MatMut::new(dw_context, width, e), Store::Set, T::one(), dx_t, contexts, Threads::All);
-        state_gradients([dw_state, dbias], [&dx, &dprojected], &before, [h, own]);
-        bias_gradient(dv_sum, &dv, a);
-        Ok([dx, dmemory, dweights])
+        let dw_context = product(T::one(), Mat::new(&dx, n, width).t(), contexts, Threads::All);
+        let [mut dw_hh, dbias] = state_gradients([&dx, &dprojected], &before, [h, width, own, own + a]);
+        let dw_query = dw_hh.split_off(width * h);
+        let dv = bias_gradient(&dv, a);
+        let gradients = [dx, dkeys, dvalues, dinitial, dw_context, dw_hh, dw_query, dbias, dv].into_iter();
+        Ok(gradients.zip(done.inputs).map(|(gradient, input)| Some(tensor(gradient, input.shape()))).collect())
+    }
+}
+
+fn flat<T: Real>(values: Vec<T>) -> Tensor {
+    let n = values.len();
+    tensor(values, n)
+}
+
+impl Op for Attentional {
+    fn name(&self) -> &'static str {
+        "attentional"
+    }
+
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
+    }
+
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        with_real!(done.output, T => self.backward_of::<T>(done))
     }
 }
 
@@ -390,10 +389,10 @@ fn pairs(source: &[usize], target: &[usize]) -> Vec<usize> {
 /// A sentence on its way forward.
 struct Ahead<'a, T> {
     sentence: Sentence,
-    out: &'a mut [T],
-    cells: &'a mut [T],
-    queries: &'a mut [T],
-    alphas: &'a mut [T],
+    out: Blank<'a, T>,
+    cells: Blank<'a, T>,
+    queries: Blank<'a, T>,
+    alphas: Blank<'a, T>,
 }
 
 impl<T: Real> Lane for Ahead<'_, T> {
@@ -407,9 +406,9 @@ struct Back<'a, T> {
     sentence: Sentence,
     /// The state before each token.
     before: &'a mut [T],
-    dx: &'a mut [T],
+    dx: Blank<'a, T>,
     /// Gradients of the states' projections where they are not `dx`: for a gate and the query.
-    dprojected: &'a mut [T],
+    dprojected: Blank<'a, T>,
     dv: &'a mut [T],
     dkeys: &'a mut [T],
     dvalues: &'a mut [T],
@@ -422,43 +421,9 @@ impl<T: Real> Lane for Back<'_, T> {
     }
 }
 
-impl<T: Real> CustomOp3 for Op<T> {
-    fn name(&self) -> &'static str {
-        "attentional"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        m: &CpuStorage,
-        ml: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let op = "attentional";
-        self.forward(slice(x, xl, op)?, xl.shape(), slice(m, ml, op)?, slice(w, wl, op)?)
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        memory: &Tensor,
-        weights: &Tensor,
-        res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (memory_values, weight_values) = (values::<T>(memory)?, values::<T>(weights)?);
-        let [dx, dm, dw] = self.backward(&memory_values, &weight_values, &values::<T>(res)?, &values::<T>(&grad)?)?;
-        Ok((Some(tensor(dx, x.shape())), Some(tensor(dm, memory.shape())), Some(tensor(dw, weights.shape()))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::cell::reference::step;
-    use super::super::flatten;
     use super::*;
     use crate::ops::check::{
         agree, agree_with_differences, constant, random, same_for_any_threads, value_and_gradients, Input,
@@ -467,9 +432,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn fused(x: &[Tensor], r: &Attentional) -> Result<Tensor> {
-        let memory = flatten(&[&x[1], &x[2], &x[3]])?;
-        let weights = flatten(&[&x[4], &x[5], &x[6], &x[7], &x[8]])?;
-        attentional(&x[0], &memory, &weights, r.clone())
+        attentional(&x[0], [&x[1], &x[2], &x[3]], [&x[4], &x[5], &x[6], &x[7], &x[8]], r.clone())
     }
 
     /// The recurrence in plain candle, sentence by sentence.
@@ -580,12 +543,17 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_refused() -> Result<()> {
-        let r = cases().remove(1);
+        let r = cases().remove(3);
         let x: Vec<Tensor> = inputs(&r).iter().map(constant).collect();
-        let short = flatten(&[&x[1], &x[2]])?;
-        let weights = flatten(&[&x[4], &x[5], &x[6], &x[7], &x[8]])?;
-        let message = attentional(&x[0], &short, &weights, r).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(message.contains("memory has"), "{message}");
+        let (memory, weights) = ([&x[1], &x[2], &x[3]], [&x[4], &x[5], &x[6], &x[7], &x[8]]);
+        let message = |memory, weights| {
+            let refused = attentional(&x[0], memory, weights, r.clone()).err();
+            refused.map(|e| e.to_string()).unwrap_or_default()
+        };
+        let of_memory = message([memory[0], memory[1], memory[0]], weights);
+        assert!(of_memory.contains("keys, values and initial states"), "{of_memory}");
+        let of_weights = message(memory, [weights[2], weights[1], weights[2], weights[3], weights[4]]);
+        assert!(of_weights.contains("weights"), "{of_weights}");
         Ok(())
     }
 }

@@ -58,25 +58,14 @@ pub(crate) fn value_and_gradients(inputs: &[Input], dtype: DType, f: Function<'_
     Ok(all)
 }
 
-/// The GPU that tests run on, if there is one; each test has its own stream, for tests run side by side.
-#[cfg(feature = "cuda")]
-#[expect(clippy::print_stdout, reason = "says that something was skipped")]
-pub(crate) fn gpu(precision: Precision) -> Option<Device> {
-    match super::cuda::open(0, precision) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            println!("skipped on CUDA: {error}");
-            None
-        }
-    }
-}
-
-/// None: this program was built without CUDA.
-#[cfg(not(feature = "cuda"))]
-#[expect(clippy::print_stdout, reason = "says that something was skipped")]
-pub(crate) fn gpu(_precision: Precision) -> Option<Device> {
-    println!("skipped on CUDA: built without it");
-    None
+/// The GPU that tests run on; each test has its own stream, for tests run side by side. What needs it alone is marked
+/// `#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]`, and fails where a build with CUDA finds none.
+pub(crate) fn gpu(precision: Precision) -> Device {
+    #[cfg(feature = "cuda")]
+    let device = super::cuda::open(0, precision);
+    #[cfg(not(feature = "cuda"))]
+    let device: Result<Device> = Err(candle_core::Error::Msg(format!("built without the feature cuda, {precision:?}")));
+    device.expect("a GPU (scripts/emulated-gpu.sh stands in for one)")
 }
 
 /// As [`value_and_gradients`], of parameters and activations on a GPU, by our tape. `weights`: which inputs are f32
@@ -109,7 +98,7 @@ fn value_and_gradients_on(
     Ok(all)
 }
 
-/// Asserts that value and gradients on a GPU are those of f64 on the CPU, where there is one: within 10⁻⁴ in f32; in bf16
+/// Asserts that value and gradients on a GPU are those of f64 on the CPU: within 10⁻⁴ in f32; in bf16
 /// within 0.1 and six times what rounding the inputs alone does (`rounded`): recurrences make much of little, and sums
 /// over tokens cancel.
 /// `is_weight`: the inputs that are parameters, which stay f32.
@@ -121,7 +110,7 @@ fn agree_on_gpu(
     is_weight: &dyn Fn(usize) -> bool,
 ) {
     for (precision, dtype) in [(Precision::F32, DType::F32), (Precision::Bf16, DType::BF16)] {
-        let Some(device) = gpu(precision) else { return };
+        let device = gpu(precision);
         let found = value_and_gradients_on(&device, dtype, inputs, fused, is_weight).unwrap();
         for (i, ((found, right), rounded)) in found.iter().zip(right).zip(rounded).enumerate() {
             let bound = match precision {
@@ -167,7 +156,7 @@ pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Asserts that value and gradients of `fused` are those of `plain` in f64 (1e-9), and its f32 those of its f64 (1e-4);
-/// where there is a GPU, also there. `weights`: the inputs that are parameters.
+/// in a build with CUDA, also on a GPU. `weights`: the inputs that are parameters.
 pub(crate) fn agree(
     inputs: &[Input],
     weights: Range<usize>,
@@ -190,8 +179,6 @@ pub(crate) fn agree(
         let inputs_of_bf16: Vec<Input> = inputs.iter().map(rounded).collect();
         let rounded = value_and_gradients(&inputs_of_bf16, DType::F64, &plain).unwrap();
         agree_on_gpu(inputs, &right, &rounded, &fused, &|i| weights.contains(&i));
-    } else {
-        gpu(Precision::F32);
     }
 }
 

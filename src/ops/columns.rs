@@ -6,15 +6,13 @@
 //! ```
 //! with m the scaled keep mask over the joined row. Nothing is saved for backward.
 
-#[cfg(feature = "cuda")]
-use super::cuda::{self, Memory};
 use super::dropout::Mask;
-use super::real::{simd, slice, tensor, values, with_real, Real};
+use super::real::{simd, storage, tensor, values, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::{tape, Dropout};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use super::tape::{self, exactly, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
+use super::Dropout;
+use candle_core::{bail, Result, Tensor};
 
 /// `width` columns of `x [N, d]` from `start`: `[N, width]`.
 ///
@@ -25,109 +23,100 @@ pub fn columns(x: &Tensor, start: usize, width: usize) -> Result<Tensor> {
     if start + width > all {
         bail!("columns: {start}..{} of {:?}", start + width, x.dims());
     }
-    tape::apply1(&x.contiguous()?, Columns { start, width })
+    tape::apply(Columns { start, width }, &[x])
 }
 
-/// One to three activations side by side, then dropout.
+/// Activations side by side, then dropout.
 ///
 /// # Errors
-/// Another number of parts; rows that do not match.
+/// No parts; rows that do not match.
 pub fn join(parts: &[&Tensor], dropout: Option<Dropout>) -> Result<Tensor> {
-    let parts = parts.iter().map(|p| p.contiguous()).collect::<Result<Vec<_>>>()?;
-    match (parts.as_slice(), dropout) {
-        ([a], None) => Ok(a.clone()),
-        ([a], Some(_)) => tape::apply1(a, Join { dropout }),
-        ([a, b], _) => tape::apply2(a, b, Join { dropout }),
-        ([a, b, c], _) => tape::apply3(a, b, c, Join { dropout }),
-        _ => bail!("join: {} parts, not 1 to 3", parts.len()),
+    let rows = parts.iter().map(|part| part.dims2().map(|(rows, _)| rows)).collect::<Result<Vec<_>>>()?;
+    match (parts, dropout) {
+        ([], _) => bail!("join: no parts"),
+        _ if rows.windows(2).any(|pair| pair[0] != pair[1]) => bail!("join: parts of {rows:?} rows"),
+        ([alone], None) => alone.contiguous(),
+        _ => tape::apply(Join { dropout }, parts),
     }
 }
 
 /// Columns `start..start + width` of rows of `all` values.
 fn cut<T: Real>(x: &[T], all: usize, start: usize, width: usize) -> Vec<T> {
-    let mut y = rows::buffer(x.len() / all * width);
-    let jobs = y.chunks_mut(BLOCK * width.max(1)).zip(x.chunks(BLOCK * all)).collect();
-    rows::run(jobs, x.len(), |(y, x): (&mut [T], &[T])| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(all)) {
+    let mut y = Unwritten::new(x.len() / all * width);
+    let jobs = y.all().chunks(BLOCK * width).zip(x.chunks(BLOCK * all)).collect();
+    rows::run(jobs, x.len(), |(y, x): (Blank<'_, T>, &[T])| {
+        for (y, x) in y.zeros().chunks_exact_mut(width).zip(x.chunks_exact(all)) {
             y.copy_from_slice(&x[start..][..width]);
         }
     });
-    y
+    y.done()
 }
 
-struct Columns {
-    start: usize,
-    width: usize,
+pub(super) struct Columns {
+    pub(super) start: usize,
+    pub(super) width: usize,
 }
 
 impl Columns {
-    fn backward<T: Real>(&self, shape: &Shape, dy: &Tensor) -> Result<Tensor> {
-        let (n, all) = shape.dims2()?;
-        let dy = dy.contiguous()?;
+    fn backward_of<T: Real>(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (n, all) = x.dims2()?;
         let mut dx = vec![T::zero(); n * all];
-        for (dx, dy) in dx.chunks_exact_mut(all).zip(values::<T>(&dy)?.chunks_exact(self.width)) {
+        for (dx, dy) in dx.chunks_exact_mut(all).zip(values::<T>(dy)?.chunks_exact(self.width)) {
             dx[self.start..][..self.width].copy_from_slice(dy);
         }
-        Ok(tensor(dx, shape))
+        Ok(tensor(dx, (n, all)))
     }
 }
 
-impl CustomOp1 for Columns {
+impl Op for Columns {
     fn name(&self) -> &'static str {
         "columns"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (n, all) = layout.shape().dims2()?;
-        let y = with_real!(x, T => {
-            Ok(T::to_cpu_storage_owned(cut::<T>(slice(x, layout, "columns")?, all, self.start, self.width)))
-        })?;
-        Ok((y, (n, self.width).into()))
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        let [x] = exactly(inputs)?;
+        let (n, all) = x.dims2()?;
+        let y = with_real!(x, T => Ok(storage(cut::<T>(&values(x)?, all, self.start, self.width))))?;
+        Ok((y, (n, self.width).into(), Default::default()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (n, all) = layout.shape().dims2()?;
-        let y = cuda::cut(&x.device, Memory::of(x, layout)?, [n, all], self.start, self.width)?;
-        Ok((y, (n, self.width).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return cuda::uncut(&dy.contiguous()?, x.dim(1)?, self.start).map(Some);
-        }
-        with_real!(x, T => self.backward::<T>(x.shape(), dy).map(Some))
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [x] = exactly(done.inputs)?;
+        with_real!(x, T => Ok(vec![Some(self.backward_of::<T>(x, done.gradient)?)]))
     }
 }
 
-struct Join {
-    dropout: Option<Dropout>,
+pub(super) struct Join {
+    pub(super) dropout: Option<Dropout>,
 }
 
 impl Join {
-    fn forward<const K: usize>(&self, parts: [(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)> {
-        with_real!(parts[0].0, T => self.forward_of::<T, K>(parts))
+    /// The gradient of each part that needs one, by `part(start, width)`.
+    pub(super) fn parts(
+        inputs: &[Tensor],
+        part: impl Fn(usize, usize) -> Result<Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut start = 0;
+        let of = |input: &Tensor| {
+            let width = input.dim(1)?;
+            start += width;
+            input.track_op().then(|| part(start - width, width)).transpose()
+        };
+        inputs.iter().map(of).collect()
     }
 
-    fn forward_of<T: Real, const K: usize>(&self, parts: [(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)> {
-        let (n, _) = parts[0].1.shape().dims2()?;
-        let mut inputs = [(&[][..], 0); K];
-        for (input, (storage, layout)) in inputs.iter_mut().zip(parts) {
-            let (rows, width) = layout.shape().dims2()?;
-            if rows != n {
-                bail!("join: {rows} rows beside {n}");
-            }
-            *input = (slice::<T>(storage, layout, "join")?, width);
-        }
-        let all: usize = inputs.iter().map(|(_, width)| width).sum();
+    fn forward_of<T: Real>(&self, inputs: &[Tensor]) -> Result<Computed> {
+        let n = inputs[0].dim(0)?;
+        let parts = inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
+        let parts: Vec<(&[T], usize)> = parts.iter().zip(inputs).map(|(x, input)| (&**x, input.dims()[1])).collect();
+        let all: usize = parts.iter().map(|(_, width)| width).sum();
         let mask = self.dropout.map(Mask::new);
-        let mut y = rows::buffer(n * all);
-        let jobs = y.chunks_mut(BLOCK * all.max(1)).enumerate().collect();
-        rows::run(jobs, n * all, |(block, y): (usize, &mut [T])| {
-            for (i, y) in y.chunks_exact_mut(all).enumerate() {
+        let mut y = Unwritten::new(n * all);
+        let jobs = y.all().chunks(BLOCK * all).enumerate().collect();
+        rows::run(jobs, n * all, |(block, y): (usize, Blank<'_, T>)| {
+            for (i, y) in y.zeros().chunks_exact_mut(all).enumerate() {
                 let (row, mut start) = (block * BLOCK + i, 0);
-                for (part, width) in inputs {
+                for &(part, width) in &parts {
                     y[start..][..width].copy_from_slice(&part[row * width..][..width]);
                     start += width;
                 }
@@ -136,71 +125,36 @@ impl Join {
                 }
             }
         });
-        Ok((T::to_cpu_storage_owned(y), (n, all).into()))
+        Ok((storage(y.done()), (n, all).into(), Default::default()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn forward_on_gpu<const K: usize>(&self, parts: [(&CudaStorage, &Layout); K]) -> Result<(CudaStorage, Shape)> {
-        let (n, _) = parts[0].1.shape().dims2()?;
-        let mut inputs = Vec::with_capacity(K);
-        for (storage, layout) in parts {
-            let (rows, width) = layout.shape().dims2()?;
-            if rows != n {
-                bail!("join: {rows} rows beside {n}");
-            }
-            inputs.push((Memory::of(storage, layout)?, width));
-        }
-        let all: usize = inputs.iter().map(|(_, width)| width).sum();
-        Ok((cuda::join(&parts[0].0.device, &inputs, n, self.dropout)?, (n, all).into()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_on_gpu<const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
-        let dy = dy.contiguous()?;
-        let mut grads = [const { None }; K];
-        let mut start = 0;
-        for (grad, part) in grads.iter_mut().zip(parts) {
-            let width = part.dim(1)?;
-            if part.track_op() {
-                *grad = Some(cuda::part(&dy, start, width, self.dropout)?);
-            }
-            start += width;
-        }
-        Ok(grads)
-    }
-
-    fn backward<const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
-        #[cfg(feature = "cuda")]
-        if dy.device().is_cuda() {
-            return self.backward_on_gpu(parts, dy);
-        }
-        with_real!(dy, T => self.backward_of::<T, K>(parts, dy))
-    }
-
-    fn backward_of<T: Real, const K: usize>(&self, parts: [&Tensor; K], dy: &Tensor) -> Result<[Option<Tensor>; K]> {
-        let (n, all) = dy.dims2()?;
-        let dy = dy.contiguous()?;
-        let dy = values::<T>(&dy)?;
+    fn backward_of<T: Real>(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (n, all) = done.gradient.dims2()?;
+        let dy = values::<T>(done.gradient)?;
         let masked = self.dropout.map(|dropout| {
-            let mut masked = rows::buffer(dy.len());
-            let jobs = masked.chunks_mut(BLOCK * all.max(1)).zip(dy.chunks(BLOCK * all.max(1))).enumerate().collect();
-            rows::run(jobs, dy.len(), |(block, (masked, dy)): (usize, (&mut [T], &[T]))| {
-                masked.copy_from_slice(dy);
-                drop_out(masked, Mask::new(dropout), block * BLOCK * all);
+            let mut masked = Unwritten::new(dy.len());
+            let jobs = masked.all().chunks(BLOCK * all).zip(dy.chunks(BLOCK * all.max(1))).enumerate().collect();
+            rows::run(jobs, dy.len(), |(block, (masked, dy)): (usize, (Blank<'_, T>, &[T]))| {
+                drop_out(masked.copy_of(dy), Mask::new(dropout), block * BLOCK * all);
             });
-            masked
+            masked.done()
         });
         let dy = masked.as_deref().unwrap_or(&dy);
-        let mut grads = [const { None }; K];
-        let mut start = 0;
-        for (grad, part) in grads.iter_mut().zip(parts) {
-            let width = part.dim(1)?;
-            if part.track_op() {
-                *grad = Some(tensor(cut(dy, all, start, width), (n, width)));
-            }
-            start += width;
-        }
-        Ok(grads)
+        Join::parts(done.inputs, |start, width| Ok(tensor(cut(dy, all, start, width), (n, width))))
+    }
+}
+
+impl Op for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(inputs))
+    }
+
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        with_real!(done.gradient, T => self.backward_of::<T>(done))
     }
 }
 
@@ -209,87 +163,6 @@ simd! {
 fn drop_out<T: Real>(x: &mut [T], mask: Mask<T>, first: usize) {
     x.iter_mut().enumerate().for_each(|(i, x)| *x *= mask.factor(first + i));
 }
-}
-
-impl CustomOp1 for Join {
-    fn name(&self) -> &'static str {
-        "join"
-    }
-
-    fn cpu_fwd(&self, a: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward([(a, al)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, al: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu([(a, al)])
-    }
-
-    fn bwd(&self, a: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let [da] = self.backward([a], dy)?;
-        Ok(da)
-    }
-}
-
-impl CustomOp2 for Join {
-    fn name(&self) -> &'static str {
-        "join"
-    }
-
-    fn cpu_fwd(&self, a: &CpuStorage, al: &Layout, b: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward([(a, al), (b, bl)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, al: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu([(a, al), (b, bl)])
-    }
-
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(self.backward([a, b], dy)?.into())
-    }
-}
-
-impl CustomOp3 for Join {
-    fn name(&self) -> &'static str {
-        "join"
-    }
-
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        al: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-        c: &CpuStorage,
-        cl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward([(a, al), (b, bl), (c, cl)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        al: &Layout,
-        b: &CudaStorage,
-        bl: &Layout,
-        c: &CudaStorage,
-        cl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu([(a, al), (b, bl), (c, cl)])
-    }
-
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        Ok(self.backward([a, b, c], dy)?.into())
-    }
 }
 
 #[cfg(test)]

@@ -6,18 +6,17 @@
 //! `CrossEntropyLoss(label_smoothing=ε)`, but the masked id takes no part). The result is s·Σ ℓ.
 //!
 //! The gradient dz = s·(softmax(z) − (1−ε)·1_y − ε/V′) is formed in place in the forward pass while the block is in
-//! the cache: dh = dz·E, dE += dzᵀ·h, db += Σ dz. `bwd` only multiplies them by the incoming scalar.
+//! the cache: dh = dz·E, dE += dzᵀ·h, db += Σ dz. `backward` only multiplies them by the incoming scalar.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{Result, Tensor, WithDType};
 use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
-use super::cuda::{self, Memory, Projected};
-use super::gemm::{matmul, matmul_packed, matmul_then, Block, Mat, MatMut, Packed, Store, Threads};
+use super::cuda;
+use super::gemm::{matmul, matmul_packed, product_then, Block, Mat, MatMut, Packed, Store, Threads};
 use super::real::{self, simd, with_real, Real};
-use super::{rows, tape};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
+use super::rows;
+use super::tape::{self, Computed, Done, Op};
 
 /// Rows whose logits exist at the same time.
 pub(super) const ROWS: usize = 256;
@@ -41,10 +40,10 @@ pub struct CrossEntropy {
 
 /// The losses of the rows. On a GPU they may still be in the making: reading them waits.
 #[derive(Clone, Debug)]
-pub struct Losses(Rows);
+pub struct Losses(pub(super) Rows);
 
 #[derive(Clone, Debug)]
-enum Rows {
+pub(super) enum Rows {
     Host(Vec<Row>),
     /// Both sums in f64, and the unsmoothed loss of each row in f32.
     #[cfg(feature = "cuda")]
@@ -100,20 +99,9 @@ pub fn linear_cross_entropy(
     let projection = Projection::new(h, table, bias, targets.masked)?;
     projection.check_labels(targets.labels)?;
     let side = Arc::new(OnceLock::new());
-    let op = LinearCrossEntropy {
-        projection,
-        labels: targets.labels.to_vec(),
-        smoothing,
-        scale,
-        wants: [h.track_op(), table.track_op(), bias.is_some_and(Tensor::track_op)],
-        gradients: OnceLock::new(),
-        side: Arc::clone(&side),
-    };
-    let (h, table) = (h.contiguous()?, table.contiguous()?);
-    let loss = match bias {
-        Some(bias) => tape::apply3(&h, &table, &bias.contiguous()?, op)?,
-        None => tape::apply2(&h, &table, op)?,
-    };
+    let op =
+        LinearCrossEntropy { projection, labels: targets.labels.to_vec(), smoothing, scale, side: Arc::clone(&side) };
+    let loss = tape::apply(op, &[&[h, table], bias.as_slice()].concat())?;
     match side.get() {
         Some(rows) => Ok(CrossEntropy { loss, losses: Losses(rows.clone()) }),
         None => candle_core::bail!("cross entropy: no losses after the forward pass"),
@@ -130,12 +118,9 @@ pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Tar
     let (h, table) = (h.contiguous()?, table.contiguous()?);
     #[cfg(feature = "cuda")]
     if h.device().is_cuda() {
-        let (bias, nothing) = (bias.map(Memory::of_tensor).transpose()?, [false; 3]);
-        let memory = (Memory::of_tensor(&h)?, Memory::of_tensor(&table)?);
-        let projected = projection.on_gpu();
-        let found =
-            projected.losses(cuda::device_of(&h)?, memory.0, memory.1, bias, targets.labels, (0.0, 1.0), nothing)?;
-        return Losses(Rows::Gpu { sums: found.sums, nll: found.nlls }).nll();
+        let (device, factors) = (cuda::device_of(&h)?, (0.0, 1.0));
+        let found = projection.losses_on_gpu(device, [&h, &table], bias, targets.labels, factors, [false; 3])?;
+        return Losses(found.rows).nll();
     }
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
@@ -165,16 +150,14 @@ pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, mask
     let (h, table) = (h.contiguous()?, table.contiguous()?);
     #[cfg(feature = "cuda")]
     if h.device().is_cuda() {
-        return projection.on_gpu().log_softmax(&h, &table, bias);
+        return projection.log_softmax_on_gpu(&h, &table, bias);
     }
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
         let bias = bias.map(real::values::<T>).transpose()?;
-        let mut z = rows::buffer(projection.n * projection.vocabulary);
         let table = Mat::new(&table, projection.vocabulary, projection.width).t();
         let states = Mat::new(&h, projection.n, projection.width);
-        let target = MatMut::new(&mut z, projection.n, projection.vocabulary);
-        matmul_then(target, Store::Set, states, table, Threads::All, |block| {
+        let mut z = product_then(T::from_f64(1.0), states, table, Threads::All, |block| {
             finish_logits(block, bias.as_deref(), projection.masked);
         });
         let elements = z.len();
@@ -192,7 +175,7 @@ pub(super) struct Projection {
     pub(super) n: usize,
     pub(super) width: usize,
     pub(super) vocabulary: usize,
-    masked: Option<usize>,
+    pub(super) masked: Option<usize>,
 }
 
 impl Projection {
@@ -211,12 +194,6 @@ impl Projection {
             );
         }
         Ok(Projection { n, width, vocabulary, masked })
-    }
-
-    #[cfg(feature = "cuda")]
-    pub(super) fn on_gpu(&self) -> Projected {
-        let Projection { n, width, vocabulary, masked } = *self;
-        Projected { n, width, vocabulary, masked }
     }
 
     fn check_labels(&self, labels: &[u32]) -> Result<()> {
@@ -241,7 +218,7 @@ impl Projection {
 
     /// Memory for the logits of a block of rows.
     pub(super) fn block<T: Real>(&self) -> Vec<T> {
-        rows::buffer(ROWS.min(self.n) * self.vocabulary)
+        vec![T::zero(); ROWS.min(self.n) * self.vocabulary]
     }
 
     /// h·Eᵀ + b for some rows of states, −∞ for the masked id.
@@ -271,31 +248,38 @@ fn finish_logits<T: Real>(mut block: Block<'_, T>, bias: Option<&[T]>, masked: O
 
 /// Loss and unsmoothed loss of one row.
 #[derive(Clone, Copy, Debug)]
-struct Row {
+pub(super) struct Row {
     loss: f64,
     nll: f64,
 }
 
-struct LinearCrossEntropy {
-    projection: Projection,
-    labels: Vec<u32>,
-    smoothing: f64,
-    scale: f64,
-    /// Which of states, table and bias need a gradient.
-    wants: [bool; 3],
-    gradients: OnceLock<[Option<Tensor>; 3]>,
-    side: Arc<OnceLock<Rows>>,
+/// Inputs: states, table, and a bias or none.
+pub(super) struct LinearCrossEntropy {
+    pub(super) projection: Projection,
+    pub(super) labels: Vec<u32>,
+    pub(super) smoothing: f64,
+    pub(super) scale: f64,
+    /// Filled by the forward pass.
+    pub(super) side: Arc<OnceLock<Rows>>,
 }
 
 impl LinearCrossEntropy {
-    fn forward<T: Real>(&self, h: &[T], table: &[T], bias: Option<&[T]>) -> (CpuStorage, Shape) {
+    /// Which of states, table and bias need a gradient.
+    pub(super) fn wants(inputs: &[Tensor], tracked: bool) -> [bool; 3] {
+        std::array::from_fn(|i| tracked && inputs.get(i).is_some_and(Tensor::track_op))
+    }
+
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        let (h, table) = (real::values::<T>(&inputs[0])?, real::values::<T>(&inputs[1])?);
+        let bias = inputs.get(2).map(real::values::<T>).transpose()?;
+        let (h, table, bias): (&[T], &[T], Option<&[T]>) = (&h, &table, bias.as_deref());
         let Projection { n, width, vocabulary, masked } = self.projection;
         let (smoothing, scale) = (T::from_f64(self.smoothing), T::from_f64(self.scale));
-        let [wants_h, wants_table, wants_bias] = self.wants;
-        let buffer = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
-        let mut dh = rows::buffer(if wants_h { n * width } else { 0 });
-        let mut d_table = buffer(wants_table, vocabulary * width);
-        let mut d_bias = buffer(wants_bias, vocabulary);
+        let [wants_h, wants_table, wants_bias] = LinearCrossEntropy::wants(inputs, tracked);
+        let zeros = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
+        let mut dh = zeros(wants_h, n * width);
+        let mut d_table = zeros(wants_table, vocabulary * width);
+        let mut d_bias = zeros(wants_bias, vocabulary);
         let packed = self.projection.pack(table);
         let packed_for_dh = wants_h.then(|| Packed::new(Mat::new(table, vocabulary, width), Threads::All));
         let mut z = self.projection.block();
@@ -326,144 +310,41 @@ impl LinearCrossEntropy {
             }
         }
         let loss = self.scale * results.iter().map(|row| row.loss).sum::<f64>();
-        // each is filled by the only forward there is
-        self.gradients.get_or_init(|| {
-            [
-                wants_h.then(|| real::tensor(dh, (n, width))),
-                wants_table.then(|| real::tensor(d_table, (vocabulary, width))),
-                wants_bias.then(|| real::tensor(d_bias, vocabulary)),
-            ]
-        });
+        let saved = [
+            wants_h.then(|| real::tensor(dh, (n, width))),
+            wants_table.then(|| real::tensor(d_table, (vocabulary, width))),
+            wants_bias.then(|| real::tensor(d_bias, vocabulary)),
+        ];
         self.side.get_or_init(|| Rows::Host(results));
-        (T::to_cpu_storage_owned(vec![T::from_f64(loss)]), Shape::from(()))
+        Ok((real::storage(vec![T::from_f64(loss)]), ().into(), saved))
     }
 
-    #[cfg(feature = "cuda")]
-    fn forward_on_gpu(
-        &self,
-        h: (&CudaStorage, &Layout),
-        table: (&CudaStorage, &Layout),
-        bias: Option<(&CudaStorage, &Layout)>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let bias = bias.map(|(bias, layout)| Memory::of(bias, layout)).transpose()?;
-        let (states, table) = (Memory::of(h.0, h.1)?, Memory::of(table.0, table.1)?);
-        let factors = (self.smoothing, self.scale);
-        let projected = self.projection.on_gpu();
-        let found = projected.losses(&h.0.device, states, table, bias, &self.labels, factors, self.wants)?;
-        // each is filled by the only forward there is
-        self.gradients.get_or_init(|| found.gradients);
-        self.side.get_or_init(|| Rows::Gpu { sums: found.sums, nll: found.nlls });
-        Ok((found.loss, Shape::from(())))
-    }
-
-    fn backward(&self, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        let Some(gradients) = self.gradients.get() else {
-            candle_core::bail!("cross entropy: backward without a forward pass")
-        };
-        let factor = grad.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
+    /// What was saved, times the incoming scalar.
+    pub(super) fn scaled(
+        done: Done<'_>,
+        times: impl Fn(&Tensor, f64) -> Result<Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let factor = done.gradient.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
         let scaled = |gradient: &Option<Tensor>| match gradient {
             Some(gradient) if factor == 1.0 => Ok(Some(gradient.clone())),
-            #[cfg(feature = "cuda")]
-            Some(gradient) if gradient.device().is_cuda() => {
-                let gradient = gradient.copy()?;
-                cuda::multiply(&gradient, factor)?;
-                Ok(Some(gradient))
-            }
-            Some(gradient) => (gradient * factor).map(Some),
+            Some(gradient) => times(gradient, factor).map(Some),
             None => Ok(None),
         };
-        Ok([scaled(&gradients[0])?, scaled(&gradients[1])?, scaled(&gradients[2])?])
+        done.saved.iter().take(done.inputs.len()).map(scaled).collect()
     }
 }
 
-impl CustomOp3 for LinearCrossEntropy {
+impl Op for LinearCrossEntropy {
     fn name(&self) -> &'static str {
         "linear_cross_entropy"
     }
 
-    fn cpu_fwd(
-        &self,
-        h: &CpuStorage,
-        h_layout: &Layout,
-        table: &CpuStorage,
-        table_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "linear_cross_entropy";
-        with_real!(h, T => Ok(self.forward::<T>(
-            real::slice(h, h_layout, name)?,
-            real::slice(table, table_layout, name)?,
-            Some(real::slice(bias, bias_layout, name)?),
-        )))
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        h: &CudaStorage,
-        h_layout: &Layout,
-        table: &CudaStorage,
-        table_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((h, h_layout), (table, table_layout), Some((bias, bias_layout)))
-    }
-
-    fn bwd(
-        &self,
-        _h: &Tensor,
-        _table: &Tensor,
-        _bias: &Tensor,
-        _loss: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dh, d_table, d_bias] = self.backward(grad)?;
-        Ok((dh, d_table, d_bias))
-    }
-}
-
-impl CustomOp2 for LinearCrossEntropy {
-    fn name(&self) -> &'static str {
-        "linear_cross_entropy"
-    }
-
-    fn cpu_fwd(
-        &self,
-        h: &CpuStorage,
-        h_layout: &Layout,
-        table: &CpuStorage,
-        table_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "linear_cross_entropy";
-        with_real!(h, T => Ok(self.forward::<T>(
-            real::slice(h, h_layout, name)?,
-            real::slice(table, table_layout, name)?,
-            None,
-        )))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        h: &CudaStorage,
-        h_layout: &Layout,
-        table: &CudaStorage,
-        table_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((h, h_layout), (table, table_layout), None)
-    }
-
-    fn bwd(
-        &self,
-        _h: &Tensor,
-        _table: &Tensor,
-        _loss: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dh, d_table, _] = self.backward(grad)?;
-        Ok((dh, d_table))
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        LinearCrossEntropy::scaled(done, |gradient, factor| gradient * factor)
     }
 }
 

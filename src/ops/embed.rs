@@ -5,16 +5,14 @@
 //!
 //! Backward: dE[id] += s·dy ⊙ m, token by token in their order, into a table that is zero elsewhere.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-#[cfg(feature = "cuda")]
-use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::{tape, Dropout};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
+use super::tape::{self, exactly, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
+use super::Dropout;
 
 /// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids.
 ///
@@ -37,7 +35,7 @@ pub fn embed(
         }
     }
     let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), width, scale, dropout };
-    tape::apply1(&table.contiguous()?, op)
+    tape::apply(op, &[table])
 }
 
 /// The position of each packed token in its sentence, from 0.
@@ -45,23 +43,25 @@ pub fn positions(offsets: &[usize]) -> Vec<usize> {
     offsets.windows(2).flat_map(|pair| 0..pair[1] - pair[0]).collect()
 }
 
-struct Embed {
-    ids: Vec<u32>,
-    positions: Option<Vec<usize>>,
-    width: usize,
-    scale: f64,
-    dropout: Option<Dropout>,
+/// Input: the table.
+pub(super) struct Embed {
+    pub(super) ids: Vec<u32>,
+    pub(super) positions: Option<Vec<usize>>,
+    pub(super) width: usize,
+    pub(super) scale: f64,
+    pub(super) dropout: Option<Dropout>,
 }
 
 impl Embed {
-    fn forward<T: Real>(&self, table: &[T]) -> (CpuStorage, Shape) {
+    fn forward_of<T: Real>(&self, table: &Tensor) -> Result<Computed> {
+        let table = real::values::<T>(table)?;
         let (n, width) = (self.ids.len(), self.width);
         let sinusoids = self.positions.as_ref().map(|positions| Sinusoids::<T>::new(positions, width));
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
-        let mut y = rows::buffer(n * width);
-        let jobs = y.chunks_mut(BLOCK * width).zip(self.ids.chunks(BLOCK)).enumerate().collect();
-        rows::run(jobs, n * width, |(block, (y, ids))| {
-            for (i, (row, &id)) in y.chunks_exact_mut(width).zip(ids).enumerate() {
+        let mut y = Unwritten::new(n * width);
+        let jobs = y.all().chunks(BLOCK * width).zip(self.ids.chunks(BLOCK)).enumerate().collect();
+        rows::run(jobs, n * width, |(block, (y, ids)): (usize, (Blank<'_, T>, &[u32]))| {
+            for (i, (row, &id)) in y.zeros().chunks_exact_mut(width).zip(ids).enumerate() {
                 let token = block * BLOCK + i;
                 let shift = match (&sinusoids, &self.positions) {
                     (Some(s), Some(positions)) => s.row(positions[token]),
@@ -70,45 +70,33 @@ impl Embed {
                 fill(row, &table[id as usize * width..][..width], scale, shift, mask, token * width);
             }
         });
-        (T::to_cpu_storage_owned(y), Shape::from((n, width)))
+        Ok((real::storage(y.done()), (n, width).into(), Default::default()))
     }
 
-    /// Of a table of this shape.
-    fn backward<T: Real>(&self, shape: &Shape, dy: &[T]) -> Tensor {
+    fn backward_of<T: Real>(&self, table: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let width = self.width;
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
-        let mut table = vec![T::zero(); shape.elem_count()];
-        for (token, (dy, &id)) in dy.chunks_exact(width).zip(&self.ids).enumerate() {
-            scatter(&mut table[id as usize * width..][..width], dy, scale, mask, token * width);
+        let mut gradient = vec![T::zero(); table.elem_count()];
+        for (token, (dy, &id)) in real::values::<T>(dy)?.chunks_exact(width).zip(&self.ids).enumerate() {
+            scatter(&mut gradient[id as usize * width..][..width], dy, scale, mask, token * width);
         }
-        real::tensor(table, shape)
+        Ok(real::tensor(gradient, table.shape()))
     }
 }
 
-impl CustomOp1 for Embed {
+impl Op for Embed {
     fn name(&self) -> &'static str {
         "embed"
     }
 
-    fn cpu_fwd(&self, table: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        with_real!(table, T => Ok(self.forward::<T>(real::slice(table, layout, "embed")?)))
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        let [table] = exactly(inputs)?;
+        with_real!(table, T => self.forward_of::<T>(table))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, table: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (memory, positions) = (Memory::of(table, layout)?, self.positions.as_deref());
-        let Embed { ids, width, scale, dropout, .. } = self;
-        let y = cuda::embed::forward(&table.device, memory, *width, ids, positions, *scale, *dropout)?;
-        Ok((y, Shape::from((ids.len(), *width))))
-    }
-
-    fn bwd(&self, table: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        #[cfg(feature = "cuda")]
-        if dy.device().is_cuda() {
-            return cuda::embed::backward(table, &dy, &self.ids, self.scale, self.dropout).map(Some);
-        }
-        with_real!(dy, T => Ok(Some(self.backward::<T>(table.shape(), &real::values(&dy)?))))
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [table] = exactly(done.inputs)?;
+        with_real!(table, T => Ok(vec![Some(self.backward_of::<T>(table, done.gradient)?)]))
     }
 }
 

@@ -8,22 +8,20 @@
 //! | y | `[N, out]` |
 //!
 //! Backward, with m the scaled keep mask: dz = dy ⊙ m ⊙ φ′(z); dx = dz·W; dW = dzᵀ·x; db = Σ rows of dz.
-//! Saved: nothing for identity and ReLU (φ′ is read off y: a kept element is positive exactly where z is), z otherwise.
+//! Saved: nothing for identity and ReLU (φ′ is read off y: a kept element is positive exactly where z is), z otherwise; and W
+//! where it was put together of several.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use std::borrow::Cow;
-use std::sync::OnceLock;
 
-#[cfg(feature = "cuda")]
-use super::cuda::{self, Memory};
 use super::dropout::Mask;
-use super::gemm::{matmul, matmul_then, Mat, MatMut, Store, Threads};
+use super::gemm::{product, product_then, Mat, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::{tape, Dropout};
+use super::tape::{self, Computed, Done, Op};
+use super::unwritten::Unwritten;
+use super::Dropout;
 pub use crate::kinds::Activation;
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 
 /// y = dropout(φ(x·Wᵀ + b)); one node on the tape.
 ///
@@ -36,89 +34,109 @@ pub fn linear(
     activation: Activation,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
+    joint_linear(x, &[weight], bias.as_slice(), activation, dropout)
+}
+
+/// Several maps of one input in one product, results side by side; each has a bias, or none has.
+///
+/// # Errors
+/// As [`linear`].
+pub fn joint_linear(
+    x: &Tensor,
+    weights: &[&Tensor],
+    biases: &[&Tensor],
+    activation: Activation,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
     let (n, inner) = x.dims2()?;
-    let (outer, weight_inner) = weight.dims2()?;
-    if inner != weight_inner || bias.is_some_and(|b| b.dims() != [outer]) {
+    let outer = weights.iter().map(|weight| weight.dims2().map(|(outer, _)| outer)).sum::<Result<usize>>()?;
+    let fits = |(weight, bias): (&&Tensor, &&Tensor)| bias.dims() == &weight.dims()[..1];
+    if weights.is_empty()
+        || weights.iter().any(|weight| weight.dims()[1] != inner)
+        || !(biases.is_empty() || biases.len() == weights.len() && weights.iter().zip(biases).all(fits))
+    {
+        let dims = |tensors: &[&Tensor]| tensors.iter().map(|x| x.dims().to_vec()).collect::<Vec<_>>();
         candle_core::bail!(
-            "linear: input {:?}, weight {:?} and bias {:?} do not fit",
+            "linear: input {:?}, weights {:?} and biases {:?} do not fit",
             x.dims(),
-            weight.dims(),
-            bias.map(Tensor::dims)
+            dims(weights),
+            dims(biases)
         );
     }
-    let op = Linear {
-        n,
-        inner,
-        outer,
-        activation,
-        dropout,
-        tracked: tape::tracks(&[x, weight]) || bias.is_some_and(|bias| tape::tracks(&[bias])),
-        saved: OnceLock::new(),
-        #[cfg(feature = "cuda")]
-        saved_on_gpu: OnceLock::new(),
-    };
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    match bias {
-        Some(bias) => tape::apply3(&x, &weight, &bias.contiguous()?, op),
-        None => tape::apply2(&x, &weight, op),
-    }
+    let op = Linear { n, inner, outer, maps: weights.len(), activation, dropout };
+    tape::apply(op, &[&[x], weights, biases].concat())
 }
 
 /// dz (dy itself where they are the same) and db.
 type InnerGradient<'a, T> = (Cow<'a, [T]>, Option<Vec<T>>);
 
-struct Linear {
-    n: usize,
-    inner: usize,
-    outer: usize,
-    activation: Activation,
-    dropout: Option<Dropout>,
-    /// Whether there may be a backward pass.
-    tracked: bool,
-    /// z, for activations whose derivative y does not tell.
-    saved: OnceLock<Tensor>,
-    #[cfg(feature = "cuda")]
-    saved_on_gpu: OnceLock<cuda::linear::Saved>,
+/// Inputs: x, the weights, the biases.
+pub(super) struct Linear {
+    pub(super) n: usize,
+    pub(super) inner: usize,
+    /// Of all maps.
+    pub(super) outer: usize,
+    pub(super) maps: usize,
+    pub(super) activation: Activation,
+    pub(super) dropout: Option<Dropout>,
+}
+
+/// The values of these tensors end to end.
+fn joined<T: Real>(parts: &[Tensor]) -> Result<Vec<T>> {
+    let mut joined = Vec::with_capacity(parts.iter().map(Tensor::elem_count).sum());
+    for part in parts {
+        joined.extend_from_slice(&real::values::<T>(part)?);
+    }
+    Ok(joined)
 }
 
 impl Linear {
-    fn forward<T: Real>(&self, x: &[T], weight: &[T], bias: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
-        let (n, inner, outer) = (self.n, self.inner, self.outer);
-        let (activation, mask) = (self.activation, self.dropout.map(Mask::new));
-        let mut y = rows::buffer(n * outer);
-        // z is saved where the derivative needs it: bias first, the rest in a second pass
-        let saves = self.tracked && !matches!(activation, Activation::Identity | Activation::Relu);
-        let (early, early_mask) = if saves { (Activation::Identity, None) } else { (activation, mask) };
-        matmul_then(
-            MatMut::new(&mut y, n, outer),
-            Store::Set,
-            Mat::new(x, n, inner),
-            Mat::new(weight, outer, inner).t(),
-            Threads::All,
-            |mut block| {
-                for i in 0..block.rows {
-                    let (first, columns) = ((block.row + i) * outer + block.column, block.column..);
-                    let bias = bias.map(|b| &b[columns.clone()]);
-                    finish(block.row_mut(i), bias, early, early_mask, first);
-                }
-            },
-        );
-        if saves {
-            let mut z = rows::buffer(n * outer);
-            let block = BLOCK * outer;
-            let jobs = y.chunks_mut(block).zip(z.chunks_mut(block)).enumerate().collect();
-            rows::run(jobs, n * outer, |(i, (y, z))| {
-                z.copy_from_slice(y);
-                finish(y, None, activation, mask, i * block);
-            });
-            // only the first forward fills it, and there is only one
-            self.saved.get_or_init(|| real::tensor(z, (n, outer)));
-        }
-        Ok((T::to_cpu_storage_owned(y), Shape::from((n, outer))))
+    /// Whether φ′ needs z, which y does not tell.
+    pub(super) fn needs_z(&self) -> bool {
+        !matches!(self.activation, Activation::Identity | Activation::Relu)
     }
 
-    /// dz, and db when asked for.
-    fn inner_gradient<'a, T: Real>(&self, y: &[T], dy: &'a [T], bias: bool) -> Result<InnerGradient<'a, T>> {
+    /// One gradient of all weights, or of all biases, as those of the maps.
+    pub(super) fn split(&self, gradient: Option<Tensor>, maps: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = gradient else { return Ok(vec![None; maps.len()]) };
+        let mut start = 0;
+        let part = |map: &Tensor| {
+            let part = gradient.narrow(0, start, map.dims()[0]);
+            start += map.dims()[0];
+            part.map(Some)
+        };
+        maps.iter().map(part).collect()
+    }
+
+    /// y, and z if it is wanted.
+    fn values<T: Real>(&self, x: &[T], weight: &[T], bias: Option<&[T]>, wants_z: bool) -> (Vec<T>, Option<Vec<T>>) {
+        let (n, inner, outer) = (self.n, self.inner, self.outer);
+        let (activation, mask) = (self.activation, self.dropout.map(Mask::new));
+        // for z, bias first, the rest in a second pass
+        let (early, early_mask) = if wants_z { (Activation::Identity, None) } else { (activation, mask) };
+        let (x, weight) = (Mat::new(x, n, inner), Mat::new(weight, outer, inner));
+        let mut y = product_then(T::one(), x, weight.t(), Threads::All, |mut block| {
+            for i in 0..block.rows {
+                let (first, columns) = ((block.row + i) * outer + block.column, block.column..);
+                let bias = bias.map(|b| &b[columns.clone()]);
+                finish(block.row_mut(i), bias, early, early_mask, first);
+            }
+        });
+        let z = wants_z.then(|| {
+            let mut z = Unwritten::new(n * outer);
+            let block = BLOCK * outer;
+            let jobs = y.chunks_mut(block).zip(z.all().chunks(block)).enumerate().collect();
+            rows::run(jobs, n * outer, |(i, (y, z))| {
+                z.copy_of(y);
+                finish(y, None, activation, mask, i * block);
+            });
+            z.done()
+        });
+        (y, z)
+    }
+
+    /// dz, and db when asked for; `z` is y for activations that do not need it.
+    fn inner_gradient<'a, T: Real>(&self, z: &[T], dy: &'a [T], bias: bool) -> InnerGradient<'a, T> {
         let (outer, block) = (self.outer, BLOCK * self.outer);
         let mask = self.dropout.map(Mask::new);
         if self.activation == Activation::Identity && mask.is_none() {
@@ -126,167 +144,65 @@ impl Linear {
                 let jobs = dy.chunks(block).collect();
                 rows::sum_in_order(rows::map(jobs, dy.len(), |dy| column_sums(dy, outer)))
             });
-            return Ok((Cow::Borrowed(dy), db));
+            return (Cow::Borrowed(dy), db);
         }
-        let saved;
-        let z = match (self.activation, self.saved.get()) {
-            (Activation::Identity | Activation::Relu, _) => y,
-            (_, Some(z)) => {
-                saved = real::values::<T>(z)?;
-                &saved
-            }
-            (_, None) => candle_core::bail!("linear: backward without a forward pass"),
-        };
-        let mut dz = rows::buffer(dy.len());
-        let jobs = dz.chunks_mut(block).zip(dy.chunks(block).zip(z.chunks(block))).enumerate().collect();
+        let mut dz = Unwritten::new(dy.len());
+        let jobs = dz.all().chunks(block).zip(dy.chunks(block).zip(z.chunks(block))).enumerate().collect();
         let sums = rows::map(jobs, dy.len(), |(i, (dz, (dy, z)))| {
             let mut sums = vec![T::zero(); if bias { outer } else { 0 }];
-            let rows = dz.chunks_exact_mut(outer).zip(dy.chunks_exact(outer).zip(z.chunks_exact(outer)));
-            for (row, (dz, (dy, z))) in rows.enumerate() {
-                differentiate(dz, dy, z, self.activation, mask, i * block + row * outer, &mut sums);
+            let rows = dz.copy_of(dy).chunks_exact_mut(outer).zip(z.chunks_exact(outer));
+            for (row, (dz, z)) in rows.enumerate() {
+                differentiate(dz, z, self.activation, mask, i * block + row * outer, &mut sums);
             }
             sums
         });
-        Ok((Cow::Owned(dz), bias.then(|| rows::sum_in_order(sums))))
+        (Cow::Owned(dz.done()), bias.then(|| rows::sum_in_order(sums)))
     }
 
-    /// Gradients of x, weight and bias.
-    fn gradients(&self, [x, weight]: [&Tensor; 2], bias: bool, [y, dy]: [&Tensor; 2]) -> Result<[Option<Tensor>; 3]> {
-        #[cfg(feature = "cuda")]
-        if y.device().is_cuda() {
-            return self.on_gpu().backward([x, weight], bias, [y, dy], self.saved_on_gpu.get());
-        }
-        with_real!(y, T => self.backward::<T>(x, weight, bias, y, dy))
-    }
-
-    fn backward<T: Real>(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: bool,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<[Option<Tensor>; 3]> {
-        let (n, inner, outer) = (self.n, self.inner, self.outer);
-        let dy = dy.contiguous()?;
-        let (dy, y) = (real::values::<T>(&dy)?, real::values::<T>(y)?);
-        let (dz, db) = self.inner_gradient(&y, &dy, bias)?;
-        let dz = Mat::new(&dz, n, outer);
-        let product = |rows, columns, a: Mat<'_, T>, b: Mat<'_, T>| {
-            let mut c = rows::buffer(rows * columns);
-            matmul(MatMut::new(&mut c, rows, columns), Store::Set, T::one(), a, b, Threads::All);
-            real::tensor(c, (rows, columns))
-        };
-        let (x_values, w_values) = (real::values::<T>(x)?, real::values::<T>(weight)?);
-        let dx = x.track_op().then(|| product(n, inner, dz, Mat::new(&w_values, outer, inner)));
-        let dw = weight.track_op().then(|| product(outer, inner, dz.t(), Mat::new(&x_values, n, inner)));
-        Ok([dx, dw, db.map(|db| real::tensor(db, outer))])
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Linear {
-    fn on_gpu(&self) -> cuda::linear::Shape {
-        let Linear { n, inner, outer, activation, dropout, .. } = *self;
-        cuda::linear::Shape { n, inner, outer, activation, dropout }
-    }
-
-    fn forward_on_gpu(
-        &self,
-        x: (&CudaStorage, &Layout),
-        w: (&CudaStorage, &Layout),
-        b: Option<(&CudaStorage, &Layout)>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let bias = b.map(|(b, layout)| Memory::of(b, layout)).transpose()?;
-        let (x_memory, w) = (Memory::of(x.0, x.1)?, Memory::of(w.0, w.1)?);
-        let (y, saved) = self.on_gpu().forward(&x.0.device, x_memory, w, bias)?;
-        self.saved_on_gpu.get_or_init(|| saved);
-        Ok((y, Shape::from((self.n, self.outer))))
-    }
-}
-
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "linear";
-        with_real!(x, T => self.forward::<T>(
-            real::slice(x, x_layout, name)?,
-            real::slice(w, w_layout, name)?,
-            Some(real::slice(b, b_layout, name)?),
-        ))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        w: &CudaStorage,
-        w_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((x, x_layout), (w, w_layout), Some((b, b_layout)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.gradients([x, weight], bias.track_op(), [y, dy])?;
-        Ok((dx, dw, db))
-    }
-}
-
-impl CustomOp2 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "linear";
-        with_real!(x, T => self.forward::<T>(
-            real::slice(x, x_layout, name)?,
-            real::slice(w, w_layout, name)?,
+    fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        let (weights, biases) = inputs[1..].split_at(self.maps);
+        let bias = if biases.is_empty() { None } else { Some(joined::<T>(biases)?) };
+        let joint = if self.maps > 1 { Some(joined::<T>(weights)?) } else { None };
+        let (x, single) = (real::values::<T>(&inputs[0])?, real::values::<T>(&weights[0])?);
+        let weight = joint.as_deref().unwrap_or(&single);
+        let (y, z) = self.values(&x, weight, bias.as_deref(), tracked && self.needs_z());
+        let saved = [
+            z.map(|z| real::tensor(z, (self.n, self.outer))),
+            joint.filter(|_| tracked).map(|joint| real::tensor(joint, (self.outer, self.inner))),
             None,
-        ))
+        ];
+        Ok((real::storage(y), (self.n, self.outer).into(), saved))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        w: &CudaStorage,
-        w_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((x, x_layout), (w, w_layout), None)
+    fn backward_of<T: Real>(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (n, inner, outer) = (self.n, self.inner, self.outer);
+        let Done { inputs, output, saved: [z, joint, _], gradient } = done;
+        let (weights, biases) = inputs[1..].split_at(self.maps);
+        let wants = |parts: &[Tensor]| parts.iter().any(Tensor::track_op);
+        let (dy, z) = (real::values::<T>(gradient)?, real::values::<T>(z.as_ref().unwrap_or(output))?);
+        let (dz, db) = self.inner_gradient(&z, &dy, wants(biases));
+        let dz = Mat::new(&dz, n, outer);
+        let product =
+            |a: Mat<'_, T>, b: Mat<'_, T>| real::tensor(product(T::one(), a, b, Threads::All), (a.rows(), b.columns()));
+        let (x, w) = (real::values::<T>(&inputs[0])?, real::values::<T>(joint.as_ref().unwrap_or(&weights[0]))?);
+        let dx = inputs[0].track_op().then(|| product(dz, Mat::new(&w, outer, inner)));
+        let dw = wants(weights).then(|| product(dz.t(), Mat::new(&x, n, inner)));
+        let (dw, db) = (self.split(dw, weights)?, self.split(db.map(|db| real::tensor(db, outer)), biases)?);
+        Ok([vec![dx], dw, db].concat())
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
     }
 
-    fn bwd(&self, x: &Tensor, weight: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = self.gradients([x, weight], false, [y, dy])?;
-        Ok((dx, dw))
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(inputs, tracked))
+    }
+
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        with_real!(done.output, T => self.backward_of::<T>(done))
     }
 }
 
@@ -317,21 +233,17 @@ simd! {
 }
 
 simd! {
-    /// dz = dy ⊙ m ⊙ φ′ of one row, added to `sums`; `z` is y itself for ReLU.
+    /// dy becomes dz = dy ⊙ m ⊙ φ′, in one row, added to `sums`; `z` is y itself for ReLU.
     fn differentiate<T: Real>(
         dz: &mut [T],
-        dy: &[T],
         z: &[T],
         activation: Activation,
         mask: Option<Mask<T>>,
         first: usize,
         sums: &mut [T],
     ) {
-        match mask {
-            None => dz.copy_from_slice(dy),
-            Some(mask) => {
-                dz.iter_mut().zip(dy).enumerate().for_each(|(i, (dz, &dy))| *dz = dy * mask.factor(first + i));
-            }
+        if let Some(mask) = mask {
+            dz.iter_mut().enumerate().for_each(|(i, dz)| *dz *= mask.factor(first + i));
         }
         let pairs = dz.iter_mut().zip(z);
         let one = T::one();
@@ -429,6 +341,18 @@ mod tests {
         assert_eq!(list(&first)?, list(&second)?);
         assert!(list(&first)?.is_some());
         Ok(())
+    }
+
+    #[test]
+    fn maps_together_are_those_apart() {
+        let shapes: [&[usize]; 5] = [&[9, 3], &[4, 3], &[2, 3], &[4], &[2]];
+        let inputs = shapes.map(|shape| random(shape, 1));
+        let apart = |v: &[Tensor]| {
+            let map = |i: usize| plain(&[v[0].clone(), v[i].clone(), v[i + 2].clone()], Activation::Tanh, None);
+            Tensor::cat(&[map(1)?, map(2)?], 1)
+        };
+        let together = |v: &[Tensor]| joint_linear(&v[0], &[&v[1], &v[2]], &[&v[3], &v[4]], Activation::Tanh, None);
+        agree(&inputs, 1..5, together, apart);
     }
 
     #[test]

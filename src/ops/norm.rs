@@ -6,20 +6,16 @@
 //! LN(h) = γ ⊙ x̂ + β with x̂ = (h − μ)·r, r = 1/√(σ² + ε), μ and σ² over the row (Ba et al. 2016).
 //!
 //! Backward, a row at a time: g = dy ⊙ γ; dh = r·(g − mean(g) − x̂·mean(g ⊙ x̂)); dx = dh; df = dh ⊙ m;
-//! dγ = Σ dy ⊙ x̂, dβ = Σ dy over rows. Saved: μ and r; h is recomputed. γ and β travel as one `[2·d]` tensor, because
-//! an operation takes three tensors at most.
+//! dγ = Σ dy ⊙ x̂, dβ = Σ dy over rows. Saved: μ and r; h is recomputed.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
-use std::sync::OnceLock;
+use candle_core::{bail, Result, Tensor};
 
-#[cfg(feature = "cuda")]
-use super::cuda::{self, Memory};
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
-use super::{tape, Dropout};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
+use super::tape::{self, exactly, Computed, Done, Op};
+use super::unwritten::{Blank, Unwritten};
+use super::Dropout;
 
 /// LN(x + dropout(f)); x, f `[N, d]`, gamma, beta `[d]`.
 ///
@@ -33,11 +29,10 @@ pub fn add_dropout_norm(
     eps: f64,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
-    let op = Norm::new(x, gamma, beta, eps, dropout)?;
     if x.dims() != f.dims() {
-        candle_core::bail!("add_dropout_norm: shapes {:?} and {:?} differ", x.dims(), f.dims());
+        bail!("add_dropout_norm: shapes {:?} and {:?} differ", x.dims(), f.dims());
     }
-    tape::apply3(&x.contiguous()?, &f.contiguous()?, &tape::flatten(&[gamma, beta])?, op)
+    tape::apply(Norm::new(x, gamma, beta, eps, dropout)?, &[x, f, gamma, beta])
 }
 
 /// LN(x); x `[N, d]`, gamma, beta `[d]`.
@@ -45,8 +40,7 @@ pub fn add_dropout_norm(
 /// # Errors
 /// Shapes that do not fit, types other than f32 and f64.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
-    let op = Norm::new(x, gamma, beta, eps, None)?;
-    tape::apply2(&x.contiguous()?, &tape::flatten(&[gamma, beta])?, op)
+    tape::apply(Norm::new(x, gamma, beta, eps, None)?, &[x, gamma, beta])
 }
 
 /// x + dropout(f), same shapes.
@@ -55,265 +49,170 @@ pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result
 /// Shapes that differ, types other than f32 and f64.
 pub fn add_dropout(x: &Tensor, f: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
     if x.dims() != f.dims() {
-        candle_core::bail!("add_dropout: shapes {:?} and {:?} differ", x.dims(), f.dims());
+        bail!("add_dropout: shapes {:?} and {:?} differ", x.dims(), f.dims());
     }
     let (_, width) = x.dims2()?;
-    tape::apply2(&x.contiguous()?, &f.contiguous()?, AddDropout { width, dropout })
+    tape::apply(AddDropout { width, dropout }, &[x, f])
 }
 
-struct Norm {
-    width: usize,
-    eps: f64,
-    dropout: Option<Dropout>,
-    /// μ and r of each row: `[N, 2]`.
-    saved: OnceLock<Tensor>,
+/// Inputs: x, f or not, γ, β.
+pub(super) struct Norm {
+    pub(super) width: usize,
+    pub(super) eps: f64,
+    pub(super) dropout: Option<Dropout>,
 }
+
+/// The inputs of a [`Norm`].
+pub(super) type Parts<'a> = (&'a Tensor, Option<&'a Tensor>, [&'a Tensor; 2]);
 
 impl Norm {
     fn new(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, dropout: Option<Dropout>) -> Result<Self> {
         let (_, width) = x.dims2()?;
         if gamma.dims() != [width] || beta.dims() != [width] {
-            candle_core::bail!("layer norm: input {:?}, gain {:?}, shift {:?}", x.dims(), gamma.dims(), beta.dims());
+            bail!("layer norm: input {:?}, gain {:?}, shift {:?}", x.dims(), gamma.dims(), beta.dims());
         }
-        Ok(Norm { width, eps, dropout, saved: OnceLock::new() })
+        Ok(Norm { width, eps, dropout })
     }
 
-    fn forward<T: Real>(&self, x: &[T], f: Option<&[T]>, gain_shift: &[T]) -> Result<(CpuStorage, Shape)> {
-        let (n, block) = (x.len() / self.width, BLOCK * self.width);
+    pub(super) fn parts(inputs: &[Tensor]) -> Result<Parts<'_>> {
+        match inputs {
+            [x, gain, shift] => Ok((x, None, [gain, shift])),
+            [x, f, gain, shift] => Ok((x, Some(f), [gain, shift])),
+            _ => bail!("layer norm: {} inputs", inputs.len()),
+        }
+    }
+
+    /// Gradients in the order of the inputs; that of f is dh where no mask makes it another.
+    pub(super) fn in_order(
+        (x, f, gain_shift): Parts<'_>,
+        dh: Tensor,
+        df: Option<Tensor>,
+        d_gain_shift: [Tensor; 2],
+    ) -> Vec<Option<Tensor>> {
+        let mut all = vec![x.track_op().then(|| dh.clone())];
+        all.extend(f.map(|f| f.track_op().then(|| df.unwrap_or(dh))));
+        all.extend(gain_shift.into_iter().zip(d_gain_shift).map(|(part, d)| part.track_op().then_some(d)));
+        all
+    }
+
+    fn forward_of<T: Real>(&self, (x, f, [gain, shift]): Parts<'_>) -> Result<Computed> {
+        let (x_values, gain, shift) = (real::values::<T>(x)?, real::values::<T>(gain)?, real::values::<T>(shift)?);
+        let f = f.map(real::values::<T>).transpose()?;
+        let (x_values, gain, shift, f): (&[T], &[T], &[T], Option<&[T]>) = (&x_values, &gain, &shift, f.as_deref());
+        let (n, block) = (x_values.len() / self.width, BLOCK * self.width);
         let mask = self.dropout.map(Mask::new);
         let eps = T::from_f64(self.eps);
-        let (mut y, mut saved) = (rows::buffer(x.len()), rows::buffer(2 * n));
-        let jobs = y.chunks_mut(block).zip(saved.chunks_mut(2 * BLOCK)).enumerate().collect();
-        rows::run(jobs, x.len(), |(i, (y, saved))| {
+        let (mut y, mut saved) = (Unwritten::new(x_values.len()), Unwritten::new(2 * n));
+        let jobs = y.all().chunks(block).zip(saved.all().chunks(2 * BLOCK)).enumerate().collect();
+        rows::run(jobs, x_values.len(), |(i, (y, saved)): (usize, (Blank<'_, T>, Blank<'_, T>))| {
             let range = i * block..i * block + y.len();
             let f = f.map(|f| &f[range.clone()]);
-            normalize(&x[range], f, gain_shift, eps, mask, i * block, y, saved);
+            normalize(y.copy_of(&x_values[range]), f, gain, shift, eps, mask, i * block, saved.zeros());
         });
-        // only the first forward fills it, and there is only one
-        self.saved.get_or_init(|| real::tensor(saved, (n, 2)));
-        Ok((T::to_cpu_storage_owned(y), Shape::from((n, self.width))))
+        let saved = real::tensor(saved.done(), (n, 2));
+        Ok((real::storage(y.done()), x.shape().clone(), [Some(saved), None, None]))
     }
 
-    fn saved(&self) -> Result<&Tensor> {
-        match self.saved.get() {
-            Some(saved) => Ok(saved),
-            None => candle_core::bail!("layer norm: backward without a forward pass"),
-        }
-    }
-
-    /// dx, df, d(γ, β).
-    fn gradients(&self, x: &Tensor, f: Option<&Tensor>, gb: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return self.on_gpu().backward(x, f, gb, self.saved()?, dy);
-        }
-        with_real!(x, T => self.backward::<T>(x, f, gb, dy))
-    }
-
-    fn backward<T: Real>(
-        &self,
-        x: &Tensor,
-        f: Option<&Tensor>,
-        gb: &Tensor,
-        dy: &Tensor,
-    ) -> Result<[Option<Tensor>; 3]> {
-        let saved = real::values::<T>(self.saved()?)?;
-        let saved: &[T] = &saved;
+    fn backward_of<T: Real>(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (x, f, [gain, shift]) = Norm::parts(done.inputs)?;
+        let [saved] = done.saved()?;
+        let saved = real::values::<T>(saved)?;
         let block = BLOCK * self.width;
         let mask = self.dropout.map(Mask::new);
-        let dy = dy.contiguous()?;
-        let (x_values, gb_values, dy) = (real::values::<T>(x)?, real::values::<T>(gb)?, real::values::<T>(&dy)?);
-        let f_guard = f.map(real::values::<T>).transpose()?;
-        let f_values = f_guard.as_deref();
-        let (x_values, gb_values, dy): (&[T], &[T], &[T]) = (&x_values, &gb_values, &dy);
-        let mut dh = rows::buffer(dy.len());
-        let mut df = rows::buffer(if mask.is_some() && f.is_some() { dy.len() } else { 0 });
-        let mut df_blocks: Vec<&mut [T]> = df.chunks_mut(block).collect();
-        df_blocks.resize_with(dy.len().div_ceil(block), Default::default);
-        let jobs = dh.chunks_mut(block).zip(df_blocks).enumerate().collect();
-        let sums = rows::map(jobs, dy.len(), |(i, (dh, df))| {
+        let (x_values, gain_values) = (real::values::<T>(x)?, real::values::<T>(gain)?);
+        let (dy, f_values) = (real::values::<T>(done.gradient)?, f.map(real::values::<T>).transpose()?);
+        let (saved, x_values, gain_values, dy): (&[T], &[T], &[T], &[T]) = (&saved, &x_values, &gain_values, &dy);
+        let f_values = f_values.as_deref();
+        let mut dh = Unwritten::new(dy.len());
+        let mut df = Unwritten::new(if mask.is_some() && f.is_some() { dy.len() } else { 0 });
+        let df_blocks = df.all().chunks(block).map(Some).chain(std::iter::repeat_with(|| None));
+        let jobs = dh.all().chunks(block).zip(df_blocks).enumerate().collect();
+        let sums = rows::map(jobs, dy.len(), |(i, (dh, df)): (usize, (Blank<'_, T>, Option<Blank<'_, T>>))| {
             let range = i * block..i * block + dh.len();
             let f = f_values.map(|f| &f[range.clone()]);
             let saved = &saved[2 * i * BLOCK..];
-            normalize_backward(&x_values[range.clone()], f, gb_values, saved, mask, i * block, &dy[range], dh, df)
+            let (dh, df) = (dh.zeros(), df.map(Blank::zeros).unwrap_or_default());
+            normalize_backward(&x_values[range.clone()], f, gain_values, saved, mask, i * block, &dy[range], dh, df)
         });
-        let shape = x.dims2()?;
-        let dh = real::tensor(dh, shape);
-        let df = match f {
-            Some(f) if f.track_op() && mask.is_some() => Some(real::tensor(df, shape)),
-            Some(f) if f.track_op() => Some(dh.clone()),
-            _ => None,
-        };
-        let dgb = gb.track_op().then(|| real::tensor(rows::sum_in_order(sums), 2 * self.width));
-        Ok([x.track_op().then_some(dh), df, dgb])
+        let (dh, df) = (real::tensor(dh.done(), x.shape()), df.done());
+        let df = (!df.is_empty()).then(|| real::tensor(df, x.shape()));
+        let sums = rows::sum_in_order(sums);
+        let (d_gain, d_shift) = sums.split_at(self.width.min(sums.len()));
+        let d_gain_shift = [d_gain, d_shift].map(|sums| real::tensor(sums.to_vec(), self.width));
+        Ok(Norm::in_order((x, f, [gain, shift]), dh, df, d_gain_shift))
     }
 }
 
-#[cfg(feature = "cuda")]
-impl Norm {
-    fn on_gpu(&self) -> cuda::Rows {
-        cuda::Rows { width: self.width, eps: self.eps, dropout: self.dropout }
-    }
-
-    fn forward_on_gpu(
-        &self,
-        x: (&CudaStorage, &Layout),
-        f: Option<(&CudaStorage, &Layout)>,
-        gb: (&CudaStorage, &Layout),
-    ) -> Result<(CudaStorage, Shape)> {
-        let f = f.map(|(f, layout)| Memory::of(f, layout)).transpose()?;
-        let (x_memory, gb) = (Memory::of(x.0, x.1)?, Memory::of(gb.0, gb.1)?);
-        let (y, saved) = self.on_gpu().forward(&x.0.device, x_memory, f, gb)?;
-        self.saved.get_or_init(|| saved);
-        Ok((y, x.1.shape().clone()))
-    }
-}
-
-impl CustomOp3 for Norm {
-    fn name(&self) -> &'static str {
-        "add_dropout_norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        f: &CpuStorage,
-        f_layout: &Layout,
-        gb: &CpuStorage,
-        gb_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "add_dropout_norm";
-        with_real!(x, T => self.forward::<T>(
-            real::slice(x, x_layout, name)?,
-            Some(real::slice(f, f_layout, name)?),
-            real::slice(gb, gb_layout, name)?,
-        ))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        f: &CudaStorage,
-        f_layout: &Layout,
-        gb: &CudaStorage,
-        gb_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((x, x_layout), Some((f, f_layout)), (gb, gb_layout))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        f: &Tensor,
-        gb: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, df, dgb] = self.gradients(x, Some(f), gb, dy)?;
-        Ok((dx, df, dgb))
-    }
-}
-
-impl CustomOp2 for Norm {
+impl Op for Norm {
     fn name(&self) -> &'static str {
         "layer_norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        gb: &CpuStorage,
-        gb_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "layer_norm";
-        with_real!(x, T => self.forward::<T>(
-            real::slice(x, x_layout, name)?,
-            None,
-            real::slice(gb, gb_layout, name)?,
-        ))
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(Norm::parts(inputs)?))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        gb: &CudaStorage,
-        gb_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.forward_on_gpu((x, x_layout), None, (gb, gb_layout))
-    }
-
-    fn bwd(&self, x: &Tensor, gb: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, _, dgb] = self.gradients(x, None, gb, dy)?;
-        Ok((dx, dgb))
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        with_real!(done.output, T => self.backward_of::<T>(done))
     }
 }
 
-struct AddDropout {
+/// Inputs: x and f.
+pub(super) struct AddDropout {
     width: usize,
-    dropout: Option<Dropout>,
+    pub(super) dropout: Option<Dropout>,
 }
 
-impl CustomOp2 for AddDropout {
+impl AddDropout {
+    fn forward_of<T: Real>(&self, [x, f]: &[Tensor; 2]) -> Result<Computed> {
+        let (x_values, f) = (real::values::<T>(x)?, real::values::<T>(f)?);
+        let (mask, block) = (self.dropout.map(Mask::new), BLOCK * self.width);
+        let mut h = Unwritten::new(x_values.len());
+        let jobs = h.all().chunks(block).zip(x_values.chunks(block).zip(f.chunks(block))).enumerate().collect();
+        rows::run(jobs, x_values.len(), |(i, (h, (x, f))): (usize, (Blank<'_, T>, (&[T], &[T])))| {
+            residual(h.copy_of(x), f, mask, i * block);
+        });
+        Ok((real::storage(h.done()), x.shape().clone(), Default::default()))
+    }
+
+    fn dropped<T: Real>(&self, dh: &Tensor, dropout: Dropout) -> Result<Tensor> {
+        let (values, block) = (real::values::<T>(dh)?, BLOCK * self.width);
+        let mut df = Unwritten::new(values.len());
+        let jobs = df.all().chunks(block).zip(values.chunks(block)).enumerate().collect();
+        rows::run(jobs, values.len(), |(i, (df, dh)): (usize, (Blank<'_, T>, &[T]))| {
+            multiply(df.copy_of(dh), Mask::new(dropout), i * block);
+        });
+        Ok(real::tensor(df.done(), dh.shape()))
+    }
+
+    /// `dropped` is what a mask makes of dh.
+    pub(super) fn gradients(
+        &self,
+        done: Done<'_>,
+        dropped: impl FnOnce(Dropout) -> Result<Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let [x, f] = exactly(done.inputs)?;
+        let dh = done.gradient;
+        let df = match (f.track_op(), self.dropout) {
+            (false, _) => None,
+            (true, None) => Some(dh.clone()),
+            (true, Some(dropout)) => Some(dropped(dropout)?),
+        };
+        Ok(vec![x.track_op().then(|| dh.clone()), df])
+    }
+}
+
+impl Op for AddDropout {
     fn name(&self) -> &'static str {
         "add_dropout"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        f: &CpuStorage,
-        f_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "add_dropout";
-        with_real!(x, T => {
-            let (x, f) = (real::slice::<T>(x, x_layout, name)?, real::slice::<T>(f, f_layout, name)?);
-            let (mask, block) = (self.dropout.map(Mask::new), BLOCK * self.width);
-            let mut h = rows::buffer(x.len());
-            let jobs = h.chunks_mut(block).zip(x.chunks(block).zip(f.chunks(block))).enumerate().collect();
-            rows::run(jobs, x.len(), |(i, (h, (x, f)))| {
-                h.copy_from_slice(x);
-                residual(h, f, mask, i * block);
-            });
-            Ok((<T as candle_core::WithDType>::to_cpu_storage_owned(h), x_layout.shape().clone()))
-        })
+    fn forward(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        with_real!(inputs[0], T => self.forward_of::<T>(exactly(inputs)?))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        f: &CudaStorage,
-        f_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let memory = (Memory::of(x, x_layout)?, Memory::of(f, f_layout)?);
-        Ok((cuda::add_dropped(&x.device, memory.0, memory.1, self.dropout)?, x_layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, f: &Tensor, _h: &Tensor, dh: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dx = x.track_op().then(|| dh.clone());
-        let df = match (f.track_op(), self.dropout) {
-            (false, _) => None,
-            (true, None) => Some(dh.clone()),
-            #[cfg(feature = "cuda")]
-            (true, Some(dropout)) if dh.device().is_cuda() => Some(cuda::drop_out(&dh.contiguous()?, dropout)?),
-            (true, Some(dropout)) => Some(with_real!(dh, T => {
-                let mask = Mask::<T>::new(dropout);
-                let mut df = real::values::<T>(&dh.contiguous()?)?.to_vec();
-                let (n, block) = (df.len(), BLOCK * self.width);
-                let jobs = df.chunks_mut(block).enumerate().collect();
-                rows::run(jobs, n, |(i, df)| multiply(df, mask, i * block));
-                Ok(real::tensor(df, dh.dims2()?))
-            })?),
-        };
-        Ok((dx, df))
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        self.gradients(done, |dropout| with_real!(done.gradient, T => self.dropped::<T>(done.gradient, dropout)))
     }
 }
 
@@ -335,20 +234,19 @@ simd! {
 }
 
 simd! {
+    /// x becomes y, a row after the other; `saved` gets mean and 1/deviation of each.
     fn normalize<T: Real>(
-        x: &[T],
+        y: &mut [T],
         f: Option<&[T]>,
-        gain_shift: &[T],
+        gain: &[T],
+        shift: &[T],
         eps: T,
         mask: Option<Mask<T>>,
         first: usize,
-        y: &mut [T],
         saved: &mut [T],
     ) {
-        let (gain, shift) = gain_shift.split_at(gain_shift.len() / 2);
         let width = gain.len();
         let count = T::from_f64(width as f64);
-        y.copy_from_slice(x);
         if let Some(f) = f {
             match mask {
                 None => y.iter_mut().zip(f).for_each(|(h, &f)| *h += f),
@@ -370,7 +268,7 @@ simd! {
     fn normalize_backward<T: Real>(
         x: &[T],
         f: Option<&[T]>,
-        gain_shift: &[T],
+        gain: &[T],
         saved: &[T],
         mask: Option<Mask<T>>,
         first: usize,
@@ -378,8 +276,7 @@ simd! {
         dh: &mut [T],
         df: &mut [T],
     ) -> Vec<T> {
-        let width = gain_shift.len() / 2;
-        let gain = &gain_shift[..width];
+        let width = gain.len();
         let count = T::from_f64(width as f64);
         let mut sums = vec![T::zero(); 2 * width];
         let (d_gain, d_shift) = sums.split_at_mut(width);

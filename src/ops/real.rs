@@ -5,7 +5,7 @@
 
 use super::gemm::Kernels;
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
+use candle_core::{CpuStorage, Result, Shape, Storage, Tensor, WithDType};
 use std::marker::PhantomData;
 use std::ops::{Deref, Neg, Range};
 
@@ -60,8 +60,10 @@ impl std::fmt::Display for Level {
     }
 }
 
-/// f32 or f64.
+/// f32, or f64 for references: what trains is f32.
 pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debug + Kernels {
+    /// Whether loops are compiled for every [`Level`], or once.
+    const BY_LEVEL: bool;
     const NEG_INFINITY: Self;
 
     /// The values of a storage of this type.
@@ -81,6 +83,7 @@ pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debu
 }
 
 impl Real for f32 {
+    const BY_LEVEL: bool = true;
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
 
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
@@ -174,6 +177,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    const BY_LEVEL: bool = false;
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;
 
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
@@ -209,8 +213,8 @@ impl Real for f64 {
     }
 }
 
-/// Defines a function over [`Real`]s that is compiled for every [`Level`] and chosen at run time. All give the same
-/// results: no fused multiply-adds are introduced.
+/// Defines a function over [`Real`]s that is compiled for every [`Level`] and chosen at run time, in f64 once. All give the
+/// same results: no fused multiply-adds are introduced.
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$T:ident: Real>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -220,7 +224,7 @@ macro_rules! simd {
             #[allow(clippy::too_many_arguments)]
             fn body<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
-            {
+            if $T::BY_LEVEL {
                 #[target_feature(enable = "avx2")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx2<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? {
@@ -303,15 +307,6 @@ fn fold<T: Real>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
     lanes[0]
 }
 
-/// The values of a contiguous argument of a `CustomOp`.
-pub(crate) fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout, op: &str) -> Result<&'a [T]> {
-    let values = T::cpu_storage_as_slice(storage)?;
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&values[start..end]),
-        None => candle_core::bail!("{op}: an argument is not contiguous (shape {:?})", layout.shape()),
-    }
-}
-
 /// The values of a tensor on the CPU, borrowed; it must be contiguous.
 pub(crate) fn values<T: Real>(tensor: &Tensor) -> Result<impl Deref<Target = [T]> + '_> {
     let (guard, layout) = tensor.storage_and_layout();
@@ -345,7 +340,12 @@ impl<G: Deref<Target = Storage>, T: Real> Deref for Values<G, T> {
 
 /// A tensor that owns these values, off the tape; no copy.
 pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: impl Into<Shape>) -> Tensor {
-    Tensor::from_storage(Storage::Cpu(T::to_cpu_storage_owned(values)), shape, BackpropOp::none(), false)
+    Tensor::from_storage(storage(values), shape, BackpropOp::none(), false)
+}
+
+/// The memory of a tensor with these values; no copy.
+pub(crate) fn storage<T: Real>(values: Vec<T>) -> Storage {
+    Storage::Cpu(T::to_cpu_storage_owned(values))
 }
 
 /// Evaluates an expression with `$T` being the float type of `$values` (storage or tensor); an error for other types.

@@ -4,6 +4,7 @@
 use super::real::Real;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Rows of one block: enough to be worth a job, few enough that a block of activations stays in the L2 cache.
 pub(crate) const BLOCK: usize = 64;
@@ -11,35 +12,28 @@ pub(crate) const BLOCK: usize = 64;
 /// Elements below which a loop stays on its thread: handing it over costs more.
 const SERIAL: usize = 16 * 1024;
 
-/// A vector of `n` floats with arbitrary content, to be overwritten whole. Zeroing the results of every operation first
-/// would cost a twentieth of a training step.
-#[expect(clippy::uninit_vec, reason = "results that are written in full need no zeros first")]
-pub(crate) fn buffer<T: Real>(n: usize) -> Vec<T> {
-    let mut values = Vec::with_capacity(n);
-    // SAFETY: the capacity is n, every bit pattern is a float, and callers write each element before they read it.
-    #[expect(unsafe_code, reason = "as above")]
-    unsafe {
-        values.set_len(n);
-    }
-    values
-}
-
 /// Does every job; `elements` is the total work. Jobs must be independent.
 pub(crate) fn run<J: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) + Sync + Send) {
-    if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {
-        jobs.into_iter().for_each(work);
-    } else {
-        jobs.into_par_iter().for_each(work);
-    }
+    map(jobs, elements, work);
 }
 
 /// As [`run`], with the results in the order of the jobs.
 pub(crate) fn map<J: Send, R: Send>(jobs: Vec<J>, elements: usize, work: impl Fn(J) -> R + Sync + Send) -> Vec<R> {
     if jobs.len() == 1 || elements < SERIAL || rayon::current_num_threads() == 1 {
-        jobs.into_iter().map(work).collect()
-    } else {
-        jobs.into_par_iter().map(work).collect()
+        return jobs.into_iter().map(work).collect();
     }
+    // each is locked once, by the thread that does it
+    let jobs: Vec<Mutex<(Option<J>, Option<R>)>> = jobs.into_iter().map(|job| Mutex::new((Some(job), None))).collect();
+    parallel(jobs.len(), &|i| {
+        let mut job = jobs[i].lock().unwrap_or_else(PoisonError::into_inner);
+        job.1 = job.0.take().map(&work);
+    });
+    jobs.into_iter().filter_map(|job| job.into_inner().unwrap_or_else(PoisonError::into_inner).1).collect()
+}
+
+/// The one parallel loop, compiled once: rayon's are long, and each of ours would bring its own.
+fn parallel(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    (0..count).into_par_iter().for_each(work);
 }
 
 /// Cuts 0..n into the fewest ranges of at most `size`, of equal length but for one; one empty range of nothing.
@@ -71,7 +65,7 @@ pub(crate) fn sum_in_order<T: Real>(parts: Vec<Vec<T>>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::blocks;
+    use super::*;
 
     #[test]
     fn blocks_cover_all_and_are_of_one_size() {

@@ -168,7 +168,7 @@ fn attend_rows<'a, T: Real>(
     rows::run(jobs, elements, |(job, out)| {
         let (row, first) = (job * width / d, job * width % d);
         let (query, keys) = (&queries[job * width..][..width], count(row));
-        let mut p = rows::buffer(width / columns * keys);
+        let mut p = vec![T::zero(); width / columns * keys];
         let mut list = Vec::with_capacity(KEYS.min(keys));
         for start in (0..keys).step_by(KEYS) {
             list.clear();

@@ -4,6 +4,7 @@ use candle_core::{bail, CpuStorage, InplaceOp1, Layout, Result, Tensor};
 
 use super::real::{self, simd, with_real, Real};
 use super::rows;
+use super::unwritten::{Blank, Unwritten};
 
 /// Elements of a job.
 const CHUNK: usize = 1 << 14;
@@ -18,13 +19,12 @@ pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
     with_real!(a, T => {
         let (x, y) = (real::values::<T>(&a)?, real::values::<T>(&b)?);
-        let mut sum = rows::buffer(x.len());
-        let jobs = sum.chunks_mut(CHUNK).zip(x.chunks(CHUNK).zip(y.chunks(CHUNK))).collect();
-        rows::run(jobs, x.len(), |(sum, (x, y)): (&mut [T], (&[T], &[T]))| {
-            sum.copy_from_slice(x);
-            add(sum, y);
+        let mut sum = Unwritten::new(x.len());
+        let jobs = sum.all().chunks(CHUNK).zip(x.chunks(CHUNK).zip(y.chunks(CHUNK))).collect();
+        rows::run(jobs, x.len(), |(sum, (x, y)): (Blank<'_, T>, (&[T], &[T]))| {
+            add(sum.copy_of(x), y);
         });
-        Ok(real::tensor(sum, a.shape()))
+        Ok(real::tensor(sum.done(), a.shape()))
     })
 }
 

@@ -1,21 +1,117 @@
-//! The tape of a training step: the same operations as on candle's tape, with gradients that move instead of being
-//! added to zeros, and activations that are freed as the backward pass leaves them.
+//! The operations of models and the tape of a training step: gradients move instead of being added to zeros, and
+//! activations are freed as the backward pass leaves them.
 //!
 //! candle's `backward` makes zeros and a sum for every edge of the graph and holds every activation to the end. While
-//! [`record`] runs, this module keeps the operations in their order instead; outside it they go on candle's tape, as
-//! the gradient checks use it. Both give the same gradients, bit for bit. Where no gradient is wanted ([`untracked`]) they
-//! go on neither, and what led to a result is freed.
+//! [`record`] runs, this module keeps the operations in their order instead; outside it they go on candle's tape
+//! (`candles.rs`), as the gradient checks use it. Both give the same gradients. Where no gradient is wanted ([`untracked`])
+//! they go on neither, and what led to a result is freed.
 
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
-use candle_core::{
-    bail, CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor,
-    WithDType,
-};
+use candle_core::{bail, Device, Result, Shape, Storage, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use super::real::{self, with_real};
+use super::candles;
+
+/// A differentiable operation. Its inputs are contiguous and on one device; on the CPU it has these functions, on a GPU those
+/// of [`OnGpu`].
+pub(super) trait Op: OnGpu + Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+
+    /// The result, and what backward needs of the way there, which is nothing unless `tracked`.
+    fn forward(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed>;
+
+    /// Gradients of the inputs, in their order; none where none is needed ([`Tensor::track_op`]).
+    fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>>;
+}
+
+/// The GPU's side of an [`Op`]; `ops/cuda` has it beside the kernels.
+#[cfg(feature = "cuda")]
+pub(super) trait OnGpu {
+    /// As [`Op::forward`].
+    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed>;
+
+    /// As [`Op::backward`].
+    fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>>;
+}
+
+/// Nothing, in a build without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub(super) trait OnGpu {}
+
+#[cfg(not(feature = "cuda"))]
+impl<O> OnGpu for O {}
+
+/// Memory and shape of a result, and what backward needs.
+pub(super) type Computed = (Storage, Shape, Saved);
+
+/// What a forward pass keeps for the backward pass.
+pub(super) type Saved = [Option<Tensor>; 3];
+
+/// An operation that was done, seen by its backward pass.
+#[derive(Clone, Copy)]
+pub(super) struct Done<'a> {
+    pub(super) inputs: &'a [Tensor],
+    pub(super) output: &'a Tensor,
+    pub(super) saved: &'a Saved,
+    /// Of the output; contiguous.
+    pub(super) gradient: &'a Tensor,
+}
+
+impl<'a> Done<'a> {
+    /// What the forward pass saved, the first `K` of three.
+    pub(super) fn saved<const K: usize>(&self) -> Result<[&'a Tensor; K]> {
+        let saved: Vec<&Tensor> = self.saved.iter().take(K).flatten().collect();
+        saved.try_into().or_else(|_| bail!("the forward pass did not expect a backward pass"))
+    }
+}
+
+/// The inputs, which are so many.
+pub(super) fn exactly<const K: usize>(inputs: &[Tensor]) -> Result<&[Tensor; K]> {
+    inputs.try_into().or_else(|_| bail!("an operation of {K} inputs was given {}", inputs.len()))
+}
+
+/// Does `op`, on the tape that is in force.
+pub(super) fn apply(op: impl Op, inputs: &[&Tensor]) -> Result<Tensor> {
+    let inputs = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
+    let tracked = !OFF.get() && inputs.iter().any(Tensor::track_op);
+    let (storage, shape, saved) = forward(&op, &inputs, tracked)?;
+    if tracked && RECORDING.with_borrow(Option::is_none) {
+        return candles::keep(Box::new(op), inputs, (storage, shape, saved));
+    }
+    // it counts as a variable, for candle must see that it needs a gradient without knowing where it came from
+    let output = Tensor::from_storage(storage, shape, BackpropOp::none(), tracked);
+    if tracked {
+        let node = Node { inputs, output: output.clone(), saved, op: Box::new(op) };
+        RECORDING.with_borrow_mut(|nodes| nodes.get_or_insert_default().push(node));
+    }
+    Ok(output)
+}
+
+fn forward(op: &impl Op, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+    let Some(device) = inputs.first().map(Tensor::device) else { bail!("{}: no input", op.name()) };
+    if inputs.iter().any(|input| !input.device().same_device(device)) {
+        bail!("{}: inputs on different devices", op.name());
+    }
+    match device {
+        Device::Cpu => op.forward(inputs, tracked),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => op.forward_on_gpu(inputs, tracked),
+        other => bail!("{}: runs on CPU and CUDA, not on {other:?}", op.name()),
+    }
+}
+
+/// The gradients of the inputs from that of the output, contiguous or not.
+pub(super) fn backward(op: &dyn Op, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+    let gradient = done.gradient.contiguous()?;
+    let done = Done { gradient: &gradient, ..done };
+    #[cfg(feature = "cuda")]
+    if done.output.device().is_cuda() {
+        return op.backward_on_gpu(done);
+    }
+    op.backward(done)
+}
 
 thread_local! {
     static RECORDING: RefCell<Option<Vec<Node>>> = const { RefCell::new(None) };
@@ -27,15 +123,8 @@ thread_local! {
 struct Node {
     inputs: Vec<Tensor>,
     output: Tensor,
-    op: Op,
-}
-
-enum Op {
-    One(Box<dyn CustomOp1 + Send + Sync>),
-    Two(Box<dyn CustomOp2 + Send + Sync>),
-    Three(Box<dyn CustomOp3 + Send + Sync>),
-    /// Inputs end to end in one dimension.
-    Concatenation,
+    saved: Saved,
+    op: Box<dyn Op>,
 }
 
 /// The operations of one forward pass; see [`record`].
@@ -67,11 +156,6 @@ pub fn untracked<R>(compute: impl FnOnce() -> R) -> R {
     compute()
 }
 
-/// Whether a gradient may be asked for of what is computed from these.
-pub(super) fn tracks(inputs: &[&Tensor]) -> bool {
-    !OFF.get() && inputs.iter().any(|input| input.track_op())
-}
-
 /// What a linear map was applied to, for optimizers that model curvature.
 #[derive(Clone, Debug)]
 pub struct LinearInput {
@@ -88,24 +172,13 @@ impl Tape {
     /// on the tape anyway: nothing is kept for this, nothing copied. What is held beyond [`Tape::backward`] is freed
     /// later.
     pub fn linear_inputs(&self) -> Vec<LinearInput> {
-        let mut found = Vec::new();
-        // a joint product takes several weights (and biases) as one concatenation
-        let parts = |whole: &Tensor| {
-            let joint = self.0.iter().find(|made| made.output.id() == whole.id());
-            joint.map_or_else(|| vec![whole.clone()], |joint| joint.inputs.clone())
+        let linear = |node: &&Node| matches!(node.op.name(), "linear" | "linear_cross_entropy");
+        let of = |node: &Node| {
+            let (input, rest) = node.inputs.split_first()?;
+            let (weights, biases) = rest.iter().cloned().partition(|part| part.rank() == 2);
+            Some(LinearInput { weights, biases, input: input.clone() })
         };
-        for node in &self.0 {
-            let name = match &node.op {
-                Op::Two(op) => op.name(),
-                Op::Three(op) => op.name(),
-                Op::One(_) | Op::Concatenation => continue,
-            };
-            if let ("linear" | "linear_cross_entropy", [input, weight, bias @ ..]) = (name, node.inputs.as_slice()) {
-                let biases = bias.first().map(parts).unwrap_or_default();
-                found.push(LinearInput { weights: parts(weight), biases, input: input.clone() });
-            }
-        }
-        found
+        self.0.iter().filter(linear).filter_map(of).collect()
     }
 
     /// Gradients of the scalar `loss` for every variable it depends on.
@@ -122,11 +195,13 @@ impl Tape {
     pub(super) fn backward_from(self, output: &Tensor, gradient: Tensor) -> Result<GradStore> {
         let mut gradients = HashMap::from([(output.id(), Sum::Single(gradient))]);
         let mut variables = Vec::new();
-        for Node { inputs, output, op } in self.0.into_iter().rev() {
+        for Node { inputs, output, saved, op } in self.0.into_iter().rev() {
             let Some(gradient) = gradients.remove(&output.id()) else { continue };
-            let contributions = op.backward(&inputs, &output, &gradient.into_tensor())?;
+            let gradient = gradient.into_tensor();
+            let done = Done { inputs: &inputs, output: &output, saved: &saved, gradient: &gradient };
+            let contributions = backward(&*op, done)?;
             // frees what only this operation needed before the next one asks for memory
-            drop((op, output));
+            drop((op, output, saved, gradient));
             for (input, contribution) in inputs.into_iter().zip(contributions) {
                 let Some(contribution) = contribution.filter(|_| input.track_op()) else { continue };
                 if !input.is_variable() {
@@ -178,147 +253,6 @@ impl Sum {
     }
 }
 
-impl Op {
-    fn backward(&self, inputs: &[Tensor], output: &Tensor, gradient: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        match (self, inputs) {
-            (Op::One(op), [x]) => Ok(vec![op.bwd(x, output, gradient)?]),
-            (Op::Two(op), [x, y]) => {
-                let (dx, dy) = op.bwd(x, y, output, gradient)?;
-                Ok(vec![dx, dy])
-            }
-            (Op::Three(op), [x, y, z]) => {
-                let (dx, dy, dz) = op.bwd(x, y, z, output, gradient)?;
-                Ok(vec![dx, dy, dz])
-            }
-            (Op::Concatenation, inputs) => {
-                let gradient = gradient.flatten_all()?;
-                let mut start = 0;
-                let part = |input: &Tensor| {
-                    let part = gradient.narrow(0, start, input.elem_count())?.reshape(input.shape());
-                    start += input.elem_count();
-                    part.map(Some)
-                };
-                inputs.iter().map(part).collect()
-            }
-            _ => bail!("an operation with {} inputs", inputs.len()),
-        }
-    }
-}
-
-/// Does `op`, on the tape that is in force.
-pub(super) fn apply1(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-    if on_candles() {
-        return x.apply_op1(op);
-    }
-    let output = compute([x], |[(x, xl)]| op.cpu_fwd(x, xl), |[(x, xl)]| op.cuda_fwd(x, xl))?;
-    Ok(keep(vec![x.clone()], output, Op::One(Box::new(op))))
-}
-
-/// Does `op`, on the tape that is in force.
-pub(super) fn apply2(x: &Tensor, y: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
-    if on_candles() {
-        return x.apply_op2(y, op);
-    }
-    let output =
-        compute([x, y], |[(x, xl), (y, yl)]| op.cpu_fwd(x, xl, y, yl), |[(x, xl), (y, yl)]| op.cuda_fwd(x, xl, y, yl))?;
-    Ok(keep(vec![x.clone(), y.clone()], output, Op::Two(Box::new(op))))
-}
-
-/// Does `op`, on the tape that is in force.
-pub(super) fn apply3(x: &Tensor, y: &Tensor, z: &Tensor, op: impl CustomOp3 + Send + Sync + 'static) -> Result<Tensor> {
-    if on_candles() {
-        return x.apply_op3(y, z, op);
-    }
-    let output = compute(
-        [x, y, z],
-        |[(x, xl), (y, yl), (z, zl)]| op.cpu_fwd(x, xl, y, yl, z, zl),
-        |[(x, xl), (y, yl), (z, zl)]| op.cuda_fwd(x, xl, y, yl, z, zl),
-    )?;
-    Ok(keep(vec![x.clone(), y.clone(), z.clone()], output, Op::Three(Box::new(op))))
-}
-
-/// Several tensors end to end as one of one dimension, differentiably: a `CustomOp` takes three arguments at most.
-///
-/// # Errors
-/// Memory errors of candle; tensors of different types.
-pub fn flatten(tensors: &[&Tensor]) -> Result<Tensor> {
-    let elements: usize = tensors.iter().map(|t| t.elem_count()).sum();
-    concatenate(tensors, elements.into())
-}
-
-/// Matrices of one width below each other, or vectors end to end, differentiably.
-///
-/// # Errors
-/// Widths that differ, no tensor at all; as [`flatten`].
-pub fn stack(tensors: &[&Tensor]) -> Result<Tensor> {
-    let Some(mut dims) = tensors.first().map(|t| t.dims().to_vec()) else { bail!("stack: nothing to stack") };
-    if tensors.iter().any(|t| t.dims().get(1..) != dims.get(1..)) {
-        bail!("stack: shapes {:?} do not fit", tensors.iter().map(|t| t.dims()).collect::<Vec<_>>());
-    }
-    dims[0] = tensors.iter().map(|t| t.dims()[0]).sum();
-    concatenate(tensors, dims.into())
-}
-
-fn concatenate(tensors: &[&Tensor], shape: Shape) -> Result<Tensor> {
-    let flat = tensors.iter().map(|t| t.flatten_all()).collect::<Result<Vec<_>>>()?;
-    if on_candles() {
-        return Tensor::cat(&flat, 0)?.reshape(shape);
-    }
-    #[cfg(feature = "cuda")]
-    if flat.first().is_some_and(|first| first.device().is_cuda()) {
-        let joined = super::cuda::concatenate(&flat)?;
-        let inputs = tensors.iter().map(|&t| t.clone()).collect();
-        return Ok(keep(inputs, (Storage::Cuda(joined), shape), Op::Concatenation));
-    }
-    let joined = with_real!(flat[0], T => {
-        let mut joined = Vec::with_capacity(shape.elem_count());
-        for tensor in &flat {
-            joined.extend_from_slice(&real::values::<T>(tensor)?);
-        }
-        Ok(Storage::Cpu(T::to_cpu_storage_owned(joined)))
-    })?;
-    Ok(keep(tensors.iter().map(|&t| t.clone()).collect(), (joined, shape), Op::Concatenation))
-}
-
-/// Whether operations go on candle's tape.
-fn on_candles() -> bool {
-    !OFF.get() && RECORDING.with_borrow(Option::is_none)
-}
-
-/// What an operation computes from the inputs' memory, by the function for the device they are on.
-fn compute<const K: usize>(
-    inputs: [&Tensor; K],
-    on_cpu: impl FnOnce([(&CpuStorage, &Layout); K]) -> Result<(CpuStorage, Shape)>,
-    on_cuda: impl FnOnce([(&CudaStorage, &Layout); K]) -> Result<(CudaStorage, Shape)>,
-) -> Result<(Storage, Shape)> {
-    let guards = inputs.map(Tensor::storage_and_layout);
-    let (mut cpu, mut cuda) = (Vec::with_capacity(K), Vec::with_capacity(K));
-    for (storage, layout) in &guards {
-        match &**storage {
-            Storage::Cpu(storage) => cpu.push((storage, *layout)),
-            Storage::Cuda(storage) => cuda.push((storage, *layout)),
-            other => bail!("this operation runs on CPU and CUDA, not on {:?}", other.device()),
-        }
-    }
-    match (cpu.try_into(), cuda.try_into()) {
-        (Ok(arguments), _) => on_cpu(arguments).map(|(storage, shape)| (Storage::Cpu(storage), shape)),
-        (_, Ok(arguments)) => on_cuda(arguments).map(|(storage, shape)| (Storage::Cuda(storage), shape)),
-        _ => bail!("the inputs of an operation are on different devices"),
-    }
-}
-
-/// The result as a tensor, and on the tape where a gradient may come back. It counts as a variable, for candle must see
-/// that it needs a gradient without knowing where it came from.
-fn keep(inputs: Vec<Tensor>, (storage, shape): (Storage, Shape), op: Op) -> Tensor {
-    let tracked = tracks(&inputs.iter().collect::<Vec<_>>());
-    let output = Tensor::from_storage(storage, shape, BackpropOp::none(), tracked);
-    if tracked {
-        let node = Node { inputs, output: output.clone(), op };
-        RECORDING.with_borrow_mut(|nodes| nodes.get_or_insert_default().push(node));
-    }
-    output
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,7 +271,7 @@ mod tests {
         let y = add_dropout_norm(&h, &f, gain, shift, 1e-5, None)?;
         // a scalar with uneven weights, by operations of ours
         let row = linear(&constant(&random(&[1, 5], 9)), &y, None, Activation::Identity, None)?;
-        linear(&stack(&[&row])?, &constant(&random(&[1, 7], 10)), None, Activation::Identity, None)
+        linear(&row, &constant(&random(&[1, 7], 10)), None, Activation::Identity, None)
     }
 
     #[test]
@@ -376,13 +310,13 @@ mod tests {
         assert!(tracked.track_op() && !free.track_op() && tape.0.is_empty());
         assert_eq!(tracked.to_vec2::<f64>()?, free.to_vec2::<f64>()?);
         assert!(std::panic::catch_unwind(|| untracked(|| -> () { panic!("on purpose") })).is_err());
-        assert!(on_candles());
+        assert!(!OFF.get() && RECORDING.with_borrow(Option::is_none));
         Ok(())
     }
 
     #[test]
     fn a_failed_forward_pass_leaves_no_tape_behind() {
         assert!(record(|| -> Result<()> { bail!("no") }).is_err());
-        assert!(on_candles());
+        assert!(!OFF.get() && RECORDING.with_borrow(Option::is_none));
     }
 }

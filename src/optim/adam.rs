@@ -181,6 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
     fn the_kernel_does_the_same() -> Result<()> {
         for decoupled in [false, true] {
             let (beta1, beta2, weight_decay) = (0.9, 0.98, 0.1);

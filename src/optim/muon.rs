@@ -84,10 +84,10 @@ fn orthogonalize<M: Mats>(mut x: M, iterations: usize) -> Result<M> {
     let tall = x.rows() > x.columns();
     x.scale(&M::squares(x.view())?.sqrt().max(EPS).recip())?;
     for _ in 0..iterations {
-        let s = if tall { M::product(x.t(), x.view())? } else { M::product(x.view(), x.t())? };
+        let s = M::gram(if tall { x.t() } else { x.view() })?;
         // P = b·S + c·S²
         let mut p = s.times(b)?;
-        p.add_product(c, s.view(), s.view())?;
+        p.add_symmetric(c, s.view(), s.view())?;
         let mut next = x.times(a)?;
         match tall {
             true => next.add_product(1.0, x.view(), p.view())?,

@@ -337,6 +337,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
     fn the_kernels_do_the_same() -> Result<()> {
         let (beta2, eps, root_correction) = (0.999, 1e-8, 0.5);
         let (decay_y, decay_z) = (0.1, 0.2);

@@ -150,6 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
     fn the_kernels_do_the_same() -> Result<()> {
         for nesterov in [false, true] {
             agrees_on_gpu(&Momentum { lr: 0.1, decay: 0.01, momentum: 0.9, take: 0.5, nesterov })?;

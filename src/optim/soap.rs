@@ -115,7 +115,7 @@ impl Soap {
         for (s, a, b) in [(l, g, g.t()), (r, g.t(), g)] {
             if s.rows() > 0 {
                 s.scale(&now.number(beta)?)?;
-                s.add_product(1.0 - beta, a, b)?;
+                s.add_symmetric(1.0 - beta, a, b)?;
             }
         }
         Ok(())

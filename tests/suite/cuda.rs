@@ -1,25 +1,9 @@
 //! The program on a GPU, against the program on the CPU: losses, checkpoints that move between the two, exact resume,
-//! decoding, the size of a batch. Skipped, saying so, without the feature or a device.
+//! decoding, the size of a batch. Ignored in a build without the feature `cuda`, failing in one that finds no device.
 
 use serde_json::Value;
 
 use crate::toy::Toy;
-
-/// A toy run, if there is a GPU to run it on.
-#[expect(clippy::print_stdout, reason = "says that it was skipped")]
-fn on_gpu() -> Option<Toy> {
-    let toy = Toy::new();
-    if cfg!(feature = "cuda") {
-        let done = toy.run("check --config toy.toml --set device=cuda");
-        if done.code == Some(0) {
-            return Some(toy);
-        }
-        println!("skipped: {}", done.err.trim());
-    } else {
-        println!("skipped: built without the feature cuda");
-    }
-    None
-}
 
 /// The numbers `key` of the rows `event` of a run.
 fn numbers(toy: &Toy, run: &str, event: &str, key: &str) -> Vec<f64> {
@@ -43,8 +27,9 @@ const SHORT: &str = "--set train.max_updates=20 --set train.log_freq=5 --set val
                      --set checkpoint.save_freq=10 --set model.dropout=0.1 --set optimizer.lr=0.005";
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn losses_of_both_models_are_those_of_the_cpu() {
-    let Some(toy) = on_gpu() else { return };
+    let toy = Toy::new();
     let kinds = [
         ("transformer", ""),
         ("pre-norm", "--set model.norm=pre --set model.tied_embeddings=none --set model.activation=gelu"),
@@ -65,8 +50,9 @@ fn losses_of_both_models_are_those_of_the_cpu() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn losses_of_all_optimizers_are_those_of_the_cpu() {
-    let Some(toy) = on_gpu() else { return };
+    let toy = Toy::new();
     let optimizers = [
         "adam",
         "adamw --set optimizer.weight_decay=0.1 --set train.gradient_accumulation_steps=2",
@@ -99,8 +85,9 @@ fn named(optimizer: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn a_resumed_run_has_the_same_bits() {
-    let Some(toy) = on_gpu() else { return };
+    let toy = Toy::new();
     for optimizer in ["adamw", "soap", "hvr", "hessian2", "kron"] {
         let settings = format!("{SHORT} --set device=cuda {}", named(optimizer));
         toy.run(&format!("-q --config toy.toml {settings} --set run_dir={optimizer}-whole")).exits(0);
@@ -118,8 +105,9 @@ fn a_resumed_run_has_the_same_bits() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn checkpoints_move_both_ways_and_translate_alike() {
-    let Some(toy) = on_gpu() else { return };
+    let toy = Toy::new();
     for optimizer in ["adamw", "muon", "soap", "hvr", "hessian2", "kron"] {
         let settings = format!("{SHORT} {} --set checkpoint.keep_last=9", named(optimizer));
         let moved = [("cpu", "cuda"), ("cuda", "cpu")];
@@ -147,8 +135,9 @@ fn checkpoints_move_both_ways_and_translate_alike() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn the_size_of_a_batch_is_found_and_written_down() {
-    let Some(toy) = on_gpu() else { return };
+    let toy = Toy::new();
     let settings = "--set device=cuda --set train.batch_size=auto --set train.max_updates=3";
     toy.run(&format!("--config toy.toml {settings}")).exits(0).tells(&["train.batch_size = \"auto\": "]);
     assert!(!toy.read("run/config.toml").contains("batch_size = \"auto\""));
@@ -159,17 +148,16 @@ fn the_size_of_a_batch_is_found_and_written_down() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn a_device_that_is_not_there_is_a_sentence() {
-    let Some(toy) = on_gpu() else { return };
+    let toy = Toy::new();
     toy.run("--config toy.toml --set device=cuda:7").exits(3).tells(&["device = \"cuda:7\": the GPU cannot be used"]);
     assert!(!toy.exists("run"));
 }
 
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a build with CUDA")]
 fn without_cudas_libraries_the_program_says_what_is_missing() {
-    if !cfg!(feature = "cuda") {
-        return;
-    }
     let toy = Toy::new();
     // where a driver is installed, it is found without this variable
     let output = toy.command("--config toy.toml --version").env_remove("LD_LIBRARY_PATH").output().unwrap();

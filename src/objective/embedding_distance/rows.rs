@@ -76,20 +76,28 @@ mod tests {
     use crate::ops::{check, Precision};
     use candle_core::DType;
 
-    #[test]
-    fn rows_are_taken_and_added_by_id_but_for_the_frozen_one_also_on_a_gpu() -> Result<()> {
+    fn are_taken_and_added(device: &Device) -> Result<()> {
         let ids = [3u32, 1, 3, 4];
-        for device in [Some(Device::Cpu), check::gpu(Precision::Bf16)].into_iter().flatten() {
-            let table = Tensor::arange(0f32, 10.0, &device)?.reshape((5, 2))?;
-            let rows = gather::<f32>(&table, &ids)?;
-            assert_eq!(rows, [6.0, 7.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
-            let gradient = Tensor::ones((5, 2), DType::F32, &device)?;
-            add_rows(&gradient, &ids, &rows, 0.5, Some(4))?;
-            let expected = [[1.0, 1.0], [2.0, 2.5], [1.0, 1.0], [7.0, 8.0], [1.0, 1.0]];
-            assert_eq!(gradient.to_vec2::<f32>()?, expected);
-            add_rows(&gradient, &[4], &[1.0f32, 1.0], 0.5, Some(4))?;
-            assert_eq!(gradient.to_vec2::<f32>()?, expected);
-        }
+        let table = Tensor::arange(0f32, 10.0, device)?.reshape((5, 2))?;
+        let rows = gather::<f32>(&table, &ids)?;
+        assert_eq!(rows, [6.0, 7.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
+        let gradient = Tensor::ones((5, 2), DType::F32, device)?;
+        add_rows(&gradient, &ids, &rows, 0.5, Some(4))?;
+        let expected = [[1.0, 1.0], [2.0, 2.5], [1.0, 1.0], [7.0, 8.0], [1.0, 1.0]];
+        assert_eq!(gradient.to_vec2::<f32>()?, expected);
+        add_rows(&gradient, &[4], &[1.0f32, 1.0], 0.5, Some(4))?;
+        assert_eq!(gradient.to_vec2::<f32>()?, expected);
         Ok(())
+    }
+
+    #[test]
+    fn rows_are_taken_and_added_by_id_but_for_the_frozen_one() -> Result<()> {
+        are_taken_and_added(&Device::Cpu)
+    }
+
+    #[test]
+    #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
+    fn rows_are_taken_and_added_on_a_gpu() -> Result<()> {
+        are_taken_and_added(&check::gpu(Precision::Bf16))
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::KEYS;
 use crate::ops::gemm::{matmul_packed, Mat, MatMut, Packed, Store, Threads};
 use crate::ops::real::{self, simd, Real};
-use crate::ops::rows::{self, blocks};
+use crate::ops::rows::blocks;
 
 /// Queries whose scores of a block of keys lie in the cache.
 const STRIP: usize = 128;
@@ -30,7 +30,7 @@ pub(super) fn attend<T: Real>(
     let (n, columns) = (q.rows(), q.columns());
     o.chunks_mut(stride).for_each(|row| row[..columns].fill(T::zero()));
     let (mut top, mut total) = (vec![T::NEG_INFINITY; n], vec![T::zero(); n]);
-    let mut p = rows::buffer(STRIP.min(n) * KEYS.min(k.rows()));
+    let mut p = vec![T::zero(); STRIP.min(n) * KEYS.min(k.rows())];
     for keys in blocks(behind.map_or(k.rows(), |behind| behind + n), KEYS) {
         let part = |x: Mat<'_, T>| -> Packed<T> { Packed::new(x, Threads::One) };
         let (k, v) = (k.part(keys.start, keys.len(), 0, columns), v.part(keys.start, keys.len(), 0, columns));

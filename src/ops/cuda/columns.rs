@@ -1,10 +1,12 @@
-//! Sums, and cutting and joining by columns, on the GPU.
+//! Sums and casts, and cutting and joining by columns, on the GPU.
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::{bail, CudaStorage, DType, Device, Result, Tensor};
+use candle_core::{bail, DType, Device, Result, Tensor};
 
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory};
+use crate::ops::columns as op;
+use crate::ops::tape::{exactly, Computed, Done, OnGpu};
 use crate::ops::Dropout;
 
 /// Rows that one block sums up before the blocks' results are summed.
@@ -21,11 +23,12 @@ pub(in crate::ops) fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
 /// Σ over rows of `columns` numbers that are `stride` apart, in f32.
 pub(super) fn column_sums(
     device: &CudaDevice,
-    x: Memory,
+    x: Memory<'_>,
     rows: usize,
     columns: usize,
     stride: usize,
 ) -> Result<Buffer> {
+    let x = x.holds(rows.saturating_sub(1) * stride + columns.min(rows * columns))?;
     let chunks = rows.div_ceil(CHUNK).max(1);
     let sums = Buffer::new(device, DType::F32, chunks * columns)?;
     let args = args![sums.memory(), x, rows, columns, stride, CHUNK];
@@ -61,11 +64,11 @@ pub(in crate::ops) fn add_in_place(a: &Tensor, b: &Tensor) -> Result<()> {
     add_into(device_of(a)?, sum, sum, Memory::of_tensor(b)?)
 }
 
-fn add_into(device: &CudaDevice, sum: Memory, a: Memory, b: Memory) -> Result<()> {
+fn add_into(device: &CudaDevice, sum: Memory<'_>, a: Memory<'_>, b: Memory<'_>) -> Result<()> {
     if a.dtype != b.dtype {
         bail!("gradients of types {:?} and {:?} meet at one tensor", a.dtype, b.dtype);
     }
-    let args = args![sum, a, b, Arg::Size(a.len as u64)];
+    let args = args![sum.holds(a.len)?, a, b.holds(a.len)?, Arg::Size(a.len as u64)];
     launch(device, Kernel(Module::Elementwise, "add", a.dtype), Grid::elements(a.len), &args)
 }
 
@@ -78,8 +81,8 @@ pub(in crate::ops) fn multiply(x: &Tensor, factor: f64) -> Result<()> {
 
 /// Where a copy of columns comes from or goes to.
 #[derive(Clone, Copy)]
-pub(super) struct Columns {
-    pub(super) memory: Memory,
+pub(super) struct Side<'a> {
+    pub(super) memory: Memory<'a>,
     /// Numbers a row.
     pub(super) all: usize,
     pub(super) start: usize,
@@ -95,12 +98,15 @@ pub(super) enum MaskOf {
 
 pub(super) fn copy(
     device: &CudaDevice,
-    [to, from]: [Columns; 2],
+    [to, from]: [Side<'_>; 2],
     rows: usize,
     width: usize,
     mask: MaskOf,
     dropout: Option<Dropout>,
 ) -> Result<()> {
+    for side in [to, from] {
+        side.memory.holds(if width == 0 { 0 } else { rows.saturating_sub(1) * side.all + side.start + width })?;
+    }
     let masked = match mask {
         MaskOf::None => 0usize,
         MaskOf::Source => 1,
@@ -111,71 +117,114 @@ pub(super) fn copy(
     launch(device, kernel, Grid::elements(rows * width), &args)
 }
 
-/// `width` columns from `start` of `x`.
-pub(in crate::ops) fn cut(
-    device: &CudaDevice,
-    x: Memory,
-    [rows, all]: [usize; 2],
-    start: usize,
-    width: usize,
-) -> Result<CudaStorage> {
-    let y = Buffer::new(device, x.dtype, rows * width)?;
-    let sides = [Columns { memory: y.memory(), all: width, start: 0 }, Columns { memory: x, all, start }];
-    copy(device, sides, rows, width, MaskOf::None, None)?;
-    Ok(y.storage())
-}
-
-/// Its gradient: zeros but for these columns.
-pub(in crate::ops) fn uncut(dy: &Tensor, all: usize, start: usize) -> Result<Tensor> {
-    let (device, (rows, width)) = (device_of(dy)?, dy.dims2()?);
-    let dx = Buffer::zeros(device, dy.dtype(), rows * all)?;
-    let from = Columns { memory: Memory::of_tensor(dy)?, all: width, start: 0 };
-    let to = Columns { memory: dx.memory(), all, start };
-    copy(device, [to, from], rows, width, MaskOf::None, None)?;
-    Ok(dx.tensor((rows, all)))
-}
-
-/// Parts `[rows, width]` side by side, then dropout.
-pub(in crate::ops) fn join(
-    device: &CudaDevice,
-    parts: &[(Memory, usize)],
-    rows: usize,
-    dropout: Option<Dropout>,
-) -> Result<CudaStorage> {
-    let all = parts.iter().map(|(_, width)| width).sum();
-    let y = Buffer::new(device, parts[0].0.dtype, rows * all)?;
-    let mask = if dropout.is_some() { MaskOf::Target } else { MaskOf::None };
-    let mut start = 0;
-    for &(memory, width) in parts {
-        let to = Columns { memory: y.memory(), all, start };
-        copy(device, [to, Columns { memory, all: width, start: 0 }], rows, width, mask, dropout)?;
-        start += width;
+impl OnGpu for op::Columns {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        let [x] = exactly(inputs)?;
+        let (device, (rows, all), &op::Columns { start, width }) = (device_of(x)?, x.dims2()?, self);
+        let y = Buffer::new(device, x.dtype(), rows * width)?;
+        let to = Side { memory: y.memory(), all: width, start: 0 };
+        copy(device, [to, Side { memory: Memory::of_tensor(x)?, all, start }], rows, width, MaskOf::None, None)?;
+        Ok((y.storage(), (rows, width).into(), Default::default()))
     }
-    Ok(y.storage())
+
+    /// Zeros but for these columns.
+    fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let ([x], dy) = (exactly(done.inputs)?, done.gradient);
+        let (device, (rows, all), width) = (device_of(dy)?, x.dims2()?, self.width);
+        let dx = Buffer::zeros(device, dy.dtype(), rows * all)?;
+        let from = Side { memory: Memory::of_tensor(dy)?, all: width, start: 0 };
+        let to = Side { memory: dx.memory(), all, start: self.start };
+        copy(device, [to, from], rows, width, MaskOf::None, None)?;
+        Ok(vec![Some(dx.tensor((rows, all)))])
+    }
 }
 
-/// The gradient of a part of `width` columns from `start` of what was joined.
-pub(in crate::ops) fn part(dy: &Tensor, start: usize, width: usize, dropout: Option<Dropout>) -> Result<Tensor> {
-    let (device, (rows, all)) = (device_of(dy)?, dy.dims2()?);
-    let dx = Buffer::new(device, dy.dtype(), rows * width)?;
-    let mask = if dropout.is_some() { MaskOf::Source } else { MaskOf::None };
-    let from = Columns { memory: Memory::of_tensor(dy)?, all, start };
-    let to = Columns { memory: dx.memory(), all: width, start: 0 };
-    copy(device, [to, from], rows, width, mask, dropout)?;
-    Ok(dx.tensor((rows, width)))
+impl OnGpu for op::Join {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        let (device, rows) = (device_of(&inputs[0])?, inputs[0].dim(0)?);
+        let all = inputs.iter().map(|input| input.dims()[1]).sum();
+        let y = Buffer::new(device, inputs[0].dtype(), rows * all)?;
+        let mask = if self.dropout.is_some() { MaskOf::Target } else { MaskOf::None };
+        let mut start = 0;
+        for input in inputs {
+            let (memory, width) = (Memory::of_tensor(input)?, input.dims()[1]);
+            let to = Side { memory: y.memory(), all, start };
+            copy(device, [to, Side { memory, all: width, start: 0 }], rows, width, mask, self.dropout)?;
+            start += width;
+        }
+        Ok((y.storage(), (rows, all).into(), Default::default()))
+    }
+
+    fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let dy = done.gradient;
+        let (device, (rows, all)) = (device_of(dy)?, dy.dims2()?);
+        let mask = if self.dropout.is_some() { MaskOf::Source } else { MaskOf::None };
+        op::Join::parts(done.inputs, |start, width| {
+            let dx = Buffer::new(device, dy.dtype(), rows * width)?;
+            let from = Side { memory: Memory::of_tensor(dy)?, all, start };
+            let to = Side { memory: dx.memory(), all: width, start: 0 };
+            copy(device, [to, from], rows, width, mask, self.dropout)?;
+            Ok(dx.tensor((rows, width)))
+        })
+    }
+}
+
+/// Numbers in another type, or themselves if it is theirs.
+pub(super) enum Cast<'a> {
+    Same(Memory<'a>),
+    Other(Buffer),
+}
+
+impl Cast<'_> {
+    pub(super) fn memory(&self) -> Memory<'_> {
+        match self {
+            Cast::Same(memory) => *memory,
+            Cast::Other(buffer) => buffer.memory(),
+        }
+    }
+
+    /// New memory, if there is any.
+    pub(super) fn buffer(self) -> Option<Buffer> {
+        match self {
+            Cast::Same(_) => None,
+            Cast::Other(buffer) => Some(buffer),
+        }
+    }
+}
+
+/// The same numbers in another type.
+pub(super) fn cast<'a>(device: &CudaDevice, from: Memory<'a>, dtype: DType) -> Result<Cast<'a>> {
+    if from.dtype == dtype {
+        return Ok(Cast::Same(from));
+    }
+    let (name, instance) = match (from.dtype, dtype) {
+        (DType::F32, DType::BF16) => ("from_f32", DType::BF16),
+        (DType::BF16, DType::F32) => ("to_f32", DType::BF16),
+        (from, to) => bail!("no cast from {from:?} to {to:?} on the GPU"),
+    };
+    let to = Buffer::new(device, dtype, from.len)?;
+    let args = args![to.memory(), from, Arg::Size(from.len as u64)];
+    launch(device, Kernel(Module::Elementwise, name, instance), Grid::elements(from.len), &args)?;
+    Ok(Cast::Other(to))
+}
+
+/// As [`cast`], of memory that nobody else needs.
+pub(super) fn cast_own(device: &CudaDevice, from: Buffer, dtype: DType) -> Result<Buffer> {
+    let other = cast(device, from.memory(), dtype)?.buffer();
+    Ok(other.unwrap_or(from))
 }
 
 /// Tensors that one launch puts end to end.
 const PARTS: usize = 8;
 
 /// Tensors end to end.
-pub(in crate::ops) fn concatenate(tensors: &[Tensor]) -> Result<CudaStorage> {
+pub(super) fn concatenate(tensors: &[Tensor]) -> Result<Buffer> {
     let Some(first) = tensors.first() else { bail!("nothing to concatenate") };
     let (device, dtype) = (device_of(first)?, first.dtype());
     let joined = Buffer::new(device, dtype, tensors.iter().map(Tensor::elem_count).sum())?;
     let mut start = 0;
     for tensors in tensors.chunks(PARTS) {
-        let (mut parts, mut ends, mut end) = ([Arg::Pointer(0); PARTS], [Arg::Size(0); PARTS], 0);
+        let (mut parts, mut ends, mut end) = ([Arg::Pointer(None); PARTS], [Arg::Size(0); PARTS], 0);
         for (i, tensor) in tensors.iter().enumerate() {
             let from = Memory::of_tensor(tensor)?;
             if from.dtype != dtype {
@@ -190,11 +239,11 @@ pub(in crate::ops) fn concatenate(tensors: &[Tensor]) -> Result<CudaStorage> {
         launch(device, Kernel(Module::Elementwise, "concatenate", dtype), Grid::elements(end), &args)?;
         start += end;
     }
-    Ok(joined.storage())
+    Ok(joined)
 }
 
 /// Copies numbers of one type.
-pub(super) fn put(device: &CudaDevice, to: Memory, from: Memory) -> Result<()> {
-    let sides = [to, from].map(|memory| Columns { memory, all: from.len, start: 0 });
+pub(super) fn put(device: &CudaDevice, to: Memory<'_>, from: Memory<'_>) -> Result<()> {
+    let sides = [to, from].map(|memory| Side { memory, all: from.len, start: 0 });
     copy(device, sides, 1, from.len, MaskOf::None, None)
 }

@@ -1,67 +1,73 @@
 //! The output projection on the GPU, in blocks of rows whose logits exist at the same time.
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::{CudaStorage, DType, Result, Tensor};
+use candle_core::{DType, Result, Storage, Tensor};
 
-use super::columns;
-use super::columns::{column_sums, device_of};
+use super::columns::{add_in_place, cast, column_sums, device_of};
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
-use super::memory::{cast, Buffer, Memory, Upload};
+use super::memory::{Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
+use crate::ops::cross_entropy::{LinearCrossEntropy, Projection, Rows};
+use crate::ops::tape::{Computed, Done, OnGpu, Saved};
 
 /// Logits that exist at the same time: a quarter of a gigabyte.
 const LOGITS: usize = 1 << 26;
 /// Threads of a row.
 const THREADS: usize = 256;
 
-/// States `[n, width]`, table `[vocabulary, width]`, and bias of a projection.
-#[derive(Clone, Copy)]
-pub(in crate::ops) struct Projected {
-    pub(in crate::ops) n: usize,
-    pub(in crate::ops) width: usize,
-    pub(in crate::ops) vocabulary: usize,
-    pub(in crate::ops) masked: Option<usize>,
-}
-
 /// Losses of rows, and gradients.
 pub(in crate::ops) struct Outcome {
     /// `scale`·Σ ℓ, a scalar.
-    pub(in crate::ops) loss: CudaStorage,
-    /// Σ of smoothed losses and of negative log-likelihoods, f64.
-    pub(in crate::ops) sums: Tensor,
-    /// Of each row, f32.
-    pub(in crate::ops) nlls: Tensor,
+    loss: Storage,
+    pub(in crate::ops) rows: Rows,
     /// Of states, table and bias, as they are wanted.
-    pub(in crate::ops) gradients: [Option<Tensor>; 3],
+    gradients: Saved,
 }
 
-impl Projected {
+impl OnGpu for LinearCrossEntropy {
+    fn forward_on_gpu(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
+        let (device, factors) = (device_of(&inputs[0])?, (self.smoothing, self.scale));
+        let wants = LinearCrossEntropy::wants(inputs, tracked);
+        let (states_table, bias) = ([&inputs[0], &inputs[1]], inputs.get(2));
+        let found = self.projection.losses_on_gpu(device, states_table, bias, &self.labels, factors, wants)?;
+        self.side.get_or_init(|| found.rows);
+        Ok((found.loss, ().into(), found.gradients))
+    }
+
+    fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        LinearCrossEntropy::scaled(done, |gradient, factor| {
+            let gradient = gradient.copy()?;
+            super::columns::multiply(&gradient, factor)?;
+            Ok(gradient)
+        })
+    }
+}
+
+impl Projection {
     fn rows(&self) -> usize {
         (LOGITS / self.vocabulary.max(1)).clamp(1, self.n.max(1))
     }
 
-    fn masked_arg(&self) -> Arg {
+    fn masked_arg(&self) -> Arg<'static> {
         Arg::Int(self.masked.map_or(-1, |id| id as i32))
     }
 
     /// Σ ℓ, and `scale` times its gradients.
-    #[expect(clippy::too_many_arguments, reason = "what the operation has")]
-    pub(in crate::ops) fn losses(
+    pub(in crate::ops) fn losses_on_gpu(
         &self,
         device: &CudaDevice,
-        h: Memory,
-        table: Memory,
-        bias: Option<Memory>,
+        [h, table]: [&Tensor; 2],
+        bias: Option<&Tensor>,
         labels: &[u32],
         (smoothing, scale): (f64, f64),
         wants: [bool; 3],
     ) -> Result<Outcome> {
-        let Projected { n, width, vocabulary, .. } = *self;
+        let Projection { n, width, vocabulary, .. } = *self;
         let [wants_h, wants_table, wants_bias] = wants;
-        let (labels, bias) = (Upload::new(device, labels)?, bias.map(Memory::single).transpose()?);
-        let Arg::Pointer(first_label) = labels.arg() else { candle_core::bail!("labels without an address") };
-        let (table, _rounded) = cast(device, table, h.dtype)?;
-        let table = Mat::new(table, vocabulary, width);
+        let (labels, bias) = (Upload::new(device, labels)?, self.bias_on_gpu(bias)?);
+        let (h, table) = (Memory::of_tensor(h)?, Memory::of_tensor(table)?);
+        let table = cast(device, table, h.dtype)?;
+        let table = Mat::new(table.memory(), vocabulary, width);
         let new = |wanted: bool, dtype, len| wanted.then(|| Buffer::new(device, dtype, len)).transpose();
         let dh = new(wants_h, h.dtype, n * width)?;
         let d_table = new(wants_table, DType::F32, vocabulary * width)?;
@@ -83,7 +89,7 @@ impl Projected {
                 nlls.memory().part(start, rows),
                 logits.memory(),
                 bias,
-                Arg::Pointer(first_label + 4 * start as u64),
+                labels.pointer().from(4 * start),
                 vocabulary,
                 self.masked_arg(),
                 smoothing,
@@ -105,7 +111,7 @@ impl Projected {
                 let sums = column_sums(device, dz, rows, vocabulary, vocabulary)?.tensor(vocabulary);
                 match &d_bias {
                     None => d_bias = Some(sums),
-                    Some(d_bias) => columns::add_in_place(d_bias, &sums)?,
+                    Some(d_bias) => add_in_place(d_bias, &sums)?,
                 }
             }
         }
@@ -116,8 +122,7 @@ impl Projected {
         }
         Ok(Outcome {
             loss: loss.storage(),
-            sums: sums.tensor(2),
-            nlls: nlls.tensor(n),
+            rows: Rows::Gpu { sums: sums.tensor(2), nll: nlls.tensor(n) },
             gradients: [
                 dh.map(|dh| dh.tensor((n, width))),
                 d_table.map(|d_table| d_table.tensor((vocabulary, width))),
@@ -127,12 +132,17 @@ impl Projected {
     }
 
     /// Log-probabilities of all ids: `[n, vocabulary]`, f32.
-    pub(in crate::ops) fn log_softmax(&self, h: &Tensor, table: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let Projected { n, vocabulary, .. } = *self;
+    pub(in crate::ops) fn log_softmax_on_gpu(
+        &self,
+        h: &Tensor,
+        table: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let Projection { n, vocabulary, .. } = *self;
         let device = device_of(h)?;
         let logits = Buffer::new(device, DType::F32, n * vocabulary)?;
-        self.logits(device, logits.memory(), Memory::of_tensor(h)?, Memory::of_tensor(table)?, n)?;
-        let bias = bias.map(|bias| Memory::of_tensor(bias)?.single()).transpose()?;
+        self.logits_on_gpu(device, logits.memory(), Memory::of_tensor(h)?, Memory::of_tensor(table)?, n)?;
+        let bias = self.bias_on_gpu(bias)?;
         let args = args![logits.memory(), bias, vocabulary, self.masked_arg()];
         let kernel = Kernel(Module::CrossEntropy, "log_softmax", DType::F32);
         launch(device, kernel, Grid::blocks(n, 1, THREADS), &args)?;
@@ -140,24 +150,24 @@ impl Projected {
     }
 
     /// The `k` most probable ids of each row with their log-probabilities.
-    pub(in crate::ops) fn top(
+    pub(in crate::ops) fn top_on_gpu(
         &self,
         h: &Tensor,
         table: &Tensor,
         bias: Option<&Tensor>,
         k: usize,
     ) -> Result<Vec<Vec<(u32, f64)>>> {
-        let Projected { n, width, vocabulary, .. } = *self;
+        let Projection { n, width, vocabulary, .. } = *self;
         let device = device_of(h)?;
         let (h, table) = (Memory::of_tensor(h)?, Memory::of_tensor(table)?);
-        let bias = bias.map(|bias| Memory::of_tensor(bias)?.single()).transpose()?;
+        let bias = self.bias_on_gpu(bias)?;
         let k = k.min(vocabulary);
         let (ids, values) = (Buffer::new(device, DType::U32, n * k)?, Buffer::new(device, DType::F32, n * k)?);
         let rows = self.rows();
         let logits = Buffer::new(device, DType::F32, rows * vocabulary)?;
         for start in (0..n).step_by(rows) {
             let rows = rows.min(n - start);
-            self.logits(device, logits.memory(), h.part(start * width, rows * width), table, rows)?;
+            self.logits_on_gpu(device, logits.memory(), h.part(start * width, rows * width), table, rows)?;
             let (ids, values) = (ids.memory().part(start * k, rows * k), values.memory().part(start * k, rows * k));
             let args = args![ids, values, logits.memory(), bias, vocabulary, self.masked_arg(), k];
             let kernel = Kernel(Module::CrossEntropy, "top", DType::F32);
@@ -171,10 +181,21 @@ impl Projected {
         Ok(ids.into_iter().zip(values).map(row).collect())
     }
 
-    fn logits(&self, device: &CudaDevice, logits: Memory, h: Memory, table: Memory, rows: usize) -> Result<()> {
-        let (table, _rounded) = cast(device, table, h.dtype)?;
+    fn bias_on_gpu<'a>(&self, bias: Option<&'a Tensor>) -> Result<Option<Memory<'a>>> {
+        bias.map(|bias| Memory::of_tensor(bias)?.single()?.holds(self.vocabulary)).transpose()
+    }
+
+    fn logits_on_gpu(
+        &self,
+        device: &CudaDevice,
+        logits: Memory<'_>,
+        h: Memory<'_>,
+        table: Memory<'_>,
+        rows: usize,
+    ) -> Result<()> {
+        let table = cast(device, table, h.dtype)?;
         let states = Mat::new(h, rows, self.width);
-        let table = Mat::new(table, self.vocabulary, self.width).t();
+        let table = Mat::new(table.memory(), self.vocabulary, self.width).t();
         product(device, Mat::new(logits, rows, self.vocabulary), Store::Set, states, table)
     }
 }

@@ -34,14 +34,15 @@ pub(in crate::ops) fn history(
         bail!("attention: no step before this one");
     }
     let address = |tensor: &Tensor| match Memory::of_tensor(tensor)? {
-        found if found.dtype == memory.dtype => Ok(found.address),
+        found if found.dtype == memory.dtype => Ok(found.pointer().address()),
         found => bail!("attention: keys of type {:?} for queries of type {:?}", found.dtype, memory.dtype),
     };
     let keys = steps.iter().map(|(keys, _)| address(keys)).collect::<Result<Vec<u64>>>()?;
     let values = steps.iter().map(|(_, values)| address(values)).collect::<Result<Vec<u64>>>()?;
     let (keys, values) = (Upload::new(device, &keys)?, Upload::new(device, &values)?);
     let flat = Upload::new(device, &links.concat())?;
-    let args = args![o.memory(), memory, keys.arg(), values.arg(), flat.arg(), steps.len(), heads, columns, scale];
+    let args =
+        args![o.memory(), memory, keys.pointer(), values.pointer(), flat.pointer(), steps.len(), heads, columns, scale];
     let grid = Grid::blocks(links.len(), heads, 32);
     launch(device, Kernel(Module::Decode, "attend_history", memory.dtype), grid, &args)?;
     Ok(o.tensor(q.shape()))
@@ -68,7 +69,7 @@ pub(in crate::ops) fn memory(
         queries.into(),
         keys.into(),
         values.into(),
-        flat.arg(),
+        flat.pointer().into(),
         heads.into(),
         columns.into(),
         scale.into(),

@@ -1,51 +1,63 @@
 //! `embed` on the GPU.
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::{CudaStorage, DType, Result, Tensor};
+use candle_core::{DType, Result, Storage, Tensor};
 
-use super::columns::{add_in_place, device_of};
+use super::columns::{add_in_place, cast_own, device_of};
 use super::device::precision;
-use super::launch::{args, launch, Arg, Grid, Kernel, Module};
-use super::memory::{cast, Buffer, Memory, Upload};
+use super::launch::{args, launch, Grid, Kernel, Module};
+use super::memory::{Buffer, Memory, Pointer, Upload};
 use super::recurrent::gather;
 use super::uploads::counts;
+use crate::ops::embed::Embed;
+use crate::ops::tape::{exactly, Computed, Done, OnGpu};
 use crate::ops::{Dropout, Precision};
 
 /// Columns of a block of the backward pass.
 const COLUMNS: usize = 128;
 
-/// Rows of the table by id, scaled, with sinusoids where there are positions; in the type of activations. A "table" in
-/// bf16 is one of states: its rows as they are.
-pub(in crate::ops) fn forward(
-    device: &CudaDevice,
-    table: Memory,
-    width: usize,
-    ids: &[u32],
-    positions: Option<&[usize]>,
-    scale: f64,
-    dropout: Option<Dropout>,
-) -> Result<CudaStorage> {
-    if table.dtype != DType::F32 {
-        return states(device, table, width, ids);
+impl OnGpu for Embed {
+    fn forward_on_gpu(&self, inputs: &[Tensor], _: bool) -> Result<Computed> {
+        let [table] = exactly(inputs)?;
+        let (device, shape) = (device_of(table)?, (self.ids.len(), self.width).into());
+        let table = Memory::of_tensor(table)?;
+        // a "table" in bf16 is one of states: its rows as they are
+        let y = match table.dtype {
+            DType::F32 => rows(device, table, self)?,
+            _ => states(device, table, self.width, &self.ids)?,
+        };
+        Ok((y, shape, Default::default()))
     }
+
+    fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [table] = exactly(done.inputs)?;
+        backward(table, done.gradient, &self.ids, self.scale, self.dropout).map(|gradient| vec![Some(gradient)])
+    }
+}
+
+/// Rows of the table by id, scaled, with sinusoids where there are positions; in the type of activations.
+fn rows(device: &CudaDevice, table: Memory<'_>, embed: &Embed) -> Result<Storage> {
+    let Embed { ids, positions, width, scale, dropout } = embed;
     let dtype = if precision(device) == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     let y = Buffer::new(device, dtype, ids.len() * width)?;
     if ids.is_empty() {
         return Ok(y.storage());
     }
     let (tokens, ids) = (ids.len(), Upload::new(device, ids)?);
-    let positions = positions.map(|p| Upload::new(device, &counts(p))).transpose()?;
+    let positions = positions.as_ref().map(|p| Upload::new(device, &counts(p))).transpose()?;
     let frequencies: Vec<f64> =
-        (0..width.div_ceil(2)).map(|i| 10_000f64.powf(-2.0 * i as f64 / width as f64)).collect();
+        (0..width.div_ceil(2)).map(|i| 10_000f64.powf(-2.0 * i as f64 / *width as f64)).collect();
     let frequencies = Upload::new(device, &frequencies)?;
-    let position_arg = positions.as_ref().map_or(Arg::Pointer(0), Upload::arg);
-    let args = args![y.memory(), table, ids.arg(), position_arg, frequencies.arg(), tokens, width, scale; dropout];
+    let positions: Option<Pointer<'_>> = positions.as_ref().map(Upload::pointer);
+    let args = args![
+        y.memory(), table, ids.pointer(), positions, frequencies.pointer(), tokens, *width, *scale; *dropout
+    ];
     launch(device, Kernel(Module::Embed, "embed_forward", dtype), Grid::elements(tokens * width), &args)?;
     Ok(y.storage())
 }
 
 /// Rows of activations, as decoding chooses among states.
-fn states(device: &CudaDevice, from: Memory, width: usize, ids: &[u32]) -> Result<CudaStorage> {
+fn states(device: &CudaDevice, from: Memory<'_>, width: usize, ids: &[u32]) -> Result<Storage> {
     let to = Buffer::new(device, from.dtype, ids.len() * width)?;
     if !ids.is_empty() {
         let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
@@ -55,13 +67,7 @@ fn states(device: &CudaDevice, from: Memory, width: usize, ids: &[u32]) -> Resul
 }
 
 /// The gradient of a table, in its type.
-pub(in crate::ops) fn backward(
-    table: &Tensor,
-    dy: &Tensor,
-    ids: &[u32],
-    scale: f64,
-    dropout: Option<Dropout>,
-) -> Result<Tensor> {
+fn backward(table: &Tensor, dy: &Tensor, ids: &[u32], scale: f64, dropout: Option<Dropout>) -> Result<Tensor> {
     let (device, (rows, width), dtype) = (device_of(dy)?, table.dims2()?, table.dtype());
     let table = Buffer::zeros(device, DType::F32, rows * width)?;
     if !ids.is_empty() {
@@ -69,14 +75,11 @@ pub(in crate::ops) fn backward(
         let distinct = present.len();
         let (present, starts) = (Upload::new(device, &present)?, Upload::new(device, &starts)?);
         let (tokens, dy) = (Upload::new(device, &tokens)?, Memory::of_tensor(dy)?);
-        let args = args![table.memory(), dy, present.arg(), starts.arg(), tokens.arg(), width, scale; dropout];
+        let args = args![table.memory(), dy.holds(ids.len() * width)?, present.pointer(), starts.pointer(), tokens.pointer(), width, scale; dropout];
         let grid = Grid::blocks(distinct, width.div_ceil(COLUMNS), COLUMNS);
         launch(device, Kernel(Module::Embed, "embed_backward", dy.dtype), grid, &args)?;
     }
-    match cast(device, table.memory(), dtype)?.1 {
-        Some(rounded) => Ok(rounded.tensor((rows, width))),
-        None => Ok(table.tensor((rows, width))),
-    }
+    Ok(cast_own(device, table, dtype)?.tensor((rows, width)))
 }
 
 /// Adds `factor` × `rows` (end to end) to the rows `ids` of a gradient of a table, in place; ids may repeat.

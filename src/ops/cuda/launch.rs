@@ -7,7 +7,7 @@ use candle_core::{bail, DType, Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::memory::Memory;
+use super::memory::{Memory, Pointer};
 use crate::ops::dropout::Mask;
 
 #[allow(unreachable_pub, reason = "generated")]
@@ -92,8 +92,9 @@ impl Grid {
 
 /// One argument of a kernel.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Arg {
-    Pointer(u64),
+pub(super) enum Arg<'a> {
+    /// Nothing is a null pointer.
+    Pointer(Option<Pointer<'a>>),
     /// `size_t`
     Size(u64),
     Int(i32),
@@ -101,40 +102,51 @@ pub(super) enum Arg {
     Float(f32),
 }
 
-impl From<Memory> for Arg {
-    fn from(memory: Memory) -> Self {
-        Arg::Pointer(memory.address)
+impl<'a> From<Memory<'a>> for Arg<'a> {
+    fn from(memory: Memory<'a>) -> Self {
+        Arg::Pointer(Some(memory.pointer()))
     }
 }
 
-impl From<Option<Memory>> for Arg {
-    /// None: a null pointer.
-    fn from(memory: Option<Memory>) -> Self {
-        Arg::Pointer(memory.map_or(0, |memory| memory.address))
+impl<'a> From<Option<Memory<'a>>> for Arg<'a> {
+    fn from(memory: Option<Memory<'a>>) -> Self {
+        Arg::Pointer(memory.map(Memory::pointer))
     }
 }
 
-impl From<usize> for Arg {
+impl<'a> From<Option<Pointer<'a>>> for Arg<'a> {
+    fn from(pointer: Option<Pointer<'a>>) -> Self {
+        Arg::Pointer(pointer)
+    }
+}
+
+impl<'a> From<Pointer<'a>> for Arg<'a> {
+    fn from(pointer: Pointer<'a>) -> Self {
+        Arg::Pointer(Some(pointer))
+    }
+}
+
+impl From<usize> for Arg<'_> {
     /// An `int`: counts of rows and columns, which are far below 2³¹.
     fn from(count: usize) -> Self {
         Arg::Int(count as i32)
     }
 }
 
-impl From<bool> for Arg {
+impl From<bool> for Arg<'_> {
     fn from(flag: bool) -> Self {
         Arg::Int(i32::from(flag))
     }
 }
 
-impl From<f64> for Arg {
+impl From<f64> for Arg<'_> {
     fn from(value: f64) -> Self {
         Arg::Float(value as f32)
     }
 }
 
 /// The four arguments of a dropout mask.
-pub(super) fn mask_args(dropout: Option<crate::ops::Dropout>) -> [Arg; 4] {
+pub(super) fn mask_args(dropout: Option<crate::ops::Dropout>) -> [Arg<'static>; 4] {
     let (key, threshold, scale) = match dropout.map(Mask::<f32>::new) {
         Some(mask) => mask.parts(),
         None => ([0, 0], 0, 1.0),
@@ -145,7 +157,7 @@ pub(super) fn mask_args(dropout: Option<crate::ops::Dropout>) -> [Arg; 4] {
 /// Arguments of a kernel, anything that is an [`Arg`] or several.
 macro_rules! args {
     ($($arg:expr),* $(,)? ; $mask:expr) => {{
-        let mut args: Vec<$crate::ops::cuda::launch::Arg> = vec![$($arg.into()),*];
+        let mut args: Vec<$crate::ops::cuda::launch::Arg<'_>> = vec![$($arg.into()),*];
         args.extend($crate::ops::cuda::launch::mask_args($mask));
         args
     }};
@@ -172,7 +184,15 @@ fn parameters(text: &'static str, name: &str) -> Arc<[&'static str]> {
     list.split(',').filter_map(|parameter| parameter.split_whitespace().nth(1)).collect()
 }
 
-impl Arg {
+impl Arg<'_> {
+    /// Of a pointer; else null.
+    fn address(self) -> u64 {
+        match self {
+            Arg::Pointer(Some(pointer)) => pointer.address(),
+            _ => 0,
+        }
+    }
+
     /// Its PTX type.
     fn kind(self) -> &'static str {
         match self {
@@ -209,12 +229,14 @@ fn function(device: &CudaDevice, kernel: Kernel, shared_bytes: u32) -> Result<Fu
     Ok(function)
 }
 
-/// Starts a kernel; nothing waits for it. Memory must be on this device and as long as the kernel's indices reach.
+/// Starts a kernel; nothing waits for it. The memory of its arguments is alive now, and what frees it later waits its turn on
+/// the stream. That it is as long as the kernel's indices reach is seen to where these are chosen, beside each launch:
+/// buffers are made for it, and what comes from elsewhere is measured ([`Memory::holds`], `Mat::new`).
 ///
 /// # Errors
 /// Arguments of other types than the kernel's; those of the driver.
 #[expect(unsafe_code, reason = "the driver cannot check a kernel's arguments")]
-pub(super) fn launch(device: &CudaDevice, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+pub(super) fn launch(device: &CudaDevice, kernel: Kernel, grid: Grid, args: &[Arg<'_>]) -> Result<()> {
     let Grid { blocks, threads, shared_bytes } = grid;
     if blocks.0 == 0 || blocks.1 == 0 {
         return Ok(());
@@ -225,9 +247,11 @@ pub(super) fn launch(device: &CudaDevice, kernel: Kernel, grid: Grid, args: &[Ar
     }
     let stream = device.cuda_stream();
     let mut builder = stream.launch_builder(&function);
-    for arg in args {
+    let addresses: Vec<u64> = args.iter().map(|arg| arg.address()).collect();
+    for (arg, address) in args.iter().zip(&addresses) {
         match arg {
-            Arg::Pointer(value) | Arg::Size(value) => builder.arg(value),
+            Arg::Pointer(_) => builder.arg(address),
+            Arg::Size(value) => builder.arg(value),
             Arg::Int(value) => builder.arg(value),
             Arg::Word(value) => builder.arg(value),
             Arg::Float(value) => builder.arg(value),

@@ -4,22 +4,47 @@ use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice};
 use candle_core::op::BackpropOp;
-use candle_core::{bail, CudaStorage, DType, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{bail, CudaStorage, DType, Result, Shape, Storage, Tensor};
 
-use super::launch::{launch, Arg, Grid, Kernel, Module};
+use std::marker::PhantomData;
 
-/// Where some numbers lie. The tensor or [`Buffer`] it came from must live until the last launch that gets it; after that
-/// the stream sees to it.
+/// Bytes on the GPU, as a kernel is given them. What they belong to outlives `'a`, the time until the last launch that gets
+/// them; after that the stream sees to it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::ops) struct Memory {
-    pub(super) address: u64,
+pub(super) struct Pointer<'a> {
+    address: u64,
+    bytes: usize,
+    owner: PhantomData<&'a ()>,
+}
+
+impl Pointer<'_> {
+    /// For a table of addresses that kernels read: who makes one keeps the owners.
+    pub(super) fn address(self) -> u64 {
+        self.address
+    }
+
+    /// From a byte on.
+    pub(super) fn from(self, start: usize) -> Self {
+        assert!(start <= self.bytes, "an address behind its memory");
+        Pointer { address: self.address + start as u64, bytes: self.bytes - start, owner: PhantomData }
+    }
+}
+
+/// Where some numbers lie, those of a tensor or a [`Buffer`].
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) struct Memory<'a> {
+    pointer: Pointer<'a>,
     pub(super) dtype: DType,
     pub(super) len: usize,
 }
 
-impl Memory {
-    /// Of the storage of an argument of an operation; contiguous.
-    pub(in crate::ops) fn of(storage: &CudaStorage, layout: &Layout) -> Result<Self> {
+impl<'a> Memory<'a> {
+    /// Of a contiguous tensor.
+    pub(in crate::ops) fn of_tensor(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let Storage::Cuda(storage) = &*storage else {
+            bail!("a tensor of shape {:?} is not on the GPU", tensor.dims());
+        };
         let Some((start, end)) = layout.contiguous_offsets() else {
             bail!("an operation on the GPU takes contiguous tensors");
         };
@@ -31,17 +56,16 @@ impl Memory {
             CudaStorageSlice::I64(_) => DType::I64,
             _ => bail!("an operation on the GPU takes numbers of type f32, bf16, f64, u32 or i64"),
         };
-        let whole = Memory { address: address(storage), dtype, len: end };
-        Ok(whole.part(start, end - start))
+        Ok(Memory::at(address(storage), dtype, end).part(start, end - start))
     }
 
-    /// Of a contiguous tensor.
-    pub(in crate::ops) fn of_tensor(tensor: &Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => Memory::of(storage, layout),
-            _ => bail!("a tensor of shape {:?} is not on the GPU", tensor.dims()),
-        }
+    /// The owner has so many numbers there.
+    fn at(address: u64, dtype: DType, len: usize) -> Self {
+        Memory { pointer: Pointer { address, bytes: len * dtype.size_in_bytes(), owner: PhantomData }, dtype, len }
+    }
+
+    pub(super) fn pointer(self) -> Pointer<'a> {
+        self.pointer
     }
 
     /// Itself if it holds f32, as kernels take parameters.
@@ -52,10 +76,20 @@ impl Memory {
         }
     }
 
+    /// Itself if there are `n` numbers or more, as a kernel will read or write.
+    pub(super) fn holds(self, n: usize) -> Result<Self> {
+        if self.len < n {
+            bail!("a kernel needs {n} numbers where there are {}", self.len);
+        }
+        Ok(self)
+    }
+
     /// `len` numbers from the `start`-th on.
     pub(super) fn part(self, start: usize, len: usize) -> Self {
-        debug_assert!(start + len <= self.len);
-        Memory { address: self.address + (start * self.dtype.size_in_bytes()) as u64, dtype: self.dtype, len }
+        assert!(start + len <= self.len, "a part outside its memory");
+        let size = self.dtype.size_in_bytes();
+        let bytes = len * size;
+        Memory { pointer: Pointer { bytes, ..self.pointer.from(start * size) }, dtype: self.dtype, len }
     }
 }
 
@@ -91,18 +125,18 @@ impl Buffer {
         Ok(Buffer { storage: device.zeros_impl(&Shape::from(len.max(1)), dtype)?, dtype, len })
     }
 
-    pub(super) fn memory(&self) -> Memory {
-        Memory { address: address(&self.storage), dtype: self.dtype, len: self.len }
+    pub(super) fn memory(&self) -> Memory<'_> {
+        Memory::at(address(&self.storage), self.dtype, self.len)
     }
 
     /// As the result of an operation.
-    pub(super) fn storage(self) -> CudaStorage {
-        self.storage
+    pub(super) fn storage(self) -> Storage {
+        Storage::Cuda(self.storage)
     }
 
     /// As a tensor off the tape.
     pub(super) fn tensor(self, shape: impl Into<Shape>) -> Tensor {
-        Tensor::from_storage(Storage::Cuda(self.storage), shape, BackpropOp::none(), false)
+        Tensor::from_storage(self.storage(), shape, BackpropOp::none(), false)
     }
 }
 
@@ -120,24 +154,8 @@ where
         device.clone_htod(values).map(Upload)
     }
 
-    pub(super) fn arg(&self) -> Arg {
-        Arg::Pointer(self.0.device_ptr(self.0.stream()).0)
+    pub(super) fn pointer(&self) -> Pointer<'_> {
+        let (address, bytes) = (self.0.device_ptr(self.0.stream()).0, self.0.len() * size_of::<T>());
+        Pointer { address, bytes, owner: PhantomData }
     }
-}
-
-/// The same numbers in another type; themselves if it is theirs.
-pub(super) fn cast(device: &CudaDevice, from: Memory, dtype: DType) -> Result<(Memory, Option<Buffer>)> {
-    if from.dtype == dtype {
-        return Ok((from, None));
-    }
-    let (name, instance) = match (from.dtype, dtype) {
-        (DType::F32, DType::BF16) => ("from_f32", DType::BF16),
-        (DType::BF16, DType::F32) => ("to_f32", DType::BF16),
-        (from, to) => bail!("no cast from {from:?} to {to:?} on the GPU"),
-    };
-    let to = Buffer::new(device, dtype, from.len)?;
-    let kernel = Kernel(Module::Elementwise, name, instance);
-    let args = [to.memory().into(), from.into(), Arg::Size(from.len as u64)];
-    launch(device, kernel, Grid::elements(from.len), &args)?;
-    Ok((to.memory(), Some(to)))
 }

@@ -11,21 +11,21 @@
 //! freed can be taken by the next operation at once, and candle's event tracking is off.
 
 mod attention;
-pub(super) mod attentional;
+mod attentional;
 mod cholesky;
 mod columns;
 mod cross_entropy;
 mod decode;
 mod device;
-pub(super) mod embed;
+mod embed;
 mod launch;
-pub(super) mod linear;
+mod linear;
 mod memory;
 mod norm;
 mod optimizer;
 mod product;
 mod qr;
-pub(super) mod recurrent;
+mod recurrent;
 pub(super) mod recurrent_step;
 mod uploads;
 mod window;
@@ -35,11 +35,7 @@ pub(crate) use embed::add_rows;
 pub(crate) use optimizer::{scale, squares, Updates};
 pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows, Windowed};
 
-pub(super) use attention::Sides;
 pub(super) use cholesky::inverses;
-pub(super) use columns::{add, add_in_place, concatenate, cut, device_of, join, multiply, part, uncut};
-pub(super) use cross_entropy::Projected;
+pub(super) use columns::{add, add_in_place, device_of};
 pub(super) use decode::{history, memory as attend_memory};
-pub(super) use memory::Memory;
-pub(super) use norm::{add_dropped, drop_out, Rows};
 pub(super) use qr::qr_q;

@@ -10,8 +10,8 @@ template <class T> __device__ __forceinline__ float residual(const T* x, const T
 
 // y = LN(x + f*mask); saved: mean and 1/deviation of each row.
 template <class T>
-__device__ void norm_forward(T* y, float* saved, const T* x, const T* f, const float* gain_shift, int rows, int width,
-                             float eps, MASK_ARGS) {
+__device__ void norm_forward(T* y, float* saved, const T* x, const T* f, const float* gain, const float* shift,
+                             int rows, int width, float eps, MASK_ARGS) {
     int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     if (row >= rows) return;
     size_t start = (size_t)row * width;
@@ -26,7 +26,7 @@ __device__ void norm_forward(T* y, float* saved, const T* x, const T* f, const f
     float r = rsqrtf(warp_sum(sum) / width + eps);
     for (int j = lane; j < width; j += 32) {
         float h = residual(x, f, start + j, MASK_PASS) - mean;
-        y[start + j] = put<T>(h * r * gain_shift[j] + gain_shift[width + j]);
+        y[start + j] = put<T>(h * r * gain[j] + shift[j]);
     }
     if (lane == 0) {
         saved[2 * (size_t)row] = mean;
@@ -34,14 +34,14 @@ __device__ void norm_forward(T* y, float* saved, const T* x, const T* f, const f
     }
 }
 FOR_BOTH(norm_forward,
-         (T* y, float* saved, const T* x, const T* f, const float* gain_shift, int rows, int width, float eps,
-          MASK_ARGS),
-         (y, saved, x, f, gain_shift, rows, width, eps, MASK_PASS))
+         (T* y, float* saved, const T* x, const T* f, const float* gain, const float* shift, int rows, int width,
+          float eps, MASK_ARGS),
+         (y, saved, x, f, gain, shift, rows, width, eps, MASK_PASS))
 
 // dh (the gradient of x), and df = dh*mask unless it is null.
 template <class T>
 __device__ void norm_backward(T* dh, T* df, const T* dy, const float* saved, const T* x, const T* f,
-                              const float* gain_shift, int rows, int width, MASK_ARGS) {
+                              const float* gain, int rows, int width, MASK_ARGS) {
     int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     if (row >= rows) return;
     size_t start = (size_t)row * width;
@@ -49,23 +49,23 @@ __device__ void norm_backward(T* dh, T* df, const T* dy, const float* saved, con
     float sum_g = 0.0f, sum_gx = 0.0f;
     for (int j = lane; j < width; j += 32) {
         float normal = (residual(x, f, start + j, MASK_PASS) - mean) * r;
-        float g = to_float(dy[start + j]) * gain_shift[j];
+        float g = to_float(dy[start + j]) * gain[j];
         sum_g += g;
         sum_gx += g * normal;
     }
     float mean_g = warp_sum(sum_g) / width, mean_gx = warp_sum(sum_gx) / width;
     for (int j = lane; j < width; j += 32) {
         float normal = (residual(x, f, start + j, MASK_PASS) - mean) * r;
-        float g = to_float(dy[start + j]) * gain_shift[j];
+        float g = to_float(dy[start + j]) * gain[j];
         float d = r * (g - mean_g - normal * mean_gx);
         dh[start + j] = put<T>(d);
         if (df) df[start + j] = put<T>(d * mask_factor(MASK_PASS, (unsigned)(start + j)));
     }
 }
 FOR_BOTH(norm_backward,
-         (T* dh, T* df, const T* dy, const float* saved, const T* x, const T* f, const float* gain_shift, int rows,
-          int width, MASK_ARGS),
-         (dh, df, dy, saved, x, f, gain_shift, rows, width, MASK_PASS))
+         (T* dh, T* df, const T* dy, const float* saved, const T* x, const T* f, const float* gain, int rows, int width,
+          MASK_ARGS),
+         (dh, df, dy, saved, x, f, gain, rows, width, MASK_PASS))
 
 // sums[chunk][0..width] = sum of dy * normal, sums[chunk][width..] = sum of dy over the rows of a chunk; blocks of 32 x 8
 // threads, grid (width / 32, chunks), to be ended by column_sums.

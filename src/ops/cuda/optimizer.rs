@@ -61,14 +61,14 @@ impl Updates {
                 let (written, read) = ((tensor.dtype(), tensor.dims()), (read.dtype(), read.dims()));
                 bail!("{name}: {written:?} is updated with {read:?}");
             }
-            *address = Memory::of_tensor(tensor)?.address;
+            *address = Memory::of_tensor(tensor)?.pointer().address();
             self.held.push((*tensor).clone());
         }
         let frozen = frozen.unwrap_or(0..0);
         let numbers = std::array::from_fn(|i| scalars.get(i).map_or(0.0, |&scalar| scalar as f32));
         self.items.push(Item {
             written: addresses,
-            read: Memory::of_tensor(read)?.address,
+            read: Memory::of_tensor(read)?.pointer().address(),
             n: n as u64,
             frozen: [frozen.start as u64, frozen.end as u64],
             scalars: numbers,
@@ -86,7 +86,7 @@ impl Updates {
         let (Some(name), Some(first)) = (kernel, held.first()) else { return Ok(()) };
         let device = device_of(first)?;
         let table = Upload::new(device, &items)?;
-        let args = args![table.arg(), items.len()];
+        let args = args![table.pointer(), items.len()];
         launch(device, Kernel(Module::Optimizer, name, DType::F32), Grid::blocks(blocks, 1, THREADS), &args)
     }
 }
@@ -111,9 +111,9 @@ pub(crate) fn squares(tensors: &[Tensor]) -> Result<Vec<f64>> {
     let (table, count, blocks) = (Upload::new(device, &list.items)?, list.items.len(), list.blocks);
     let (parts, totals) = (Buffer::new(device, DType::F64, blocks)?, Buffer::new(device, DType::F64, count)?);
     let kernel = |name| Kernel(Module::Optimizer, name, DType::F32);
-    let args = args![parts.memory(), table.arg(), count];
+    let args = args![parts.memory(), table.pointer(), count];
     launch(device, kernel("squares"), Grid::blocks(blocks, 1, THREADS), &args)?;
-    let args = args![totals.memory(), parts.memory(), table.arg(), count, blocks];
+    let args = args![totals.memory(), parts.memory(), table.pointer(), count, blocks];
     launch(device, kernel("totals"), Grid::blocks(count, 1, THREADS), &args)?;
     totals.tensor(count).to_vec1()
 }

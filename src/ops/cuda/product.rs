@@ -10,8 +10,8 @@ use crate::ops::Precision;
 
 /// A row-major matrix in memory of the GPU.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mat {
-    memory: Memory,
+pub(super) struct Mat<'a> {
+    memory: Memory<'a>,
     rows: usize,
     columns: usize,
     /// Elements from row to row.
@@ -19,18 +19,16 @@ pub(super) struct Mat {
     transposed: bool,
 }
 
-impl Mat {
-    pub(super) fn new(memory: Memory, rows: usize, columns: usize) -> Self {
-        Mat { memory, rows, columns, stride: columns, transposed: false }
+impl<'a> Mat<'a> {
+    pub(super) fn new(memory: Memory<'a>, rows: usize, columns: usize) -> Self {
+        Mat::strided(memory, rows, columns, columns)
     }
 
     /// Rows that are `stride` apart.
-    pub(super) fn strided(memory: Memory, rows: usize, columns: usize, stride: usize) -> Self {
+    pub(super) fn strided(memory: Memory<'a>, rows: usize, columns: usize, stride: usize) -> Self {
+        let fits = rows == 0 || columns == 0 || (columns <= stride && (rows - 1) * stride + columns <= memory.len);
+        assert!(fits, "a {rows}×{columns} matrix exceeds its {} numbers", memory.len);
         Mat { memory, rows, columns, stride, transposed: false }
-    }
-
-    pub(super) fn memory(self) -> Memory {
-        self.memory
     }
 
     pub(super) fn t(self) -> Self {
@@ -56,7 +54,7 @@ pub(super) enum Store {
 
 /// c = a·b, or c += a·b. `a` and `b` have one type; sums are f32; `c` is f32 or of their type.
 #[expect(unsafe_code, reason = "cuBLAS takes addresses")]
-pub(super) fn product(device: &CudaDevice, c: Mat, store: Store, a: Mat, b: Mat) -> Result<()> {
+pub(super) fn product(device: &CudaDevice, c: Mat<'_>, store: Store, a: Mat<'_>, b: Mat<'_>) -> Result<()> {
     let ((m, k), (inner, n)) = (a.shape(), b.shape());
     if k != inner || c.shape() != (m, n) || c.transposed || a.memory.dtype != b.memory.dtype {
         bail!("product of {a:?} and {b:?} into {c:?}");
@@ -69,7 +67,7 @@ pub(super) fn product(device: &CudaDevice, c: Mat, store: Store, a: Mat, b: Mat)
         Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
         Precision::F32 | Precision::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
-    let op = |mat: Mat| match mat.transposed {
+    let op = |mat: Mat<'_>| match mat.transposed {
         true => sys::cublasOperation_t::CUBLAS_OP_T,
         false => sys::cublasOperation_t::CUBLAS_OP_N,
     };
@@ -77,7 +75,7 @@ pub(super) fn product(device: &CudaDevice, c: Mat, store: Store, a: Mat, b: Mat)
     let handle = device.cublas_handle();
     // cuBLAS works in the context of the calling thread
     device.cuda_stream().context().bind_to_thread().map_err(Error::wrap)?;
-    // SAFETY: the addresses hold matrices of these sizes on this device. Column-major cuBLAS computes cᵀ = bᵀ·aᵀ, whose
+    // SAFETY: the addresses hold matrices of these sizes (`Mat::strided` compared) on this device. Column-major cuBLAS computes cᵀ = bᵀ·aᵀ, whose
     // memory is that of row-major c = a·b.
     let done = unsafe {
         result::gemm_ex(
@@ -88,14 +86,14 @@ pub(super) fn product(device: &CudaDevice, c: Mat, store: Store, a: Mat, b: Mat)
             m as i32,
             k as i32,
             std::ptr::from_ref(&alpha).cast(),
-            b.memory.address as *const _,
+            b.memory.pointer().address() as *const _,
             b_type,
             b.stride as i32,
-            a.memory.address as *const _,
+            a.memory.pointer().address() as *const _,
             a_type,
             a.stride as i32,
             std::ptr::from_ref(&beta).cast(),
-            c.memory.address as *mut _,
+            c.memory.pointer().address() as *mut _,
             c_type,
             c.stride as i32,
             compute,
@@ -105,7 +103,7 @@ pub(super) fn product(device: &CudaDevice, c: Mat, store: Store, a: Mat, b: Mat)
     done.map_err(|error| Error::wrap(error).context(format!("product of {m} × {k} and {k} × {n}")))
 }
 
-fn type_of(mat: Mat) -> Result<sys::cudaDataType> {
+fn type_of(mat: Mat<'_>) -> Result<sys::cudaDataType> {
     match mat.memory.dtype {
         DType::F32 => Ok(sys::cudaDataType::CUDA_R_32F),
         DType::BF16 => Ok(sys::cudaDataType::CUDA_R_16BF),

@@ -26,8 +26,8 @@ pub(in crate::ops) fn qr_q(x: &Tensor) -> Result<Tensor> {
     let work = Buffer::new(device, DType::F64, at_once * each)?;
     for start in (0..count).step_by(at_once) {
         let blocks = at_once.min(count - start);
-        let part = |memory: Memory| memory.part(start * size, blocks * size);
-        let args = args![part(q.memory()), part(x), work.memory(), n];
+        let part = start * size;
+        let args = args![q.memory().part(part, blocks * size), x.part(part, blocks * size), work.memory(), n];
         launch(device, Kernel(Module::Qr, "qr_q", DType::F32), Grid::blocks(blocks, 1, THREADS), &args)?;
     }
     Ok(q.tensor((count, n, n)))

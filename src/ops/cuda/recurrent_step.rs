@@ -5,12 +5,12 @@ use candle_core::{bail, DType, Result, Tensor};
 use std::ops::Range;
 
 use super::attentional::{Weights, THREADS};
-use super::columns::{copy, device_of, Columns, MaskOf};
-use super::launch::{args, launch, Arg, Grid, Kernel, Module};
-use super::memory::{cast, Buffer, Memory, Upload};
+use super::columns::{cast, cast_own, copy, device_of, MaskOf, Side};
+use super::launch::{args, launch, Grid, Kernel, Module};
+use super::memory::{Buffer, Memory, Upload};
 use super::product::{product, Mat, Store};
 use super::uploads::counts;
-use crate::ops::{Cell, Step, Widths};
+use crate::ops::{Cell, Step};
 
 /// Hidden states and cells of rows, apart.
 struct States {
@@ -29,19 +29,13 @@ impl States {
         let from = Memory::of_tensor(state)?;
         let part = |start: usize| -> Result<Buffer> {
             let part = Buffer::new(device, from.dtype, rows * h)?;
-            let to = Columns { memory: part.memory(), all: h, start: 0 };
-            copy(device, [to, Columns { memory: from, all: width, start }], rows, h, MaskOf::None, None)?;
+            let to = Side { memory: part.memory(), all: h, start: 0 };
+            copy(device, [to, Side { memory: from, all: width, start }], rows, h, MaskOf::None, None)?;
             Ok(part)
         };
         let memory = match cell.memory_width(h) {
             0 => Buffer::new(device, DType::F32, 1)?,
-            _ => {
-                let memory = part(h)?;
-                match cast(device, memory.memory(), DType::F32)?.1 {
-                    Some(wide) => wide,
-                    None => memory,
-                }
-            }
+            _ => cast_own(device, part(h)?, DType::F32)?,
         };
         Ok(States { hidden: part(0)?, memory })
     }
@@ -50,14 +44,13 @@ impl States {
     fn join(&self, device: &CudaDevice, cell: Cell, rows: usize, h: usize) -> Result<Tensor> {
         let (width, dtype) = (cell.state_width(h), self.hidden.memory().dtype);
         let state = Buffer::new(device, dtype, rows * width)?;
-        let put = |from: Memory, start: usize| {
-            let to = Columns { memory: state.memory(), all: width, start };
-            copy(device, [to, Columns { memory: from, all: h, start: 0 }], rows, h, MaskOf::None, None)
+        let put = |from: Memory<'_>, start: usize| {
+            let to = Side { memory: state.memory(), all: width, start };
+            copy(device, [to, Side { memory: from, all: h, start: 0 }], rows, h, MaskOf::None, None)
         };
         put(self.hidden.memory(), 0)?;
         if cell.memory_width(h) > 0 {
-            let (memory, _rounded) = cast(device, self.memory.memory(), dtype)?;
-            put(memory, h)?;
+            put(cast(device, self.memory.memory(), dtype)?.memory(), h)?;
         }
         Ok(state.tensor((rows, width)))
     }
@@ -68,10 +61,10 @@ impl States {
         &self,
         device: &CudaDevice,
         cell: Cell,
-        x: Memory,
-        extra: Option<Memory>,
-        (projected, stride): (Memory, usize),
-        bias: Memory,
+        x: Memory<'_>,
+        extra: Option<Memory<'_>>,
+        (projected, stride): (Memory<'_>, usize),
+        bias: Memory<'_>,
         starts: &Upload<i32>,
         [rows, h]: [usize; 2],
     ) -> Result<()> {
@@ -87,8 +80,8 @@ impl States {
             extra,
             projected,
             bias,
-            starts.arg(),
-            starts.arg(),
+            starts.pointer(),
+            starts.pointer(),
             0usize,
             false,
             rows,
@@ -107,19 +100,15 @@ fn own_tokens(device: &CudaDevice, rows: usize) -> Result<Upload<i32>> {
 }
 
 /// See [`recurrent_step`](crate::ops::recurrent_step).
-pub(in crate::ops) fn plain(cell: Cell, x: &Tensor, weights: &Tensor, state: &Tensor) -> Result<Tensor> {
+pub(in crate::ops) fn plain(cell: Cell, x: &Tensor, [w, bias]: [&Tensor; 2], state: &Tensor) -> Result<Tensor> {
     let (device, (rows, width)) = (device_of(x)?, x.dims2()?);
-    let (h, flat, x) = (width / cell.gates(), Memory::of_tensor(weights)?.single()?, Memory::of_tensor(x)?);
-    if flat.len != width * (h + 1) {
-        bail!("recurrent: {} weights do not fit projections of width {width}", flat.len);
-    }
+    let (h, x, bias) = (width / cell.gates(), Memory::of_tensor(x)?, Memory::of_tensor(bias)?.single()?);
     let states = States::of(device, cell, state, rows, h)?;
-    let (w, _rounded) = cast(device, flat.part(0, width * h), x.dtype)?;
+    let w = cast(device, Memory::of_tensor(w)?.single()?, x.dtype)?;
     let projected = Buffer::new(device, DType::F32, rows * width)?;
     let hidden = Mat::new(states.hidden.memory(), rows, h);
-    product(device, Mat::new(projected.memory(), rows, width), Store::Set, hidden, Mat::new(w, width, h).t())?;
+    product(device, Mat::new(projected.memory(), rows, width), Store::Set, hidden, Mat::new(w.memory(), width, h).t())?;
     let starts = own_tokens(device, rows)?;
-    let bias = flat.part(width * h, width);
     states.advance(device, cell, x, None, (projected.memory(), width), bias, &starts, [rows, h])?;
     states.join(device, cell, rows, h)
 }
@@ -130,22 +119,18 @@ pub(in crate::ops) fn reading(
     x: &Tensor,
     (keys, values): &Step,
     ranges: &[Range<usize>],
-    weights: &Tensor,
+    weights: [&Tensor; 5],
     state: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let (device, (rows, width)) = (device_of(x)?, x.dims2()?);
-    let (h, (tokens, a), (value_tokens, e)) = (width / cell.gates(), keys.dims2()?, values.dims2()?);
-    if ranges.len() != rows || tokens != value_tokens || ranges.iter().any(|r| r.end > tokens || r.start > r.end) {
-        bail!("attentional: {rows} rows, {} ranges, {tokens} keys, {value_tokens} values", ranges.len());
-    }
+    let (h, (_, a), (_, e)) = (width / cell.gates(), keys.dims2()?, values.dims2()?);
     let x = Memory::of_tensor(x)?;
-    let widths = Widths { hidden: h, attention: a, context: e };
-    let weights = Weights::of(device, Memory::of_tensor(weights)?, widths, cell.gates(), x.dtype)?;
+    let weights = Weights::of(device, &weights, x.dtype)?;
     let states = States::of(device, cell, state, rows, h)?;
     let projected = Buffer::new(device, DType::F32, rows * (width + a))?;
     let hidden = Mat::new(states.hidden.memory(), rows, h);
     let target = Mat::new(projected.memory(), rows, width + a);
-    product(device, target, Store::Set, hidden, Mat::new(weights.state, width + a, h).t())?;
+    product(device, target, Store::Set, hidden, Mat::new(weights.state.memory(), width + a, h).t())?;
 
     let starts = own_tokens(device, rows)?;
     let firsts = Upload::new(device, &counts(&ranges.iter().map(|r| r.start).collect::<Vec<_>>()))?;
@@ -153,7 +138,7 @@ pub(in crate::ops) fn reading(
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let lengths = Upload::new(device, &counts(&lengths))?;
     let contexts = Buffer::new(device, x.dtype, rows * e)?;
-    let (keys, values, nothing) = (Memory::of_tensor(keys)?, Memory::of_tensor(values)?, None::<Memory>);
+    let (keys, values, nothing) = (Memory::of_tensor(keys)?, Memory::of_tensor(values)?, None::<Memory<'_>>);
     // no weights are kept, so nothing reads their places
     let args = args![
         contexts.memory(),
@@ -164,10 +149,10 @@ pub(in crate::ops) fn reading(
         keys,
         values,
         weights.v,
-        starts.arg(),
-        firsts.arg(),
-        lengths.arg(),
-        Arg::Pointer(0),
+        starts.pointer(),
+        firsts.pointer(),
+        lengths.pointer(),
+        nothing,
         0usize,
         a,
         e,
@@ -181,7 +166,13 @@ pub(in crate::ops) fn reading(
 
     let extra = Buffer::new(device, DType::F32, rows * width)?;
     let read = Mat::new(contexts.memory(), rows, e);
-    product(device, Mat::new(extra.memory(), rows, width), Store::Set, read, Mat::new(weights.context, width, e).t())?;
+    product(
+        device,
+        Mat::new(extra.memory(), rows, width),
+        Store::Set,
+        read,
+        Mat::new(weights.context.memory(), width, e).t(),
+    )?;
     let projection = (projected.memory(), width + a);
     let bias = weights.bias;
     states.advance(device, cell, x, Some(extra.memory()), projection, bias, &starts, [rows, h])?;

@@ -76,7 +76,7 @@ impl<'a> List<'a> {
         // one number more: an upload is not empty
         let weights: Vec<f32> = all.iter().flat_map(|x| &x.weights).chain([&0.0]).map(|&x| x as f32).collect();
         let weights = Upload::new(device, &weights)?;
-        let Arg::Pointer(mut weights_of) = weights.arg() else { bail!("an upload has an address") };
+        let mut weights_of = weights.pointer().address();
         let (mut items, mut starts, mut most) = (Vec::new(), vec![0], 0);
         for one in all {
             let n = one.gradient.elem_count();
@@ -89,7 +89,7 @@ impl<'a> List<'a> {
                 Some(x) if x.elem_count() != n || x.dtype() != DType::F32 => {
                     bail!("state of {:?} {:?} for a gradient {:?}", x.dtype(), x.dims(), one.gradient.dims())
                 }
-                Some(x) => Ok(Memory::of_tensor(x)?.address),
+                Some(x) => Ok(Memory::of_tensor(x)?.pointer().address()),
             };
             let start = starts.last().copied().unwrap_or(0);
             items.push(Item {
@@ -122,7 +122,7 @@ impl<'a> List<'a> {
         self.starts.last().copied().unwrap_or(0)
     }
 
-    fn launch(&self, name: &'static str, args: &[Arg]) -> Result<()> {
+    fn launch(&self, name: &'static str, args: &[Arg<'_>]) -> Result<()> {
         launch(self.device, kernel(name), Grid::blocks(self.blocks(), 1, THREADS), args)
     }
 }
@@ -137,12 +137,12 @@ pub(crate) fn observe(all: &[Windowed]) -> Result<Vec<Vec<f64>>> {
     let Some(list) = List::new(all)? else { return Ok(Vec::new()) };
     let (stride, count, blocks) = (2 + 2 * list.slots, list.count(), list.blocks());
     let parts = Buffer::new(list.device, DType::F64, blocks * stride)?;
-    list.launch("window_observe", &args![parts.memory(), list.items.arg(), count, stride])?;
+    list.launch("window_observe", &args![parts.memory(), list.items.pointer(), count, stride])?;
     if list.slots == 0 {
         return Ok(vec![vec![0.0; stride]; count]);
     }
     let totals = Buffer::zeros(list.device, DType::F64, count * stride)?;
-    let args = args![totals.memory(), parts.memory(), list.items.arg(), count, stride, blocks];
+    let args = args![totals.memory(), parts.memory(), list.items.pointer(), count, stride, blocks];
     launch(list.device, kernel("window_totals"), Grid::blocks(stride, count, THREADS), &args)?;
     totals.tensor((count, stride)).to_vec2()
 }
@@ -151,7 +151,7 @@ pub(crate) fn observe(all: &[Windowed]) -> Result<Vec<Vec<f64>>> {
 pub(crate) fn extents(all: &[Windowed]) -> Result<Vec<(f64, f64)>> {
     let Some(list) = List::new(all)? else { return Ok(Vec::new()) };
     let parts = Buffer::new(list.device, DType::F64, 2 * list.blocks())?;
-    list.launch("window_extent", &args![parts.memory(), list.items.arg(), list.count()])?;
+    list.launch("window_extent", &args![parts.memory(), list.items.pointer(), list.count()])?;
     let parts: Vec<Vec<f64>> = parts.tensor((list.blocks(), 2)).to_vec2()?;
     let fold = |(most, sum): (f64, f64), part: &Vec<f64>| (most.max(part[0]), sum + part[1]);
     Ok(list.starts.windows(2).map(|at| parts[at[0]..at[1]].iter().fold((0.0, 0.0), fold)).collect())
@@ -160,7 +160,7 @@ pub(crate) fn extents(all: &[Windowed]) -> Result<Vec<(f64, f64)>> {
 /// Runs `window_apply`, `window_diagonal` or `window_diagonal_literal`: the direction, the weights, the next slot.
 pub(crate) fn apply(name: &'static str, all: &[Windowed]) -> Result<()> {
     match List::new(all)? {
-        Some(list) => list.launch(name, &args![list.items.arg(), list.count()]),
+        Some(list) => list.launch(name, &args![list.items.pointer(), list.count()]),
         None => Ok(()),
     }
 }

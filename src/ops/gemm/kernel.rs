@@ -4,7 +4,10 @@
 //! step loads two vectors, broadcasts `mr` numbers and does 2·`mr` multiply-adds. Steps are unrolled by four: the loop's
 //! own instructions would otherwise be a bottleneck where two threads share a core.
 
+use super::pack::strips;
+use super::Mat;
 use crate::ops::real::{Level, Real};
+use std::mem::MaybeUninit;
 
 /// Steps in a row without a jump.
 const UNROLL: usize = 4;
@@ -35,12 +38,25 @@ pub(super) struct Tile<T> {
 /// The strip holds k·mr elements, the panel k·nr, the tile is writable; the CPU has the kernel's features.
 type Run<T> = unsafe fn(k: usize, strip: *const T, panel: *const T, tile: Tile<T>);
 
-/// A microkernel and its tile.
+/// Packs the rows of a matrix in strips; see [`strips`].
+type Pack<T> = fn(&mut [MaybeUninit<T>], Mat<'_, T>);
+
+/// A microkernel, its tile, and what packs its operands.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel<T> {
     pub(super) mr: usize,
     pub(super) nr: usize,
     pub(super) run: Run<T>,
+    /// Of the left operand, `mr` wide.
+    pub(super) strips: Pack<T>,
+    /// Of the transpose of the right one, `nr` wide.
+    pub(super) panels: Pack<T>,
+}
+
+impl<T: Real> Kernel<T> {
+    fn new<const MR: usize, const NR: usize>(run: Run<T>) -> Self {
+        Kernel { mr: MR, nr: NR, run, strips: strips::<T, MR>, panels: strips::<T, NR> }
+    }
 }
 
 /// The kernels of a float type.
@@ -50,7 +66,13 @@ pub(crate) trait Kernels: Sized {
 
     /// Writes the first columns of `width` dense rows, `stride` apart, as groups of `width`; returns how many, from 0
     /// to `columns`.
-    fn transpose(_out: &mut [Self], _width: usize, _data: &[Self], _stride: usize, _columns: usize) -> usize {
+    fn transpose(
+        _out: &mut [MaybeUninit<Self>],
+        _width: usize,
+        _data: &[Self],
+        _stride: usize,
+        _columns: usize,
+    ) -> usize {
         0
     }
 }
@@ -59,15 +81,15 @@ impl Kernels for f32 {
     fn kernel(level: Level) -> Kernel<f32> {
         match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Kernel { mr: 12, nr: 32, run: x86::avx512 },
+            Level::Avx512 => Kernel::new::<12, 32>(x86::avx512),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Kernel { mr: 6, nr: 16, run: x86::avx2 },
-            _ => Kernel { mr: 4, nr: 8, run: portable::<f32> },
+            Level::Avx2 => Kernel::new::<6, 16>(x86::avx2),
+            _ => Kernel::new::<4, 8>(portable::<f32>),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn transpose(out: &mut [f32], width: usize, data: &[f32], stride: usize, columns: usize) -> usize {
+    fn transpose(out: &mut [MaybeUninit<f32>], width: usize, data: &[f32], stride: usize, columns: usize) -> usize {
         // a block may write up to 7 values beyond its columns: the last columns are left to the caller
         let blocks = columns.saturating_sub(8 / width + 1) / 8;
         let fits = out.len() >= columns * width && (width == 0 || data.len() >= (width - 1) * stride + columns);
@@ -77,7 +99,7 @@ impl Kernels for f32 {
         // SAFETY: the CPU has AVX2; rows and groups of all columns lie within their slices, as checked.
         #[expect(unsafe_code, reason = "vector loads and stores through pointers, bounds checked above")]
         unsafe {
-            x86::transpose(out.as_mut_ptr(), width, data.as_ptr(), stride, blocks);
+            x86::transpose(out.as_mut_ptr().cast(), width, data.as_ptr(), stride, blocks);
         }
         8 * blocks
     }
@@ -86,7 +108,7 @@ impl Kernels for f32 {
 /// f64 is for tests and references.
 impl Kernels for f64 {
     fn kernel(_: Level) -> Kernel<f64> {
-        Kernel { mr: 4, nr: 8, run: portable::<f64> }
+        Kernel::new::<4, 8>(portable::<f64>)
     }
 }
 

@@ -5,6 +5,7 @@ use super::kernel::Kernel;
 use super::{Mat, Threads};
 use crate::ops::real::{Level, Real};
 use crate::ops::rows;
+use std::mem::MaybeUninit;
 
 /// Steps of k packed together: a panel of the right operand then takes half of a small L1 cache.
 pub(super) const KC: usize = 256;
@@ -15,7 +16,8 @@ pub(super) const KC: usize = 256;
 /// with zeros.
 #[derive(Debug)]
 pub(crate) struct Packed<T> {
-    pub(super) data: Vec<T>,
+    /// All of it written.
+    data: Box<[MaybeUninit<T>]>,
     pub(super) level: Level,
     pub(super) rows: usize,
     pub(super) columns: usize,
@@ -28,12 +30,12 @@ impl<T: Real> Packed<T> {
     }
 
     pub(super) fn for_level(level: Level, b: Mat<'_, T>, threads: Threads) -> Self {
-        let nr = T::kernel(level).nr;
+        let Kernel { nr, panels: pack_panels, .. } = T::kernel(level);
         let width = b.columns.div_ceil(nr) * nr;
-        let mut data = rows::buffer(b.rows * width);
+        let mut data = Box::new_uninit_slice(b.rows * width);
         // jobs of some panels of one block
         let mut jobs = Vec::new();
-        let mut rest = data.as_mut_slice();
+        let mut rest = &mut data[..];
         for k in (0..b.rows).step_by(KC) {
             let kc = KC.min(b.rows - k);
             let panels = (PANELS * nr).min(width);
@@ -43,9 +45,9 @@ impl<T: Real> Packed<T> {
                 rest = tail;
             }
         }
-        let pack = |(k, kc, column, part): (usize, usize, usize, &mut [T])| {
+        let pack = |(k, kc, column, part): (usize, usize, usize, &mut [MaybeUninit<T>])| {
             let columns = (part.len() / kc).min(b.columns - column);
-            strips(part, nr, b.t().part(column, columns, k, kc));
+            pack_panels(part, b.t().part(column, columns, k, kc));
         };
         match threads {
             Threads::One => jobs.into_iter().for_each(pack),
@@ -58,8 +60,9 @@ impl<T: Real> Packed<T> {
         T::kernel(self.level)
     }
 
-    /// The panel whose first column is `column`, of the block of steps that begins at `k`: kc·nr elements.
-    pub(super) fn panel(&self, k: usize, column: usize) -> &[T] {
+    /// The panel whose first column is `column`, of the block of steps that begins at `k`: kc·nr elements,
+    /// all of them written.
+    pub(super) fn panel(&self, k: usize, column: usize) -> &[MaybeUninit<T>] {
         let nr = self.kernel().nr;
         let (kc, width) = (KC.min(self.rows - k), self.columns.div_ceil(nr) * nr);
         &self.data[k * width + column * kc..][..kc * nr]
@@ -69,22 +72,10 @@ impl<T: Real> Packed<T> {
 /// Panels of one packing job.
 const PANELS: usize = 16;
 
-/// Packs the rows of `a` in strips of `width`: in a strip, `width` values for each column of `a`, zeros for rows that the
-/// last strip lacks.
-pub(super) fn strips<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
-    match width {
-        4 => strips_of::<T, 4>(out, a),
-        6 => strips_of::<T, 6>(out, a),
-        8 => strips_of::<T, 8>(out, a),
-        12 => strips_of::<T, 12>(out, a),
-        16 => strips_of::<T, 16>(out, a),
-        32 => strips_of::<T, 32>(out, a),
-        _ => unreachable!("no kernel has strips of {width}"),
-    }
-}
-
-/// With the width known to the compiler.
-fn strips_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+/// Packs the rows of `a` in strips of `W`: in a strip, `W` values for each column of `a`, zeros for rows that the last strip
+/// lacks. Writes all of `out`, which has room for these and no more.
+pub(super) fn strips<T: Real, const W: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>) {
+    assert_eq!(out.len(), a.rows.next_multiple_of(W) * a.columns, "room for other strips than those of the matrix");
     let whole = a.rows / W;
     let (complete, partial) = out.split_at_mut(whole * W * a.columns);
     if a.row_stride == 1 {
@@ -99,31 +90,31 @@ fn strips_of<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
     }
 }
 
-fn general<T: Real>(out: &mut [T], width: usize, a: Mat<'_, T>) {
-    out.fill(T::zero());
+fn general<T: Real>(out: &mut [MaybeUninit<T>], width: usize, a: Mat<'_, T>) {
+    out.fill(MaybeUninit::new(T::zero()));
     for (k, out) in out.chunks_exact_mut(width).enumerate() {
         for (i, out) in out[..a.rows].iter_mut().enumerate() {
-            *out = a.data[i * a.row_stride + k * a.column_stride];
+            *out = MaybeUninit::new(a.data[i * a.row_stride + k * a.column_stride]);
         }
     }
 }
 
 /// Values of one column already lie side by side: column by column to all strips. Strip by strip, the lines of a matrix
 /// whose columns are a power of two apart would push each other out of the cache before the next strip needs them.
-fn interleaved<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+fn interleaved<T: Real, const W: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>) {
     for k in 0..a.columns {
         let column = &a.data[k * a.column_stride..][..a.rows];
         let (groups, _) = column.as_chunks::<W>();
         for (s, group) in groups.iter().enumerate() {
             if let Some(out) = out[(s * a.columns + k) * W..].first_chunk_mut::<W>() {
-                *out = *group;
+                *out = group.map(MaybeUninit::new);
             }
         }
     }
 }
 
 /// W rows, dense in the common case: then in blocks of 8 columns, by vector instructions where the CPU has them.
-fn transposed<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
+fn transposed<T: Real, const W: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>) {
     if a.column_stride != 1 {
         return general(out, W, a);
     }
@@ -131,7 +122,7 @@ fn transposed<T: Real, const W: usize>(out: &mut [T], a: Mat<'_, T>) {
     let rows: [&[T]; W] = std::array::from_fn(|i| &a.data[i * a.row_stride..][..a.columns]);
     for (k, group) in out.as_chunks_mut::<W>().0.iter_mut().enumerate().skip(done) {
         for i in 0..W {
-            group[i] = rows[i][k];
+            group[i] = MaybeUninit::new(rows[i][k]);
         }
     }
 }

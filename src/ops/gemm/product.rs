@@ -5,7 +5,7 @@
 //! on the number of threads, nor on the rows computed beside it.
 
 use super::kernel::{Kernel, Tile};
-use super::pack::{strips, Packed, KC};
+use super::pack::{Packed, KC};
 use super::{Mat, MatMut, Store, Threads};
 use crate::ops::real::Real;
 use crate::ops::rows;
@@ -64,6 +64,9 @@ unsafe impl<T: Send> Send for Target<T> {}
 #[expect(unsafe_code, reason = "as above")]
 unsafe impl<T: Send> Sync for Target<T> {}
 
+/// What is done with each complete block of a result; behind a reference, so that products are compiled once.
+pub(super) type Finish<'a, T> = &'a (dyn Fn(Block<'_, T>) + Sync);
+
 /// `c = alpha·a·b` or `c += alpha·a·b`, block by block; `finish` sees each block when it is complete.
 pub(super) fn multiply<T: Real>(
     c: MatMut<'_, T>,
@@ -72,10 +75,46 @@ pub(super) fn multiply<T: Real>(
     a: Mat<'_, T>,
     b: &Packed<T>,
     threads: Threads,
-    finish: impl Fn(Block<'_, T>) + Sync + Send,
+    finish: Finish<'_, T>,
+) {
+    let target = Target { data: c.data.as_mut_ptr(), stride: c.row_stride };
+    blocks(target, store, alpha, a, b, threads, finish);
+}
+
+/// The same in new memory.
+pub(super) fn multiply_new<T: Real>(
+    alpha: T,
+    a: Mat<'_, T>,
+    b: &Packed<T>,
+    threads: Threads,
+    finish: Finish<'_, T>,
+) -> Vec<T> {
+    assert!(a.columns > 0, "a sum of nothing would write nothing");
+    let elements = a.rows * b.columns;
+    let mut c = Vec::with_capacity(elements);
+    let target = Target { data: c.as_mut_ptr(), stride: b.columns };
+    blocks(target, Store::Set, alpha, a, b, threads, finish);
+    // SAFETY: there is room for the result; its blocks cover it, and each tile of a block is set by the first steps of k,
+    // which there are.
+    #[expect(unsafe_code, reason = "microkernels write through pointers")]
+    unsafe {
+        c.set_len(elements);
+    }
+    c
+}
+
+/// Products of all blocks. `target` has room for a result of the operands' shape; [`Store::Set`] never reads it.
+fn blocks<T: Real>(
+    target: Target<T>,
+    store: Store,
+    alpha: T,
+    a: Mat<'_, T>,
+    b: &Packed<T>,
+    threads: Threads,
+    finish: Finish<'_, T>,
 ) {
     let Kernel { mr, nr, .. } = b.kernel();
-    let (m, n) = (c.rows, c.columns);
+    let (m, n) = (a.rows, b.columns);
     let threads = match threads {
         Threads::All if m * n * a.columns > SERIAL => rayon::current_num_threads(),
         _ => 1,
@@ -87,7 +126,6 @@ pub(super) fn multiply<T: Real>(
     } else {
         (m, n.div_ceil(threads).next_multiple_of(nr))
     };
-    let target = Target { data: c.data.as_mut_ptr(), stride: c.row_stride };
     let jobs: Vec<(usize, usize)> = (0..m)
         .step_by(job_rows.max(1))
         .flat_map(|row| (0..n).step_by(job_columns.max(1)).map(move |column| (row, column)))
@@ -107,13 +145,13 @@ pub(super) fn multiply<T: Real>(
 
 /// The product of some rows of the left operand and some columns of the right one.
 fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: &Packed<T>) {
-    let Kernel { mr, nr, run } = b.kernel();
+    let Kernel { mr, nr, run, strips, .. } = b.kernel();
     let padded = block.rows.next_multiple_of(mr);
-    let mut packed = rows::buffer(padded * KC.min(a.columns));
+    let mut packed = Box::new_uninit_slice(padded * KC.min(a.columns));
     for k in (0..a.columns).step_by(KC) {
         let kc = KC.min(a.columns - k);
         let packed = &mut packed[..padded * kc];
-        strips(packed, mr, a.part(0, block.rows, k, kc));
+        strips(packed, a.part(0, block.rows, k, kc));
         for column in (0..block.columns).step_by(nr) {
             let panel = b.panel(k, block.column + column);
             let count = padded / mr;
@@ -126,13 +164,13 @@ fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b:
                     alpha,
                     add: store == Store::Add || k > 0,
                     // the next panel lies behind this one; each strip fetches its share of it
-                    ahead: panel.as_ptr().wrapping_add(panel.len() + panel.len() * s / count),
+                    ahead: panel.as_ptr().wrapping_add(panel.len() + panel.len() * s / count).cast(),
                 };
-                // SAFETY: strip and panel hold mr·kc and nr·kc elements; the tile lies in this job's block, which lies
+                // SAFETY: strip and panel hold mr·kc and nr·kc written elements; the tile lies in this job's block, which lies
                 // in the result (checked in `matmul`); `Packed` was made for a level that this CPU has.
                 #[expect(unsafe_code, reason = "microkernels work on pointers")]
                 unsafe {
-                    run(kc, strip.as_ptr(), panel.as_ptr(), tile);
+                    run(kc, strip.as_ptr().cast(), panel.as_ptr().cast(), tile);
                 }
             }
         }

@@ -122,6 +122,16 @@ impl Mats for Batch {
         Ok(())
     }
 
+    fn add_symmetric(&mut self, alpha: f64, a: Seen<'_>, b: Seen<'_>) -> Result<()> {
+        let product = a.tensor()?.matmul(&*b.tensor()?)?;
+        self.0 = (&self.0 + ((&product + product.t()?)? * (0.5 * alpha))?)?;
+        Ok(())
+    }
+
+    fn gram(a: Seen<'_>) -> Result<Self> {
+        Self::product(a, a.t())
+    }
+
     fn add(&mut self, alpha: &Numbers, x: Seen<'_>) -> Result<()> {
         self.0 = (&self.0 + x.tensor()?.broadcast_mul(&self.each(alpha)?)?)?;
         Ok(())
@@ -146,12 +156,6 @@ impl Mats for Batch {
 
     fn over_root(&mut self, v: &Self, eps: f64, size: &Numbers) -> Result<()> {
         self.0 = (self.0.broadcast_mul(&self.each(size)?)? / (v.0.sqrt()? + eps)?)?;
-        Ok(())
-    }
-
-    fn symmetrize(&mut self, by: &Numbers) -> Result<()> {
-        let half = self.each(&(by.clone() * 0.5))?;
-        self.0 = (&self.0 + self.0.t()?)?.broadcast_mul(&half)?;
         Ok(())
     }
 

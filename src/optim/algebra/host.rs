@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::{Deref, Range};
 
 use super::{Mats, Place, Start, View};
-use crate::ops::{buffer, dot, matmul, qr_q_of, values, Cholesky, Mat, MatMut, Real, Store, Threads};
+use crate::ops::{blocks, dot, matmul, product, qr_q_of, values, Cholesky, Mat, MatMut, Real, Store, Threads};
 use crate::optim::decompose::eigh;
 use crate::optim::inplace::with_slices;
 use crate::optim::plan::{Plan, Shape, Weight};
@@ -36,8 +36,8 @@ impl<T: Real> View for Mat<'_, T> {
 }
 
 impl<T: Real> Matrix<T> {
-    fn buffer(rows: usize, columns: usize) -> Self {
-        Matrix { rows, columns, data: buffer(rows * columns) }
+    fn zeros(rows: usize, columns: usize) -> Self {
+        Matrix { rows, columns, data: vec![T::zero(); rows * columns] }
     }
 
     fn lines(&self) -> std::slice::ChunksExact<'_, T> {
@@ -55,10 +55,41 @@ impl<T: Real> Matrix<T> {
         }
     }
 
+    /// `store` of `alpha·a·b`, which leaves a symmetric matrix: up to the diagonal by panels of rows, then mirrored. Element by
+    /// element the sums are those of a whole product.
+    fn symmetric(&mut self, store: Store, alpha: T, a: Mat<'_, T>, b: Mat<'_, T>) {
+        let n = self.rows;
+        for rows in blocks(n, PANEL) {
+            let c = MatMut::strided(&mut self.data[rows.start * n..], rows.len(), rows.end, n);
+            let (a, b) = (a.part(rows.start, rows.len(), 0, a.columns()), b.part(0, b.rows(), 0, rows.end));
+            matmul(c, store, alpha, a, b, threads(n * n));
+        }
+        self.mirror();
+    }
+
+    /// Of a square matrix: what is above the diagonal becomes what is below.
+    fn mirror(&mut self) {
+        /// Blocks of this width keep both halves in the cache.
+        const BLOCK: usize = 32;
+        let n = self.rows;
+        for i0 in (0..n).step_by(BLOCK) {
+            for j0 in (0..=i0).step_by(BLOCK) {
+                for i in i0..(i0 + BLOCK).min(n) {
+                    for j in j0..(j0 + BLOCK).min(i) {
+                        self.data[j * n + i] = self.data[i * n + j];
+                    }
+                }
+            }
+        }
+    }
+
     fn diagonal(&self) -> impl Iterator<Item = &T> {
         self.data.iter().step_by(self.columns + 1)
     }
 }
+
+/// Most rows of a panel of a symmetric product: wide enough for the kernel, narrow enough to leave out nearly half.
+const PANEL: usize = 128;
 
 fn threads(elements: usize) -> Threads {
     if elements > 1 << 18 {
@@ -95,7 +126,7 @@ impl<T: Real> Mats for Matrix<T> {
         if count != 1 {
             bail!("{count} matrices on the CPU");
         }
-        let mut matrix = Matrix { rows, columns, data: vec![T::zero(); rows * columns] };
+        let mut matrix = Matrix::zeros(rows, columns);
         matrix.restart(&1.0, start)?;
         Ok(matrix)
     }
@@ -131,9 +162,7 @@ impl<T: Real> Mats for Matrix<T> {
 
     fn product(a: Mat<'_, T>, b: Mat<'_, T>) -> Result<Self> {
         let (rows, columns) = (a.rows(), b.columns());
-        let mut c = Matrix::buffer(rows, columns);
-        matmul(MatMut::new(&mut c.data, rows, columns), Store::Set, T::one(), a, b, threads(rows * columns));
-        Ok(c)
+        Ok(Matrix { rows, columns, data: product(T::one(), a, b, threads(rows * columns)) })
     }
 
     fn add_product(&mut self, alpha: f64, a: Mat<'_, T>, b: Mat<'_, T>) -> Result<()> {
@@ -141,6 +170,17 @@ impl<T: Real> Mats for Matrix<T> {
         let c = MatMut::new(&mut self.data, self.rows, self.columns);
         matmul(c, Store::Add, T::from_f64(alpha), a, b, threads);
         Ok(())
+    }
+
+    fn add_symmetric(&mut self, alpha: f64, a: Mat<'_, T>, b: Mat<'_, T>) -> Result<()> {
+        self.symmetric(Store::Add, T::from_f64(alpha), a, b);
+        Ok(())
+    }
+
+    fn gram(a: Mat<'_, T>) -> Result<Self> {
+        let mut gram = Matrix::zeros(a.rows(), a.rows());
+        gram.symmetric(Store::Set, T::one(), a, a.t());
+        Ok(gram)
     }
 
     fn add(&mut self, alpha: &f64, x: Mat<'_, T>) -> Result<()> {
@@ -175,24 +215,6 @@ impl<T: Real> Mats for Matrix<T> {
         Ok(())
     }
 
-    fn symmetrize(&mut self, by: &f64) -> Result<()> {
-        /// Blocks of this width keep both halves in the cache.
-        const BLOCK: usize = 32;
-        let (n, half) = (self.rows, T::from_f64(0.5 * by));
-        for i0 in (0..n).step_by(BLOCK) {
-            for j0 in (0..=i0).step_by(BLOCK) {
-                for i in i0..(i0 + BLOCK).min(n) {
-                    for j in j0..(j0 + BLOCK).min(i + 1) {
-                        let mean = half * (self.data[i * n + j] + self.data[j * n + i]);
-                        self.data[i * n + j] = mean;
-                        self.data[j * n + i] = mean;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn above(mut self, below: &Self) -> Result<Self> {
         self.data.extend_from_slice(&below.data);
         self.rows += below.rows;
@@ -222,7 +244,7 @@ impl<T: Real> Mats for Matrix<T> {
         let all: Vec<usize> = (0..count).collect();
         let rows = rows.unwrap_or(&all);
         let of_block = |range: &Range<usize>| {
-            let mut part = Matrix::<T>::buffer(rows.len(), range.len());
+            let mut part = Matrix::<T>::zeros(rows.len(), range.len());
             for (part, &row) in part.lines_mut().zip(rows) {
                 part.copy_from_slice(&x[row * width..][range.clone()]);
             }
@@ -392,7 +414,7 @@ impl<T: Real> Mats for Matrix<T> {
 
     fn whole(plan: &Plan<Self>, batches: &[&Self], weight: usize) -> Result<Tensor> {
         let Weight { rows, columns, blocks, .. } = &plan.weights[weight];
-        let mut whole = Matrix::<T>::buffer(*rows, *columns);
+        let mut whole = Matrix::<T>::zeros(*rows, *columns);
         for block in blocks {
             let lines = whole.lines_mut().skip(block.rows.start).zip(batches[block.batch].lines());
             lines.for_each(|(line, part)| line[block.columns.clone()].copy_from_slice(part));

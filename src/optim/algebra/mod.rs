@@ -113,6 +113,11 @@ pub(super) trait Mats: Clone + Send + Sync {
     fn product(a: Self::View<'_>, b: Self::View<'_>) -> Result<Self>;
     /// `self += alpha·a·b`.
     fn add_product(&mut self, alpha: f64, a: Self::View<'_>, b: Self::View<'_>) -> Result<()>;
+    /// [`Mats::add_product`] where the sum is symmetric, and symmetric to the bit: half the work, and no rounding lets the two
+    /// halves drift apart.
+    fn add_symmetric(&mut self, alpha: f64, a: Self::View<'_>, b: Self::View<'_>) -> Result<()>;
+    /// `a·aᵀ`.
+    fn gram(a: Self::View<'_>) -> Result<Self>;
     /// `self += alpha·x`.
     fn add(&mut self, alpha: &Self::Number, x: Self::View<'_>) -> Result<()>;
     fn scale(&mut self, by: &Self::Number) -> Result<()>;
@@ -122,8 +127,6 @@ pub(super) trait Mats: Clone + Send + Sync {
     fn toward_squares(&mut self, x: Self::View<'_>, share: &Self::Number) -> Result<()>;
     /// `self ← size·self / (√v + eps)`, element by element.
     fn over_root(&mut self, v: &Self, eps: f64, size: &Self::Number) -> Result<()>;
-    /// `self ← by·(self + selfᵀ)/2`: rounding must not let the two halves drift apart.
-    fn symmetrize(&mut self, by: &Self::Number) -> Result<()>;
     /// Rows of `self`, then rows of `below`.
     fn above(self, below: &Self) -> Result<Self>;
     fn columns_of(x: Self::View<'_>, range: Range<usize>) -> Result<Self>;

@@ -25,9 +25,8 @@ pub(super) fn block_bfgs<M: Mats>(h: &mut M, s: &M, y: &M, one: &M::Number) -> R
     let mut x = x.times(0.5)?;
     x.add(&(one.clone() * -1.0), hy.view())?;
     let (vx, xv) = (v.copy()?.above(&x)?, x.above(&v)?);
-    h.add_product(1.0, vx.t(), xv.view())?;
-    // each time: without it f32 is destroyed after about 40 corrections
-    h.symmetrize(one)?;
+    // symmetric to the bit: without it f32 is destroyed after about 40 corrections
+    h.add_symmetric(1.0, vx.t(), xv.view())?;
     Ok(good)
 }
 

@@ -32,9 +32,9 @@ pub(super) fn correct<M: Mats>(h: &mut M, z: &M, beta: &M::Number) -> Result<()>
     let zw = M::product(z.view(), x.t())?;
     x.add_product(-0.5, zw.view(), v.view())?;
     let (vx, xv) = (v.copy()?.above(&x)?, x.above(&v)?);
-    h.add_product(-1.0, vx.t(), xv.view())?;
-    // each time: the antisymmetric part of the rounding grows geometrically otherwise
-    h.symmetrize(&beta.clone().rest().sqrt().recip())
+    // symmetric to the bit: an antisymmetric part of the rounding would grow geometrically
+    h.add_symmetric(-1.0, vx.t(), xv.view())?;
+    h.scale(&beta.clone().rest().sqrt().recip())
 }
 
 #[cfg(test)]

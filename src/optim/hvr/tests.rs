@@ -175,8 +175,9 @@ fn a_direction_of_the_diagonal_stays_bounded_when_gradients_come_and_go() -> Res
 /// All forms, over tensors of several chunks, with a frozen row, decay and a window that goes round: the GPU beside the CPU,
 /// from a state of the CPU on.
 #[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
 fn a_gpu_does_what_the_cpu_does() -> Result<()> {
-    let Some(gpu) = check::gpu(Precision::F32) else { return Ok(()) };
+    let gpu = check::gpu(Precision::F32);
     let params = |device: &Device| -> Result<ParamSet> {
         let mut params = ParamSet::new(1, DType::F32, device);
         params.add("a", ParamKind::Matrix, &[75, 140], Init::Normal(1.0))?;

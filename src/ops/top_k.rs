@@ -24,7 +24,7 @@ pub fn top_log_probabilities(
     let (h, table) = (h.contiguous()?, table.contiguous()?);
     #[cfg(feature = "cuda")]
     if h.device().is_cuda() {
-        return projection.on_gpu().top(&h, &table, bias, k);
+        return projection.top_on_gpu(&h, &table, bias, k);
     }
     with_real!(h, T => {
         let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);

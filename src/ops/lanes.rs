@@ -6,6 +6,7 @@
 
 use super::gemm::Threads;
 use super::rows;
+use super::unwritten::End;
 
 /// Which end of each sentence a recurrence begins at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,22 @@ impl Direction {
         match self {
             Direction::Forward => t,
             Direction::Reverse => length - 1 - t,
+        }
+    }
+
+    /// Where the tokens of a sentence are taken from when its steps are done in their order.
+    pub(super) fn end(self) -> End {
+        match self {
+            Direction::Forward => End::First,
+            Direction::Reverse => End::Last,
+        }
+    }
+
+    /// Where they are taken from when the last step comes first.
+    pub(super) fn other_end(self) -> End {
+        match self {
+            Direction::Forward => End::Last,
+            Direction::Reverse => End::First,
         }
     }
 }
