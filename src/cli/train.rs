@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::config::{self, differences, BatchSize, Config, Difference, Effect, Problems};
+use crate::config::{self, differences, BatchSize, Config, Difference, Effect};
 use crate::events::jsonl::final_json;
 use crate::events::sinks::Sinks;
 use crate::events::{End, Event};
@@ -65,15 +65,19 @@ fn resumed(
 ) -> Result<(Config, Option<Config>, RunFolder)> {
     let own = Paths::existing(run)?.config();
     let folder = RunFolder::open(run)?;
-    let old = load_run_config(&own, &CommonArgs { device: None, threads: None, ..common.clone() })?.config;
-    let new = match &args.config {
-        Some(path) => load_config(path, &args.set, common)?,
-        None => config::load_recorded(&own, &with_common(&args.set, common))?,
-    };
-    if !new.removed.is_empty() {
-        return Err(Problems(new.removed).into());
+    let old = load_run_config(&own, &CommonArgs { device: None, threads: None, ..common.clone() })?;
+    if let Some(gone) = old.removed.first() {
+        return Err(InputError::new(format!(
+            "{} can not be continued by this version:\n  {gone} in a new run\nits model can be used as before",
+            run.display()
+        ))
+        .into());
     }
-    let mut new = new.config;
+    let old = old.config;
+    let mut new = match &args.config {
+        Some(path) => load_config(path, &args.set, common)?.config,
+        None => config::load_recorded(&own, &with_common(&args.set, common))?.config,
+    };
     // The folder may have been moved or named by the config file; it is the one that was given.
     new.run_dir = run.display().to_string();
     // The number that was found when the run began.

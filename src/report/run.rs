@@ -89,13 +89,16 @@ impl Run {
     /// Reads a run folder.
     ///
     /// # Errors
-    /// What is wrong with config.toml or metrics.jsonl, naming the line.
+    /// What is wrong with config.toml or metrics.jsonl, naming the line; a method that this version does not know.
     pub fn read(folder: &Path) -> Result<Self, String> {
         let paths = Paths::of(folder);
         if !paths.config().exists() {
             return Err("no config.toml: it failed before it began; see its sweep.log".to_string());
         }
         let loaded = config::load_recorded(&paths.config(), &[]).map_err(|e| e.to_string())?;
+        if let Some(gone) = loaded.removed.first() {
+            return Err(gone.to_string());
+        }
         if !paths.metrics().exists() {
             return Err("no metrics.jsonl: it never started".to_string());
         }

@@ -144,7 +144,7 @@ fn a_run_of_a_removed_variant_is_refused_and_kept() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{told}");
     assert!(told.contains("optimizer.hessian2.variant = \"rot\": was removed in 0.2"), "{told}");
-    assert!(told.contains("use \"white\""), "{told}");
+    assert!(told.contains("use \"white\" in a new run"), "{told}");
     assert!(content(&sample.run()) == before, "the run was changed");
 
     let mut translate = sample.command();

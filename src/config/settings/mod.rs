@@ -4,7 +4,8 @@
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `data.rs`, `data_rules.rs`, `tokenizer.rs`, `model.rs`, `train.rs`, `schedule.rs`, `validation.rs`, `decode.rs`, `checkpoint.rs`, `embedding_distance.rs`, `phase.rs` | a section each |
+//! | `data.rs`, `data_rules.rs`, `tokenizer.rs`, `model.rs`, `train.rs`, `schedule.rs` | a section each |
+//! | `validation.rs`, `decode.rs`, `checkpoint.rs`, `embedding_distance.rs`, `phase.rs` | likewise |
 //! | `optimizer/` | `[optimizer]`: the list of optimizers and a file for the table of each |
 //! | `forms.rs`; `device.rs`, `every.rs`, `batch_size.rs`, `corpora.rs` | values that TOML writes in more than one form |
 //! | `limits.rs` | how large numbers may be where the machine could not bear more |

@@ -50,6 +50,11 @@ settings! {
 
 impl Table for Hessian2Config {
     const METHODS: &'static [&'static str] = &["variant", "scope", "rank"];
+    const FIXED: &'static [(&'static str, &'static str)] = &[
+        ("variant", "the saved factors are of another variant"),
+        ("scope", "the saved factors are of other parameters"),
+        ("block_size", "the saved factors are of other blocks"),
+    ];
 
     /// Momentum and factors of both sides, whose share depends on the shapes.
     fn states(&self) -> usize {
