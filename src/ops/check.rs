@@ -62,10 +62,9 @@ pub(crate) fn value_and_gradients(inputs: &[Input], dtype: DType, f: Function<'_
 /// `#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]`, and fails where a build with CUDA finds none.
 pub(crate) fn gpu(precision: Precision) -> Device {
     #[cfg(feature = "cuda")]
-    let device = super::cuda::open(0, precision);
+    return super::cuda::open(0, precision).expect("a GPU (scripts/emulated-gpu.sh stands in for one)");
     #[cfg(not(feature = "cuda"))]
-    let device: Result<Device> = Err(candle_core::Error::Msg(format!("built without the feature cuda, {precision:?}")));
-    device.expect("a GPU (scripts/emulated-gpu.sh stands in for one)")
+    panic!("built without the feature cuda, needs a GPU for {precision:?}");
 }
 
 /// As [`value_and_gradients`], of parameters and activations on a GPU, by our tape. `weights`: which inputs are f32

@@ -98,7 +98,7 @@ impl Norm {
     fn forward_of<T: Real>(&self, (x, f, [gain, shift]): Parts<'_>) -> Result<Computed> {
         let (x_values, gain, shift) = (real::values::<T>(x)?, real::values::<T>(gain)?, real::values::<T>(shift)?);
         let f = f.map(real::values::<T>).transpose()?;
-        let (x_values, gain, shift, f): (&[T], &[T], &[T], Option<&[T]>) = (&x_values, &gain, &shift, f.as_deref());
+        let (x_values, gain, shift, f): (&[T], &[T], &[T], _) = (&x_values, &gain, &shift, f.as_deref());
         let (n, block) = (x_values.len() / self.width, BLOCK * self.width);
         let mask = self.dropout.map(Mask::new);
         let eps = T::from_f64(self.eps);
@@ -169,8 +169,8 @@ impl AddDropout {
         let (mask, block) = (self.dropout.map(Mask::new), BLOCK * self.width);
         let mut h = Unwritten::new(x_values.len());
         let jobs = h.all().chunks(block).zip(x_values.chunks(block).zip(f.chunks(block))).enumerate().collect();
-        rows::run(jobs, x_values.len(), |(i, (h, (x, f))): (usize, (Blank<'_, T>, (&[T], &[T])))| {
-            residual(h.copy_of(x), f, mask, i * block);
+        rows::run(jobs, x_values.len(), |(i, (h, (x, f)))| {
+            residual(Blank::copy_of(h, x), f, mask, i * block);
         });
         Ok((real::storage(h.done()), x.shape().clone(), Default::default()))
     }

@@ -72,8 +72,8 @@ impl Recurrence {
         let (n, width) = inputs[0].dims2()?;
         let h = width / cell.gates();
         let all = inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
-        let (x, w, bias, initial): (&[T], &[T], &[T], Option<&[T]>) =
-            (&all[0], &all[1], &all[2], all.get(3).map(|initial| &**initial));
+        let [x, w, bias]: [&[T]; 3] = [&all[0], &all[1], &all[2]];
+        let initial: Option<&[T]> = all.get(3).map(|initial| &**initial);
         let w = Packed::new(Mat::new(w, width, h).t(), Threads::All);
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let mut out = Unwritten::new(n * h);
@@ -136,7 +136,7 @@ impl Recurrence {
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let (out, grad, saved) = (values::<T>(done.output)?, values::<T>(done.gradient)?, values::<T>(saved)?);
         let (weights, initial) = (values::<T>(&done.inputs[1])?, done.inputs.get(3).map(values::<T>).transpose()?);
-        let (out, grad, saved, initial): (&[T], &[T], &[T], Option<&[T]>) = (&out, &grad, &saved, initial.as_deref());
+        let (out, grad, saved, initial): (&[T], &[T], &[T], _) = (&out, &grad, &saved, initial.as_deref());
         let w = Packed::new(Mat::new(&weights, width, h), Threads::All);
         let first_memory = vec![T::zero(); memory_width];
         let mut before = vec![T::zero(); n * h];
