@@ -2,28 +2,6 @@
 //!
 //! Matrices are row-major slices `[n, n]`; of symmetric ones only the lower triangle is read.
 
-use candle_core::{bail, DType, Result, Tensor};
-use rayon::prelude::*;
-
-use super::real::{tensor, values};
-
-/// The inverse of each matrix of `x [b, n, n]`, f64 and symmetric; all NaN where it is not positive definite. Off the tape.
-pub(crate) fn inverses(x: &Tensor) -> Result<Tensor> {
-    let (count, n, columns) = x.dims3()?;
-    if n != columns || x.dtype() != DType::F64 {
-        bail!("inverses: {:?} of {n} × {columns}", x.dtype());
-    }
-    let x = x.contiguous()?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return super::cuda::inverses(&x);
-    }
-    let values = values::<f64>(&x)?;
-    let inverse = |a: &[f64]| Cholesky::new(n, a).map_or_else(|| vec![f64::NAN; n * n], |a| a.inverse());
-    let inverses: Vec<Vec<f64>> = values.par_chunks((n * n).max(1)).map(inverse).collect();
-    Ok(tensor(inverses.concat(), (count, n, n)))
-}
-
 /// A = L·Lᵀ of a symmetric positive definite matrix.
 pub(crate) struct Cholesky {
     n: usize,
@@ -92,8 +70,10 @@ pub(crate) fn dot(x: &[f64], y: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::many::inverses;
     use super::*;
     use crate::rng::{stream, Purpose};
+    use candle_core::{Result, Tensor};
 
     /// B·Bᵀ + shift·I of a random square B.
     fn positive(n: usize, shift: f64) -> Vec<f64> {

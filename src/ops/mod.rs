@@ -22,6 +22,8 @@ mod embed;
 mod gemm;
 mod lanes;
 mod linear;
+#[cfg(any(feature = "cuda", test))]
+mod many;
 mod norm;
 mod qr;
 mod real;
@@ -40,15 +42,17 @@ pub use allocator::keep_freed_memory;
 pub use attention::{attention_of_rows, cross_attention, default_scale, self_attention};
 pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
-pub(crate) use cholesky::{dot as dot_f64, inverses, Cholesky};
+pub(crate) use cholesky::{dot as dot_f64, Cholesky};
 pub use columns::{columns, join};
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Losses, Targets};
 pub use embed::{embed, positions};
 pub(crate) use gemm::{matmul, product, Mat, MatMut, Store, Threads};
 pub use lanes::Direction;
 pub use linear::{joint_linear, linear, Activation};
+#[cfg(any(feature = "cuda", test))]
+pub(crate) use many::{inverses, qr_q};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
-pub(crate) use qr::{qr_q, qr_q_of};
+pub(crate) use qr::qr_q_of;
 pub use real::Level;
 pub(crate) use real::{dot, values, with_real, Real};
 pub use recurrent::{recurrent, Recurrence};

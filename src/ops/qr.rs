@@ -1,33 +1,10 @@
 //! Q of A = Q·R with a non-negative diagonal of R, so that Q follows small changes of A: of square matrices of full rank
 //! there is one such Q. Computed in f64, whatever the type of A. Of a matrix without full rank it is one of many.
 
-use candle_core::{bail, Result, Tensor, WithDType};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::householder;
 use faer::linalg::qr::no_pivoting::factor;
 use faer::{Conj, Mat, MatRef, Par};
-use rayon::prelude::*;
-
-use super::real::{tensor, values, with_real};
-
-/// Of each matrix of `x [b, n, n]`, in its type; off the tape.
-pub(crate) fn qr_q(x: &Tensor) -> Result<Tensor> {
-    let (count, n, columns) = x.dims3()?;
-    if n != columns {
-        bail!("qr: {n} × {columns} is not square");
-    }
-    let x = x.contiguous()?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return super::cuda::qr_q(&x);
-    }
-    with_real!(x, T => {
-        let matrices: Vec<f64> = values::<T>(&x)?.iter().map(|x| x.to_f64()).collect();
-        let q = matrices.par_chunks((n * n).max(1)).with_max_len(1).map(|a| qr_q_of(n, a));
-        let q: Vec<Vec<f64>> = q.collect();
-        Ok(tensor(q.iter().flatten().map(|&x| T::from_f64(x)).collect::<Vec<T>>(), (count, n, n)))
-    })
-}
 
 /// Of one matrix, row-major `[n, n]`; on the calling thread, so that the result does not depend on threads.
 pub(crate) fn qr_q_of(n: usize, a: &[f64]) -> Vec<f64> {
@@ -57,9 +34,11 @@ pub(crate) fn qr_q_of(n: usize, a: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::check::{gpu, random, Input};
+    use super::super::many::qr_q;
     use super::*;
     use crate::ops::Precision;
     use candle_core::{DType, Device};
+    use candle_core::{Result, Tensor};
 
     const SIZES: [usize; 8] = [1, 2, 5, 8, 9, 33, 64, 130];
 

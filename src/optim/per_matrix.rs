@@ -31,22 +31,19 @@ pub(super) struct Common {
 
 /// The optimizer that `$rule`, an expression for any kind of matrices, makes for parameters of this type on this device.
 macro_rules! per_matrix {
-    ($rule:expr, $common:expr, $dtype:expr, $device:expr) => {
-        match ($device, $dtype) {
-            (candle_core::Device::Cpu, candle_core::DType::F64) => {
-                Box::new($crate::optim::per_matrix::PerMatrix::<_, $crate::optim::algebra::Matrix<f64>>::new(
-                    $rule, $common,
-                )) as Box<dyn $crate::optim::Optimizer>
+    ($rule:expr, $common:expr, $dtype:expr, $device:expr) => {{
+        use $crate::optim::algebra::Matrix;
+        use $crate::optim::per_matrix::PerMatrix;
+        let optimizer: Box<dyn $crate::optim::Optimizer> = match ($device, $dtype) {
+            #[cfg(feature = "cuda")]
+            (candle_core::Device::Cuda(_), _) => {
+                Box::new(PerMatrix::<_, $crate::optim::algebra::Batch>::new($rule, $common))
             }
-            (candle_core::Device::Cpu, _) => Box::new($crate::optim::per_matrix::PerMatrix::<
-                _,
-                $crate::optim::algebra::Matrix<f32>,
-            >::new($rule, $common)),
-            _ => {
-                Box::new($crate::optim::per_matrix::PerMatrix::<_, $crate::optim::algebra::Batch>::new($rule, $common))
-            }
-        }
-    };
+            (_, candle_core::DType::F64) => Box::new(PerMatrix::<_, Matrix<f64>>::new($rule, $common)),
+            _ => Box::new(PerMatrix::<_, Matrix<f32>>::new($rule, $common)),
+        };
+        optimizer
+    }};
 }
 pub(super) use per_matrix;
 

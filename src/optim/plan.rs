@@ -14,6 +14,7 @@ pub(super) struct Plan<M: Mats> {
     pub(super) weights: Vec<Weight>,
     pub(super) batches: Vec<Shape>,
     pub(super) place: Place,
+    #[cfg_attr(not(any(feature = "cuda", test)), expect(dead_code, reason = "of batches on a device"))]
     pub(super) maps: M::Maps,
 }
 
@@ -29,6 +30,7 @@ pub(super) struct Weight {
     /// Row by row of blocks.
     pub(super) blocks: Vec<Block>,
     /// Blocks in a column of blocks and in a row.
+    #[cfg_attr(not(any(feature = "cuda", test)), expect(dead_code, reason = "of batches on a device"))]
     pub(super) grid: [usize; 2],
 }
 

@@ -5,7 +5,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{bail, CpuStorage, CudaStorage, DType, InplaceOp2, Layout, Result, Tensor};
 
 use super::device::Batch;
-use super::number::Numbers;
+use super::numbers::Numbers;
 use super::Place;
 use crate::optim::plan::{Block, Plan, Shape, Weight};
 

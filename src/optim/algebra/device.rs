@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::blocks::{copy_into, Maps};
-use super::number::{full, Numbers};
+use super::numbers::{full, Numbers};
 use super::{present, Matrix, Mats, Number, Place, Start, View};
 use crate::ops::{inverses, qr_q};
 use crate::optim::plan::{Plan, Shape, Weight};

@@ -461,3 +461,62 @@ fn step<T: Real>(w: &mut [T], u: &[T], rate: f64, shrink: f64) {
         false => w.iter_mut().zip(u).for_each(|(w, &u)| *w -= shrink * *w + rate * u),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{stream, Purpose};
+
+    fn draw<T: Real>(seed: u64, shape: [usize; 2]) -> Result<Matrix<T>> {
+        let mut rng = stream(seed, Purpose::Probe, 0);
+        Matrix::from_values((0..shape[0] * shape[1]).map(|_| rng.normal()).collect(), shape, &Place::cpu())
+    }
+
+    /// Half the work, the same sums: to the bit what the whole product has up to the diagonal.
+    #[test]
+    fn symmetric_products_are_the_whole_ones() -> Result<()> {
+        for (n, k) in [(1, 3), (5, 9), (128, 40), (130, 7), (300, 70)] {
+            let x: Matrix<f32> = draw(1, [n, k])?;
+            assert_eq!(Matrix::gram(x.view())?, Matrix::product(x.view(), x.t())?, "{n} {k}");
+            let mut half = Matrix::gram(x.view())?;
+            let mut whole = half.clone();
+            let other: Matrix<f32> = draw(2, [k, n])?;
+            // a sum that is symmetric but for rounding: x·y + (x·y)ᵀ
+            let turned = Matrix { rows: k, columns: n, data: transposed(&x) };
+            let left = turned.clone().above(&other)?;
+            let right = other.above(&turned)?;
+            half.add_symmetric(-0.5, left.t(), right.view())?;
+            whole.add_product(-0.5, left.t(), right.view())?;
+            for i in 0..n {
+                for j in 0..=i {
+                    let at = i * n + j;
+                    assert!(
+                        half.data[at] == whole.data[at] && half.data[at] == half.data[j * n + i],
+                        "{n} {k} {i} {j}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn transposed<T: Real>(x: &Matrix<T>) -> Vec<T> {
+        (0..x.data.len()).map(|at| x.data[at % x.rows * x.columns + at / x.rows]).collect()
+    }
+
+    #[test]
+    fn parts_are_cut_and_put_back_and_rows_are_chosen() -> Result<()> {
+        let x: Matrix<f64> = draw(3, [4, 5])?;
+        let mut back = Matrix::start(Start::Ones, 1, [4, 5], &Place::cpu())?;
+        for range in [0..2, 2..5] {
+            back.set_columns(range.clone(), &Matrix::columns_of(x.view(), range)?)?;
+        }
+        assert_eq!(back, x);
+        let part = x.view().part(1, 3, 2, 2);
+        let sum: f64 = (1..4).flat_map(|i| [x.data[5 * i + 2], x.data[5 * i + 3]]).map(|x| x * x).sum();
+        assert!((Matrix::squares(part)? - sum).abs() < 1e-12, "of a view that is not dense");
+        let chosen = Matrix::rows_at(part, &vec![2, 0])?;
+        assert_eq!(chosen.data, [x.data[17], x.data[18], x.data[7], x.data[8]]);
+        Ok(())
+    }
+}

@@ -4,16 +4,22 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `number` | a number for each matrix of a batch, written in formulas |
+//! | `number` | a number for each matrix of a batch, for formulas |
 //! | `host` | batches of one matrix on the CPU |
-//! | `device` | batches of many, in tensors |
+//! | `device` | batches of many, in tensors; in CUDA builds and in tests |
+//! | `numbers` | numbers of many, in tensors |
 //! | `blocks` | blocks of weights in batches of tensors and back |
 //! | `present` | a choice among the rows of a table that the batch has touched |
 
+#[cfg(any(feature = "cuda", test))]
 mod blocks;
+#[cfg(any(feature = "cuda", test))]
 mod device;
 mod host;
 mod number;
+#[cfg(any(feature = "cuda", test))]
+mod numbers;
+#[cfg(any(feature = "cuda", test))]
 mod present;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -24,6 +30,7 @@ use crate::optim::plan::{Plan, Shape, Weight};
 use crate::params::ParamSet;
 use crate::rng::Stream;
 
+#[cfg(any(feature = "cuda", test))]
 pub(super) use device::Batch;
 pub(super) use host::Matrix;
 pub(super) use number::Number;

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::number::{full, Numbers};
+use super::numbers::{full, Numbers};
 use crate::rng::Stream;
 
 /// `k` rows of each table of `x` `[tables, V, d]` that are not zero, of all tables below each other, u32; without any, the
