@@ -13,8 +13,8 @@ use crate::ops::rows;
 /// Rows of a job: their packed strips take half of a small L2 cache.
 const ROWS: usize = 96;
 
-/// Products below this many multiply-adds stay on their thread.
-const SERIAL: usize = 1 << 17;
+/// Products below this many multiply-adds stay on their thread (but in Miri, which could not wait for larger ones).
+const SERIAL: usize = if cfg!(miri) { 1 << 9 } else { 1 << 17 };
 
 /// A finished block of the result, `rows × columns` from (`row`, `column`).
 pub(crate) struct Block<'a, T> {
