@@ -30,12 +30,13 @@ mod real;
 mod recurrent;
 mod recurrent_step;
 mod roof;
-mod rows;
+pub(crate) mod rows;
 mod step_attention;
 mod sum;
 mod tape;
 mod top_k;
 mod unwritten;
+mod windowed;
 
 pub use alignment::{strongest_additive, strongest_product, Strongest};
 pub use allocator::keep_freed_memory;
@@ -63,6 +64,7 @@ pub use step_attention::{attend_memory, History, Step};
 pub use tape::{record, untracked, LinearInput, Tape};
 pub(crate) use top_k::top;
 pub use top_k::top_log_probabilities;
+pub(crate) use windowed::{Windowed, SCALARS};
 
 pub use crate::kinds::Precision;
 use crate::rng::MaskKey;

@@ -13,18 +13,20 @@
 //! Kingma & Ba 2015; Loshchilov & Hutter 2019. As in PyTorch, ε is added after the bias correction of v. Unlike
 //! PyTorch's default, weight decay leaves vectors and embedding tables alone ([`super::decays`]).
 
-use candle_core::{Result, Tensor, Var};
-use std::collections::BTreeMap;
+use candle_core::{Result, Tensor};
 
-use super::inplace::{owned, updates, Elementwise, Real};
-use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
-use crate::params::{Param, ParamSet};
+use super::inplace::{frozen, updates, Elementwise, Real};
+use super::kept::{zeros, Kept};
+use super::saved::Saved;
+use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
+use crate::params::{Param, ParamKind, ParamSet};
 
 /// Adam and its kin.
 pub struct Adam {
     rule: AdamRule,
     updates: u64,
-    moments: BTreeMap<String, Moments>,
+    /// m and v.
+    moments: Kept<2>,
 }
 
 /// What an [`Adam`] does.
@@ -42,14 +44,9 @@ pub struct AdamRule {
     pub lr: f64,
 }
 
-struct Moments {
-    m: Var,
-    v: Var,
-}
-
 impl Adam {
     pub fn new(rule: AdamRule) -> Self {
-        Adam { rule, updates: 0, moments: BTreeMap::new() }
+        Adam { rule, updates: 0, moments: Kept::new(["m", "v"]) }
     }
 
     /// One update of these parameters; always the same ones.
@@ -61,32 +58,19 @@ impl Adam {
         self.updates += 1;
         updates(|updates| {
             for (param, gradient) in params {
-                if !self.moments.contains_key(&param.name) {
-                    let zeros = || Var::zeros(param.var.shape(), param.var.dtype(), param.var.device());
-                    self.moments.insert(param.name.clone(), Moments { m: zeros()?, v: zeros()? });
-                }
-                let Moments { m, v } = &self.moments[&param.name];
-                let kernel = self.rule.kernel(context.rate(param.kind), self.updates, decays(param.kind));
-                updates.add(&kernel, Some(param), [&param.var, m, v], gradient)?;
+                let [m, v] = self.moments.of(param, |_| zeros(param))?;
+                let scalars = self.rule.scalars(context.rate(param.kind), self.updates, param.kind);
+                updates.add(Step, scalars, frozen(param), [&param.var, m, v], gradient)?;
             }
             Ok(())
         })
     }
 
     /// As [`Optimizer::load_state`], of these parameters; takes its tensors out of `saved`.
-    pub(super) fn load_some<'a>(
-        &mut self,
-        params: impl Iterator<Item = &'a Param>,
-        saved: &mut BTreeMap<String, Tensor>,
-        updates: u64,
-    ) -> Result<()> {
-        let mut moments = BTreeMap::new();
-        for param in params.filter(|_| updates > 0) {
-            let m = owned(&take_named(saved, param, "m")?)?;
-            let v = owned(&take_named(saved, param, "v")?)?;
-            moments.insert(param.name.clone(), Moments { m, v });
-        }
-        (self.updates, self.moments) = (updates, moments);
+    pub(super) fn load_some<'a>(&mut self, params: impl Iterator<Item = &'a Param>, saved: &mut Saved) -> Result<()> {
+        let updates = saved.scalar("t")? as u64;
+        self.moments.load(params.filter(|_| updates > 0), saved)?;
+        self.updates = updates;
         Ok(())
     }
 }
@@ -98,8 +82,7 @@ impl Optimizer for Adam {
 
     fn describe(&self) -> String {
         let AdamRule { name, beta1, beta2, eps, weight_decay, lr, .. } = &self.rule;
-        let decay = if *weight_decay > 0.0 { format!(", weight decay {weight_decay}") } else { String::new() };
-        format!("{name}, lr {lr}, betas ({beta1}, {beta2}), eps {eps:e}{decay}")
+        format!("{name}, lr {lr}, betas ({beta1}, {beta2}), eps {eps:e}{}", told(*weight_decay))
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
@@ -112,66 +95,41 @@ impl Optimizer for Adam {
     }
 
     fn state(&self) -> Result<OptimizerState> {
-        let mut state = OptimizerState { tensors: Vec::new(), scalars: vec![("t".to_string(), self.updates as f64)] };
-        for (name, Moments { m, v }) in &self.moments {
-            state.tensors.push((format!("{name}.m"), m.as_detached_tensor()));
-            state.tensors.push((format!("{name}.v"), v.as_detached_tensor()));
-        }
+        let mut state = OptimizerState::of([("t", self.updates as f64)]);
+        self.moments.save(&mut state);
         Ok(state)
     }
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
-        let updates = state.scalar("t")? as u64;
-        self.load_some(params.iter(), &mut state.tensors.into_iter().collect(), updates)
+        self.load_some(params.iter(), &mut Saved::whole(state))
     }
 }
 
 impl AdamRule {
-    fn kernel(&self, lr: f64, t: u64, decays: bool) -> Kernel {
-        let decay = if decays { self.weight_decay } else { 0.0 };
-        Kernel {
-            beta1: self.beta1,
-            beta2: self.beta2,
-            eps: self.eps,
-            coupled: if self.decoupled { 0.0 } else { decay },
-            shrink: if self.decoupled { lr * decay } else { 0.0 },
-            rate: lr / (1.0 - self.beta1.powf(t as f64)),
-            root_correction: (1.0 - self.beta2.powf(t as f64)).sqrt(),
-        }
+    /// Of [`Step`].
+    fn scalars(&self, lr: f64, t: u64, kind: ParamKind) -> [f64; 8] {
+        let AdamRule { beta1, beta2, eps, weight_decay, decoupled, .. } = *self;
+        let (t, decay) = (t as f64, decay_of(kind, weight_decay));
+        let (coupled, shrink) = if decoupled { (0.0, lr * decay) } else { (decay, 0.0) };
+        let rate = lr / (1.0 - beta1.powf(t));
+        [coupled, 1.0 - beta1, beta2, 1.0 - beta2, eps, (1.0 - beta2.powf(t)).sqrt(), shrink, rate]
     }
 }
 
-/// The update of one element; scalars are computed in f64 and rounded once.
-struct Kernel {
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    /// Share of w added to g.
-    coupled: f64,
-    /// Share of w taken from w.
-    shrink: f64,
-    rate: f64,
-    root_correction: f64,
-}
+/// The update of one element.
+#[derive(Clone, Copy)]
+struct Step;
 
-impl Elementwise<3> for Kernel {
-    fn apply<T: Real>(&self, [w, m, v]: [&mut [T]; 3], g: &[T]) {
-        let (one_minus_beta1, beta2) = (T::from_f64(1.0 - self.beta1), T::from_f64(self.beta2));
-        let (one_minus_beta2, eps) = (T::from_f64(1.0 - self.beta2), T::from_f64(self.eps));
-        let (coupled, shrink) = (T::from_f64(self.coupled), T::from_f64(self.shrink));
-        let (rate, root_correction) = (T::from_f64(self.rate), T::from_f64(self.root_correction));
-        for (((w, m), v), &g) in w.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
-            let g = g + coupled * *w;
-            *m += one_minus_beta1 * (g - *m);
-            *v = beta2 * *v + one_minus_beta2 * (g * g);
-            // One rounding of 1 − lr·wd would be a bias of the decay; the sum below has none.
-            *w -= shrink * *w + rate * (*m / (v.sqrt() / root_correction + eps));
-        }
-    }
+impl Elementwise<3, 8> for Step {
+    const NAME: &'static str = "adam";
 
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        let Kernel { beta1, beta2, eps, coupled, shrink, rate, root_correction } = *self;
-        ("adam", vec![coupled, 1.0 - beta1, beta2, 1.0 - beta2, eps, root_correction, shrink, rate])
+    fn element<T: Real>(scalars: [T; 8], [w, m, v]: [T; 3], g: T) -> [T; 3] {
+        let [coupled, one_minus_beta1, beta2, one_minus_beta2, eps, root_correction, shrink, rate] = scalars;
+        let g = g + coupled * w;
+        let m = m + one_minus_beta1 * (g - m);
+        let v = beta2 * v + one_minus_beta2 * (g * g);
+        // one rounding of 1 − lr·wd would be a bias of the decay; this sum has none
+        [w - (shrink * w + rate * (m / (v.sqrt() / root_correction + eps))), m, v]
     }
 }
 
@@ -186,7 +144,7 @@ mod tests {
         for decoupled in [false, true] {
             let (beta1, beta2, weight_decay) = (0.9, 0.98, 0.1);
             let rule = AdamRule { name: "", beta1, beta2, eps: 1e-9, weight_decay, decoupled, lr: 0.0 };
-            agrees_on_gpu(&rule.kernel(0.01, 2, true))?;
+            agrees_on_gpu(Step, rule.scalars(0.01, 2, ParamKind::Matrix))?;
         }
         Ok(())
     }

@@ -31,10 +31,12 @@ impl Ema {
     /// Shape or memory errors of candle.
     pub fn update(&mut self, params: &ParamSet) -> Result<()> {
         let t = self.updates as f64;
-        let toward = Toward(1.0 - self.decay.min((1.0 + t) / (10.0 + t)));
+        let share = 1.0 - self.decay.min((1.0 + t) / (10.0 + t));
         self.updates += 1;
         let mut pairs = params.iter().zip(&self.averages);
-        updates(|updates| pairs.try_for_each(|(param, average)| updates.add(&toward, None, [average], &param.var)))
+        updates(|updates| {
+            pairs.try_for_each(|(param, average)| updates.add(Toward, [share], 0..0, [average], &param.var))
+        })
     }
 
     /// Begins anew at the present weights.
@@ -100,21 +102,21 @@ impl Ema {
     }
 }
 
-struct Toward(f64);
+/// x ← x + share·(w − x).
+#[derive(Clone, Copy)]
+pub(super) struct Toward;
 
-impl Elementwise<1> for Toward {
-    fn apply<T: Real>(&self, [average]: [&mut [T]; 1], w: &[T]) {
-        let share = T::from_f64(self.0);
-        average.iter_mut().zip(w).for_each(|(average, &w)| *average += share * (w - *average));
-    }
+impl Elementwise<1, 1> for Toward {
+    const NAME: &'static str = "toward";
 
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        ("toward", vec![self.0])
+    fn element<T: Real>([share]: [T; 1], [x]: [T; 1], w: T) -> [T; 1] {
+        [x + share * (w - x)]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::inplace::tests::agrees_on_gpu;
     use super::*;
     use crate::params::{Init, ParamKind};
     use candle_core::{DType, Device};
@@ -144,5 +146,11 @@ mod tests {
         copy.update(&params)?;
         assert_eq!(ema.tensors(&params)[0].1.to_vec1::<f64>()?, copy.tensors(&params)[0].1.to_vec1::<f64>()?);
         Ok(())
+    }
+
+    #[test]
+    #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
+    fn the_kernel_does_the_same() -> Result<()> {
+        agrees_on_gpu(Toward, [-0.1])
     }
 }

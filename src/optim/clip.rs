@@ -1,9 +1,10 @@
 //! The norm of all gradients: non-finite values found and named, large gradients scaled down.
 
-use candle_core::{DType, Device, Result as CandleResult, Storage, Tensor, WithDType};
-use rayon::prelude::*;
+use candle_core::{Result as CandleResult, Tensor};
 
+use super::inplace::{Real, CHUNK};
 use super::{Error, Gradients};
+use crate::ops::{rows, values, with_real};
 use crate::params::ParamSet;
 
 /// ‖g‖₂ over all parameters, accumulated in f64 in an order that does not depend on threads.
@@ -43,38 +44,23 @@ pub(super) fn sums_of_squares(gradients: &[Tensor]) -> CandleResult<Vec<f64>> {
 
 /// ‖g‖² of one tensor.
 fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
-    match (gradient.device(), gradient.dtype()) {
-        (Device::Cpu, DType::F32) => sum_of_squares_cpu::<f32>(gradient),
-        (Device::Cpu, DType::F64) => sum_of_squares_cpu::<f64>(gradient),
-        _ => gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar(),
+    fn on_cpu<T: Real>(g: &[T]) -> f64 {
+        rows::map(g.chunks(CHUNK).collect(), g.len(), |g: &[T]| dot(g, g)).into_iter().sum()
     }
+    with_real!(gradient, T => Ok(on_cpu::<T>(&*values(gradient)?)))
 }
 
-fn sum_of_squares_cpu<T: WithDType>(gradient: &Tensor) -> CandleResult<f64> {
-    const CHUNK: usize = 1 << 14;
-    let (storage, layout) = gradient.storage_and_layout();
-    let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
-        candle_core::bail!("the gradient must be contiguous");
-    };
-    let values = &storage.as_slice::<T>()?[from..to];
-    if values.len() <= CHUNK {
-        return Ok(chunk_sum(values));
-    }
-    let parts: Vec<f64> = values.par_chunks(CHUNK).map(chunk_sum).collect();
-    Ok(parts.into_iter().sum())
-}
-
-/// Eight running sums, so that the additions need not wait for each other.
-fn chunk_sum<T: WithDType>(values: &[T]) -> f64 {
+/// Σ x·y in f64, in eight running sums, so that the additions need not wait for each other.
+pub(super) fn dot<T: Real>(x: &[T], y: &[T]) -> f64 {
     let mut sums = [0.0; 8];
-    let mut blocks = values.chunks_exact(8);
-    for block in &mut blocks {
-        for (sum, x) in sums.iter_mut().zip(block) {
-            let x = x.to_f64();
-            *sum += x * x;
+    let (x_blocks, x_rest) = x.as_chunks::<8>();
+    let (y_blocks, y_rest) = y.as_chunks::<8>();
+    for (x, y) in x_blocks.iter().zip(y_blocks) {
+        for i in 0..8 {
+            sums[i] += x[i].to_f64() * y[i].to_f64();
         }
     }
-    let rest: f64 = blocks.remainder().iter().map(|x| x.to_f64() * x.to_f64()).sum();
+    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| x.to_f64() * y.to_f64()).sum();
     sums.iter().sum::<f64>() + rest
 }
 
@@ -82,6 +68,7 @@ fn chunk_sum<T: WithDType>(values: &[T]) -> f64 {
 mod tests {
     use super::*;
     use crate::params::{Init, ParamKind};
+    use candle_core::{DType, Device};
 
     #[test]
     fn the_norm_spans_all_parameters_and_clipping_is_pytorchs() -> Result<(), Error> {

@@ -67,7 +67,7 @@ impl Accumulator {
             None => self.sum = Some(gradients),
             Some(sum) => {
                 let pairs = || sum.tensors.iter().zip(&gradients.tensors);
-                updates(|updates| pairs().try_for_each(|(sum, gradient)| updates.add(&Add, None, [sum], gradient)))?;
+                updates(|updates| pairs().try_for_each(|(sum, gradient)| updates.add(Sum, [], 0..0, [sum], gradient)))?;
             }
         }
         Ok(())
@@ -92,14 +92,12 @@ impl Accumulator {
     }
 }
 
-struct Add;
+struct Sum;
 
-impl Elementwise<1> for Add {
-    fn apply<T: Real>(&self, [sum]: [&mut [T]; 1], g: &[T]) {
-        sum.iter_mut().zip(g).for_each(|(sum, &g)| *sum += g);
-    }
+impl Elementwise<1, 0> for Sum {
+    const NAME: &'static str = "sum";
 
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        ("sum", Vec::new())
+    fn element<T: Real>(_: [T; 0], [sum]: [T; 1], g: T) -> [T; 1] {
+        [sum + g]
     }
 }

@@ -11,6 +11,7 @@ mod health;
 mod hessian2;
 mod hvr;
 mod inplace;
+mod kept;
 mod muon;
 mod per_matrix;
 mod plan;
@@ -33,11 +34,10 @@ pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
 
 use candle_core::{DType, Device, Result, Tensor};
-use std::collections::BTreeMap;
 
 use crate::config::{OptimizerConfig, OptimizerName};
 use crate::ops::LinearInput;
-use crate::params::{Param, ParamKind, ParamSet};
+use crate::params::{ParamKind, ParamSet};
 
 /// The optimizer that a config names, for parameters of this number type on this device.
 pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
@@ -62,6 +62,24 @@ pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn
 /// Whether weight decay reaches a parameter: weights of linear maps and recurrences, not biases, gains and tables.
 pub fn decays(kind: ParamKind) -> bool {
     matches!(kind, ParamKind::Matrix | ParamKind::Recurrent)
+}
+
+/// The weight decay of a parameter of this kind.
+fn decay_of(kind: ParamKind, weight_decay: f64) -> f64 {
+    if decays(kind) {
+        weight_decay
+    } else {
+        0.0
+    }
+}
+
+/// The end of [`Optimizer::describe`].
+fn told(weight_decay: f64) -> String {
+    if weight_decay > 0.0 {
+        format!(", weight decay {weight_decay}")
+    } else {
+        String::new()
+    }
 }
 
 /// What is wrong with gradients.
@@ -180,6 +198,17 @@ pub struct OptimizerState {
 }
 
 impl OptimizerState {
+    /// Of scalars alone.
+    fn of<const N: usize>(scalars: [(&str, f64); N]) -> Self {
+        let scalars = scalars.map(|(name, value)| (name.to_string(), value)).to_vec();
+        OptimizerState { tensors: Vec::new(), scalars }
+    }
+
+    /// Adds the tensor `OWNER.STATE`.
+    fn add(&mut self, owner: &str, state: &str, tensor: Tensor) {
+        self.tensors.push((format!("{owner}.{state}"), tensor));
+    }
+
     /// A scalar by name.
     ///
     /// # Errors
@@ -190,22 +219,4 @@ impl OptimizerState {
             None => candle_core::bail!("the saved optimizer state has no {name}; was it saved by another optimizer?"),
         }
     }
-}
-
-/// Takes `PARAMETER.STATE` out of saved tensors, checked against the parameter and moved to its device.
-fn take_named(saved: &mut BTreeMap<String, Tensor>, param: &Param, state: &str) -> Result<Tensor> {
-    let name = format!("{}.{state}", param.name);
-    let Some(tensor) = saved.remove(&name) else {
-        candle_core::bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?");
-    };
-    if tensor.dims() != param.var.dims() || tensor.dtype() != param.var.dtype() {
-        candle_core::bail!(
-            "the saved optimizer state {name} is {:?} {:?}, the parameter is {:?} {:?}",
-            tensor.dtype(),
-            tensor.dims(),
-            param.var.dtype(),
-            param.var.dims()
-        );
-    }
-    tensor.to_device(param.var.device())
 }

@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::rule::{Direction, MatrixRule, Now};
 use super::saved::Saved;
 use super::slots::Slots;
-use super::{decays, Adam, AdamRule, Gradients, Optimizer, OptimizerState, StepContext};
+use super::{decay_of, told, Adam, AdamRule, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Param, ParamSet};
 
 /// Settings that all of them have.
@@ -162,7 +162,7 @@ impl<M: Mats, R: MatrixRule<M>> PerMatrix<R, M> {
         let trust = moves.choose(&((one.clone() * most) / size.clone()).min(1.0), &one);
 
         let rate = plan.of_weights(|weight| context.rate(weight.kind))?;
-        let decay = |kind| if decays(kind) { self.common.weight_decay } else { 0.0 };
+        let decay = |kind| decay_of(kind, self.common.weight_decay);
         let shrink = plan.of_weights(|weight| context.rate(weight.kind) * decay(weight.kind))?;
         let rates = M::per_block(plan, &(rate * trust.clone() * moves.clone()))?;
         let shrinks = M::per_block(plan, &(shrink * finite.clone()))?;
@@ -249,8 +249,7 @@ impl<M: Mats> Unit<M> {
 /// One line for the pre-flight table.
 fn describe(name: &str, settings: &str, common: Common) -> String {
     let Common { lr, weight_decay, .. } = common;
-    let decay = if weight_decay > 0.0 { format!(", weight decay {weight_decay}") } else { String::new() };
-    format!("{name}, lr {lr}, {settings}{decay}")
+    format!("{name}, lr {lr}, {settings}{}", told(weight_decay))
 }
 
 impl<M: Mats, R: MatrixRule<M>> Optimizer for PerMatrix<R, M> {
@@ -312,7 +311,7 @@ impl<M: Mats, R: MatrixRule<M>> Optimizer for PerMatrix<R, M> {
         let place = Place { dtype: params.dtype(), device: params.device().clone() };
         self.rule.load_shared(&place, &mut saved)?;
         let rest: Vec<&Param> = params.iter().filter(|param| !self.takes(param)).collect();
-        self.adam.load_some(rest.into_iter(), &mut saved.tensors, updates)?;
+        self.adam.load_some(rest.into_iter(), &mut saved)?;
         if updates > 0 {
             self.units = self.start(params)?;
             self.units.iter_mut().try_for_each(|unit| unit.load(&mut saved, self.rule.longest().is_some()))?;

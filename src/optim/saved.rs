@@ -1,9 +1,10 @@
 //! A checkpoint on its way into an optimizer.
 
-use candle_core::{bail, Device, Result, Tensor};
+use candle_core::{bail, Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
 
 use super::algebra::Place;
+use super::inplace::owned;
 use super::OptimizerState;
 
 /// Tensors that nobody has taken yet, and scalars.
@@ -26,18 +27,26 @@ impl Saved {
     }
 
     /// Takes out a tensor, checked and moved.
-    pub(super) fn take(&mut self, name: &str, shape: [usize; 2], place: &Place) -> Result<Tensor> {
+    pub(super) fn take(&mut self, name: &str, shape: impl AsRef<[usize]>, place: &Place) -> Result<Tensor> {
+        let shape = shape.as_ref();
         // tensors of nothing are an error on some devices
         let device = if shape.contains(&0) { &Device::Cpu } else { &place.device };
         let tensor = match self.tensors.remove(name) {
             Some(tensor) => tensor,
-            None if self.partial => return Tensor::zeros((shape[0], shape[1]), place.dtype, device),
+            None if self.partial => return Tensor::zeros(shape, place.dtype, device),
             None => bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?"),
         };
         if tensor.dims() != shape || tensor.dtype() != place.dtype {
-            bail!("the saved optimizer state {name} is {:?} {:?}, not {shape:?}", tensor.dtype(), tensor.dims());
+            let (dtype, dims) = (tensor.dtype(), tensor.dims());
+            bail!("the saved optimizer state {name} is {dtype:?} {dims:?}, expected {:?} {shape:?}", place.dtype);
         }
         tensor.to_device(device)?.contiguous()
+    }
+
+    /// Takes out `OWNER.STATE`, shaped and placed like another tensor, as a variable.
+    pub(super) fn var(&mut self, owner: &str, state: &str, like: &Tensor) -> Result<Var> {
+        let place = Place { dtype: like.dtype(), device: like.device().clone() };
+        owned(&self.take(&format!("{owner}.{state}"), like.dims(), &place)?)
     }
 
     /// A scalar.

@@ -19,13 +19,15 @@
 //!
 //! lr is the schedule's rate; warm-up belongs there (`schedule.warmup_updates`), and decay is replaced by the average.
 
-use candle_core::{Result, Tensor, Var};
-use std::collections::BTreeMap;
+use candle_core::{bail, Result, Tensor};
 
-use super::inplace::{owned, update, updates, Elementwise, Real};
-use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
+use super::average::Toward;
+use super::inplace::{frozen, owned, updates, Elementwise, Real};
+use super::kept::{zeros, Kept};
+use super::saved::Saved;
+use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::{DecayAt, ScheduleFreeConfig};
-use crate::params::{Param, ParamSet};
+use crate::params::{Param, ParamKind, ParamSet};
 
 /// See the module.
 pub struct ScheduleFree {
@@ -33,7 +35,8 @@ pub struct ScheduleFree {
     weight_decay: f64,
     lr: f64,
     counters: Counters,
-    states: BTreeMap<String, State>,
+    /// z and v.
+    kept: Kept<2>,
     /// y of all parameters, in their order, while these hold x.
     aside: Option<Vec<Tensor>>,
 }
@@ -41,20 +44,16 @@ pub struct ScheduleFree {
 #[derive(Clone, Copy, Default)]
 struct Counters {
     updates: u64,
+    /// S.
     weight_sum: f64,
     lr_max: f64,
-}
-
-struct State {
-    z: Var,
-    v: Var,
 }
 
 impl ScheduleFree {
     /// `lr`: for [`Optimizer::describe`] only.
     pub fn new(config: ScheduleFreeConfig, weight_decay: f64, lr: f64) -> Self {
-        let (counters, states) = (Counters::default(), BTreeMap::new());
-        ScheduleFree { config, weight_decay, lr, counters, states, aside: None }
+        let (counters, kept) = (Counters::default(), Kept::new(["z", "v"]));
+        ScheduleFree { config, weight_decay, lr, counters, kept, aside: None }
     }
 
     /// Counts an update; returns the share c of the new z in the mean.
@@ -71,11 +70,21 @@ impl ScheduleFree {
         }
     }
 
+    /// Of [`Step`].
+    fn scalars(&self, lr: f64, share: f64, kind: ParamKind) -> [f64; 9] {
+        let ScheduleFreeConfig { beta1, beta2, eps, decay_at, .. } = self.config;
+        let root_correction = (1.0 - beta2.powf(self.counters.updates as f64)).sqrt();
+        let decay = decay_of(kind, self.weight_decay);
+        let (decay_y, decay_z) = if decay_at == DecayAt::Y { (decay, 0.0) } else { (0.0, decay) };
+        let lr_y = lr * (beta1 * (1.0 - share) - 1.0);
+        [beta2, 1.0 - beta2, eps, root_correction, decay_y, decay_z, share, lr_y, lr]
+    }
+
     /// x of a parameter in new memory.
     fn average(&self, param: &Param) -> Result<Tensor> {
         let x = param.var.copy()?;
-        if let Some(State { z, .. }) = self.states.get(&param.name) {
-            update(&Extrapolate(1.0 - 1.0 / self.config.beta1), None, [&x], z)?;
+        if let Some([z, _]) = self.kept.get(param) {
+            updates(|updates| updates.add(Toward, [1.0 - 1.0 / self.config.beta1], 0..0, [&x], z))?;
         }
         Ok(x)
     }
@@ -92,39 +101,21 @@ impl Optimizer for ScheduleFree {
         if (*r, *weight_lr_power) != (0.0, 2.0) {
             text += &format!(", r {r}, weight_lr_power {weight_lr_power}");
         }
-        if self.weight_decay > 0.0 {
-            let at = if *decay_at == DecayAt::Y { "y" } else { "z" };
-            text += &format!(", weight decay {} at {at}", self.weight_decay);
-        }
-        text
+        let at = if *decay_at == DecayAt::Y { " at y" } else { " at z" };
+        text + &told(self.weight_decay) + if self.weight_decay > 0.0 { at } else { "" }
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         if self.aside.is_some() {
-            candle_core::bail!("schedule-free trains at y, but the parameters hold its averages");
+            bail!("schedule-free trains at y, but the parameters hold its averages");
         }
         let share = self.share(context.lr);
-        let ScheduleFreeConfig { beta1, beta2, eps, decay_at, .. } = self.config;
         updates(|updates| {
             for (param, gradient) in params.iter().zip(&gradients.tensors) {
-                if !self.states.contains_key(&param.name) {
-                    let v = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
-                    self.states.insert(param.name.clone(), State { z: owned(&param.var)?, v });
-                }
-                let State { z, v } = &self.states[&param.name];
-                let lr = context.rate(param.kind);
-                let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-                let kernel = Kernel {
-                    beta2,
-                    eps,
-                    root_correction: (1.0 - beta2.powf(self.counters.updates as f64)).sqrt(),
-                    decay_y: if decay_at == DecayAt::Y { decay } else { 0.0 },
-                    decay_z: if decay_at == DecayAt::Z { decay } else { 0.0 },
-                    lr,
-                    share,
-                    lr_y: lr * (beta1 * (1.0 - share) - 1.0),
-                };
-                updates.add(&kernel, Some(param), [&param.var, z, v], gradient)?;
+                let scalars = self.scalars(context.rate(param.kind), share, param.kind);
+                let start = |name: &str| if name == "z" { owned(&param.var) } else { zeros(param) };
+                let [z, v] = self.kept.of(param, start)?;
+                updates.add(Step, scalars, frozen(param), [&param.var, z, v], gradient)?;
             }
             Ok(())
         })
@@ -132,7 +123,7 @@ impl Optimizer for ScheduleFree {
 
     fn reset(&mut self) {
         (self.counters, self.aside) = (Counters::default(), None);
-        self.states.clear();
+        self.kept.clear();
     }
 
     fn swap_averages(&mut self, params: &ParamSet) -> Result<()> {
@@ -151,7 +142,7 @@ impl Optimizer for ScheduleFree {
 
     fn averages(&self, params: &ParamSet) -> Result<Option<Vec<(String, Tensor)>>> {
         if self.aside.is_some() {
-            candle_core::bail!("the parameters hold the averages already");
+            bail!("the parameters hold the averages already");
         }
         let named = |param: &Param| Ok((param.name.clone(), self.average(param)?));
         params.iter().map(named).collect::<Result<_>>().map(Some)
@@ -159,78 +150,33 @@ impl Optimizer for ScheduleFree {
 
     fn state(&self) -> Result<OptimizerState> {
         let Counters { updates, weight_sum, lr_max } = self.counters;
-        let scalars = [("t", updates as f64), ("weight_sum", weight_sum), ("lr_max", lr_max)];
-        let scalars = scalars.map(|(name, value)| (name.to_string(), value)).to_vec();
-        let mut state = OptimizerState { tensors: Vec::new(), scalars };
-        for (name, State { z, v }) in &self.states {
-            state.tensors.push((format!("{name}.z"), z.as_detached_tensor()));
-            state.tensors.push((format!("{name}.v"), v.as_detached_tensor()));
-        }
+        let mut state = OptimizerState::of([("t", updates as f64), ("weight_sum", weight_sum), ("lr_max", lr_max)]);
+        self.kept.save(&mut state);
         Ok(state)
     }
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
-        let updates = state.scalar("t")? as u64;
-        let counters = Counters { updates, weight_sum: state.scalar("weight_sum")?, lr_max: state.scalar("lr_max")? };
-        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
-        let mut states = BTreeMap::new();
-        for param in params.iter().filter(|_| updates > 0) {
-            let z = owned(&take_named(&mut saved, param, "z")?)?;
-            let v = owned(&take_named(&mut saved, param, "v")?)?;
-            states.insert(param.name.clone(), State { z, v });
-        }
-        (self.counters, self.states, self.aside) = (counters, states, None);
+        let mut saved = Saved::whole(state);
+        let updates = saved.scalar("t")? as u64;
+        let counters = Counters { updates, weight_sum: saved.scalar("weight_sum")?, lr_max: saved.scalar("lr_max")? };
+        self.kept.load(params.iter().filter(|_| updates > 0), &mut saved)?;
+        (self.counters, self.aside) = (counters, None);
         Ok(())
     }
 }
 
-/// The update of one element; scalars are computed in f64 and rounded once.
-struct Kernel {
-    beta2: f64,
-    eps: f64,
-    root_correction: f64,
-    decay_y: f64,
-    decay_z: f64,
-    lr: f64,
-    /// c.
-    share: f64,
-    /// Factor of d in y's update.
-    lr_y: f64,
-}
+/// The update of one element.
+#[derive(Clone, Copy)]
+struct Step;
 
-impl Elementwise<3> for Kernel {
-    fn apply<T: Real>(&self, [y, z, v]: [&mut [T]; 3], g: &[T]) {
-        let (beta2, one_minus_beta2) = (T::from_f64(self.beta2), T::from_f64(1.0 - self.beta2));
-        let (eps, root_correction) = (T::from_f64(self.eps), T::from_f64(self.root_correction));
-        let (decay_y, decay_z) = (T::from_f64(self.decay_y), T::from_f64(self.decay_z));
-        let (lr, share, lr_y) = (T::from_f64(self.lr), T::from_f64(self.share), T::from_f64(self.lr_y));
-        for (((y, z), v), &g) in y.iter_mut().zip(z.iter_mut()).zip(v.iter_mut()).zip(g) {
-            *v = beta2 * *v + one_minus_beta2 * (g * g);
-            let d = g / (v.sqrt() / root_correction + eps) + (decay_y * *y + decay_z * *z);
-            *y += share * (*z - *y) + lr_y * d;
-            *z -= lr * d;
-        }
-    }
+impl Elementwise<3, 9> for Step {
+    const NAME: &'static str = "schedule_free";
 
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        let beta2 = self.beta2;
-        let (decay, rates) = ([self.decay_y, self.decay_z], [self.share, self.lr_y, self.lr]);
-        let numbers = [beta2, 1.0 - beta2, self.eps, self.root_correction];
-        ("schedule_free", numbers.into_iter().chain(decay).chain(rates).collect())
-    }
-}
-
-/// y ← y + share·(z − y): with 1 − 1/β₁ it makes x of y.
-struct Extrapolate(f64);
-
-impl Elementwise<1> for Extrapolate {
-    fn apply<T: Real>(&self, [y]: [&mut [T]; 1], z: &[T]) {
-        let share = T::from_f64(self.0);
-        y.iter_mut().zip(z).for_each(|(y, &z)| *y += share * (z - *y));
-    }
-
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        ("toward", vec![self.0])
+    fn element<T: Real>(scalars: [T; 9], [y, z, v]: [T; 3], g: T) -> [T; 3] {
+        let [beta2, one_minus_beta2, eps, root_correction, decay_y, decay_z, share, lr_y, lr] = scalars;
+        let v = beta2 * v + one_minus_beta2 * (g * g);
+        let d = g / (v.sqrt() / root_correction + eps) + (decay_y * y + decay_z * z);
+        [y + (share * (z - y) + lr_y * d), z - lr * d, v]
     }
 }
 
@@ -338,10 +284,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
-    fn the_kernels_do_the_same() -> Result<()> {
-        let (beta2, eps, root_correction) = (0.999, 1e-8, 0.5);
-        let (decay_y, decay_z) = (0.1, 0.2);
-        agrees_on_gpu(&Kernel { beta2, eps, root_correction, decay_y, decay_z, lr: 0.01, share: 0.3, lr_y: -0.02 })?;
-        agrees_on_gpu(&Extrapolate(-0.1))
+    fn the_kernel_does_the_same() -> Result<()> {
+        agrees_on_gpu(Step, [0.999, 1.0 - 0.999, 1e-8, 0.5, 0.1, 0.2, 0.3, -0.02, 0.01])
     }
 }

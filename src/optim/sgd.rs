@@ -10,11 +10,12 @@
 //! Without momentum b is g and nothing is stored. Weight decay leaves vectors and embedding tables alone
 //! ([`super::decays`]), unlike PyTorch's default.
 
-use candle_core::{Result, Var};
-use std::collections::BTreeMap;
+use candle_core::Result;
 
-use super::inplace::{owned, updates, Elementwise, Real};
-use super::{decays, take_named, Gradients, Optimizer, OptimizerState, StepContext};
+use super::inplace::{frozen, updates, Elementwise, Real};
+use super::kept::{zeros, Kept};
+use super::saved::Saved;
+use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::SgdConfig;
 use crate::params::ParamSet;
 
@@ -23,13 +24,14 @@ pub struct Sgd {
     config: SgdConfig,
     weight_decay: f64,
     lr: f64,
-    buffers: BTreeMap<String, Var>,
+    /// b.
+    buffers: Kept<1>,
 }
 
 impl Sgd {
     /// `lr`: for [`Optimizer::describe`] only.
     pub fn new(config: SgdConfig, weight_decay: f64, lr: f64) -> Self {
-        Sgd { config, weight_decay, lr, buffers: BTreeMap::new() }
+        Sgd { config, weight_decay, lr, buffers: Kept::new(["momentum"]) }
     }
 }
 
@@ -39,36 +41,26 @@ impl Optimizer for Sgd {
     }
 
     fn describe(&self) -> String {
-        let mut text = format!("sgd, lr {}, momentum {}", self.lr, self.config.momentum);
-        if self.config.dampening > 0.0 {
-            text += &format!(", dampening {}", self.config.dampening);
-        }
-        if self.config.nesterov {
-            text += ", Nesterov";
-        }
-        if self.weight_decay > 0.0 {
-            text += &format!(", weight decay {}", self.weight_decay);
-        }
-        text
+        let SgdConfig { momentum, dampening, nesterov } = self.config;
+        let dampening = if dampening > 0.0 { format!(", dampening {dampening}") } else { String::new() };
+        let nesterov = if nesterov { ", Nesterov" } else { "" };
+        format!("sgd, lr {}, momentum {momentum}{dampening}{nesterov}{}", self.lr, told(self.weight_decay))
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         let SgdConfig { momentum, dampening, nesterov } = self.config;
+        if momentum == 0.0 {
+            return plain(params, gradients, context, self.weight_decay);
+        }
+        // w ← w − lr·(s·g + r·b) is both forms without a branch
+        let (s, r) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
         updates(|updates| {
             for (param, gradient) in params.iter().zip(&gradients.tensors) {
-                let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-                if momentum == 0.0 {
-                    updates.add(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
-                    continue;
-                }
-                let first = !self.buffers.contains_key(&param.name);
-                if first {
-                    let zeros = Var::zeros(param.var.shape(), param.var.dtype(), param.var.device())?;
-                    self.buffers.insert(param.name.clone(), zeros);
-                }
-                let take = if first { 1.0 } else { 1.0 - dampening };
-                let kernel = Momentum { lr: context.rate(param.kind), decay, momentum, take, nesterov };
-                updates.add(&kernel, Some(param), [&param.var, &self.buffers[&param.name]], gradient)?;
+                let take = if self.buffers.get(param).is_none() { 1.0 } else { 1.0 - dampening };
+                let [b] = self.buffers.of(param, |_| zeros(param))?;
+                let (lr, decay) = (context.rate(param.kind), decay_of(param.kind, self.weight_decay));
+                let scalars = [lr, decay, momentum, take, s, r];
+                updates.add(Momentum, scalars, frozen(param), [&param.var, b], gradient)?;
             }
             Ok(())
         })
@@ -79,68 +71,54 @@ impl Optimizer for Sgd {
     }
 
     fn state(&self) -> Result<OptimizerState> {
-        let named = |(name, buffer): (&String, &Var)| (format!("{name}.momentum"), buffer.as_detached_tensor());
-        Ok(OptimizerState { tensors: self.buffers.iter().map(named).collect(), scalars: Vec::new() })
+        let mut state = OptimizerState::default();
+        self.buffers.save(&mut state);
+        Ok(state)
     }
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
-        let mut buffers = BTreeMap::new();
-        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
-        if !saved.is_empty() {
-            for param in params {
-                buffers.insert(param.name.clone(), owned(&take_named(&mut saved, param, "momentum")?)?);
-            }
+        let begun = !state.tensors.is_empty();
+        self.buffers.load(params.iter().filter(|_| begun), &mut Saved::whole(state))
+    }
+}
+
+/// An update without momentum.
+pub(super) fn plain(
+    params: &ParamSet,
+    gradients: &Gradients,
+    context: &StepContext<'_>,
+    weight_decay: f64,
+) -> Result<()> {
+    updates(|updates| {
+        for (param, gradient) in params.iter().zip(&gradients.tensors) {
+            let scalars = [context.rate(param.kind), decay_of(param.kind, weight_decay)];
+            updates.add(Plain, scalars, frozen(param), [&param.var], gradient)?;
         }
-        self.buffers = buffers;
         Ok(())
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl Elementwise<1, 2> for Plain {
+    const NAME: &'static str = "sgd";
+
+    fn element<T: Real>([lr, decay]: [T; 2], [w]: [T; 1], g: T) -> [T; 1] {
+        [w - lr * (g + decay * w)]
     }
 }
 
-/// w ← w − lr·(g + decay·w).
-pub(super) struct Plain {
-    pub(super) lr: f64,
-    pub(super) decay: f64,
-}
+#[derive(Clone, Copy)]
+struct Momentum;
 
-impl Elementwise<1> for Plain {
-    fn apply<T: Real>(&self, [w]: [&mut [T]; 1], g: &[T]) {
-        let (lr, decay) = (T::from_f64(self.lr), T::from_f64(self.decay));
-        for (w, &g) in w.iter_mut().zip(g) {
-            *w -= lr * (g + decay * *w);
-        }
-    }
+impl Elementwise<2, 6> for Momentum {
+    const NAME: &'static str = "momentum";
 
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        ("sgd", vec![self.lr, self.decay])
-    }
-}
-
-struct Momentum {
-    lr: f64,
-    decay: f64,
-    momentum: f64,
-    /// Share of the gradient that enters the buffer.
-    take: f64,
-    nesterov: bool,
-}
-
-impl Elementwise<2> for Momentum {
-    fn apply<T: Real>(&self, [w, b]: [&mut [T]; 2], g: &[T]) {
-        let (lr, decay) = (T::from_f64(self.lr), T::from_f64(self.decay));
-        let (momentum, take) = (T::from_f64(self.momentum), T::from_f64(self.take));
-        // w ← w − lr·(s·g + r·b) is both forms without a branch.
-        let (s, r) = if self.nesterov { (T::one(), momentum) } else { (T::zero(), T::one()) };
-        for ((w, b), &g) in w.iter_mut().zip(b.iter_mut()).zip(g) {
-            let g = g + decay * *w;
-            *b = momentum * *b + take * g;
-            *w -= lr * (s * g + r * *b);
-        }
-    }
-
-    fn kernel(&self) -> (&'static str, Vec<f64>) {
-        let Momentum { lr, decay, momentum, take, nesterov } = *self;
-        let (gradient, buffer) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
-        ("momentum", vec![lr, decay, momentum, take, gradient, buffer])
+    fn element<T: Real>([lr, decay, momentum, take, s, r]: [T; 6], [w, b]: [T; 2], g: T) -> [T; 2] {
+        let g = g + decay * w;
+        let b = momentum * b + take * g;
+        [w - lr * (s * g + r * b), b]
     }
 }
 
@@ -152,9 +130,9 @@ mod tests {
     #[test]
     #[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
     fn the_kernels_do_the_same() -> Result<()> {
-        for nesterov in [false, true] {
-            agrees_on_gpu(&Momentum { lr: 0.1, decay: 0.01, momentum: 0.9, take: 0.5, nesterov })?;
+        for (s, r) in [(0.0, 1.0), (1.0, 0.9)] {
+            agrees_on_gpu(Momentum, [0.1, 0.01, 0.9, 0.5, s, r])?;
         }
-        agrees_on_gpu(&Plain { lr: 0.1, decay: 0.01 })
+        agrees_on_gpu(Plain, [0.1, 0.01])
     }
 }

@@ -33,7 +33,7 @@ mod window;
 pub(crate) use device::{describe, open, peak_memory_bytes, precision_name};
 pub(crate) use embed::add_rows;
 pub(crate) use optimizer::{scale, squares, Updates};
-pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows, Windowed};
+pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows};
 
 pub(super) use cholesky::inverses;
 pub(super) use columns::{add, add_in_place, device_of};

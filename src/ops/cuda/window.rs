@@ -3,36 +3,15 @@
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{bail, DType, Result, Tensor};
-use std::ops::Range;
 
+use super::super::windowed::{Windowed, SCALARS};
 use super::columns::device_of;
 use super::launch::{args, launch, Arg, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Upload};
 
-/// Scalars of a tensor, threads of a block and elements it does; as in window.cu.
-const SCALARS: usize = 8;
+/// Threads of a block and elements it does; as in window.cu.
 const THREADS: usize = 256;
 const CHUNK: usize = 4096;
-
-/// A parameter of n elements, its gradient and its state, all f32.
-pub(crate) struct Windowed {
-    pub(crate) weight: Tensor,
-    pub(crate) gradient: Tensor,
-    pub(crate) m: Option<Tensor>,
-    pub(crate) v: Option<Tensor>,
-    /// The last gradients `[slots, n]`.
-    pub(crate) gamma: Option<Tensor>,
-    /// Elements that stay.
-    pub(crate) frozen: Range<usize>,
-    /// Of each slot, in the direction; empty for none.
-    pub(crate) weights: Vec<f64>,
-    /// The slot to be written.
-    pub(crate) next: usize,
-    /// Whether the window is in Adam's space.
-    pub(crate) normalized: bool,
-    /// The kernel's.
-    pub(crate) scalars: Vec<f64>,
-}
 
 /// Laid out as in window.cu.
 #[derive(Clone, Copy, Debug)]
@@ -80,10 +59,7 @@ impl<'a> List<'a> {
         let (mut items, mut starts, mut most) = (Vec::new(), vec![0], 0);
         for one in all {
             let n = one.gradient.elem_count();
-            let slots = match &one.gamma {
-                Some(gamma) => gamma.dim(0)?,
-                None => 0,
-            };
+            let slots = one.slots();
             let address = |tensor: Option<&Tensor>, n: usize| match tensor {
                 None => Ok(0),
                 Some(x) if x.elem_count() != n || x.dtype() != DType::F32 => {
@@ -101,7 +77,7 @@ impl<'a> List<'a> {
                 weights: weights_of,
                 n: n as u64,
                 frozen: [one.frozen.start as u64, one.frozen.end as u64],
-                scalars: std::array::from_fn(|i| one.scalars.get(i).map_or(0.0, |&x| x as f32)),
+                scalars: one.scalars.map(|x| x as f32),
                 slots: slots as i32,
                 next: one.next as i32,
                 normalized: i32::from(one.normalized),

@@ -438,13 +438,11 @@ impl<T: Real> Mats for Matrix<T> {
     fn write(plan: &Plan<Self>, params: &ParamSet, updates: &[Self], steps: &[(f64, f64)]) -> Result<()> {
         let [weight] = &plan.weights[..] else { bail!("weights are alone on the CPU") };
         let Some(param) = params.iter().nth(weight.index) else { bail!("no parameter {}", weight.name) };
-        with_slices(&[&param.var], Vec::new(), &mut |slices: Vec<&mut [T]>| {
-            for w in slices {
-                for (block, (update, &(rate, shrink))) in weight.blocks.iter().zip(updates.iter().zip(steps)) {
-                    let rows = block.rows.clone().zip(update.lines());
-                    for (row, update) in rows.filter(|(row, _)| weight.frozen_row != Some(*row)) {
-                        step(&mut w[row * weight.columns..][block.columns.clone()], update, rate, shrink);
-                    }
+        with_slices([Some(&param.var)], |[w]: [&mut [T]; 1]| {
+            for (block, (update, &(rate, shrink))) in weight.blocks.iter().zip(updates.iter().zip(steps)) {
+                let rows = block.rows.clone().zip(update.lines());
+                for (row, update) in rows.filter(|(row, _)| weight.frozen_row != Some(*row)) {
+                    step(&mut w[row * weight.columns..][block.columns.clone()], update, rate, shrink);
                 }
             }
             Ok(())

@@ -1,85 +1,51 @@
-//! What is kept for one tensor, and its step.
+//! What is kept for one tensor, and what its window makes of a gradient.
 
-use candle_core::{DType, Device, Result, Storage, Tensor, Var};
-use std::collections::BTreeMap;
-use std::ops::Range;
+use candle_core::{bail, DType, Device, Result, Tensor, Var};
 
-use super::super::inplace::{owned, with_slices, Real};
-use super::super::{decays, take_named};
+use super::super::inplace::frozen;
+use super::super::kept::zeros;
+use super::super::saved::Saved;
+use super::super::OptimizerState;
 use super::choose::Choice;
-use super::forms;
+use super::forms::{self, Met};
 use super::history::History;
-use super::passes::{self, Diagonal, DiagonalLiteral, Moments, Move, Products};
-use crate::config::{HvrConfig, HvrForm, HvrTruncation};
+use super::passes::Products;
+use crate::config::{HvrConfig, HvrForm};
+use crate::ops::Windowed;
+use crate::optim::algebra::Place;
 use crate::params::{Param, ParamKind};
 
 /// State of one tensor of n elements.
 pub(super) struct Block {
+    config: HvrConfig,
+    /// The parameter.
+    name: String,
     pub(super) rule: Rule,
     /// First moment; not for diag, which has that of its window.
-    pub(super) m: Option<Var>,
+    m: Option<Var>,
     /// Second moment; not for the forms on the diagonal.
-    pub(super) v: Option<Var>,
+    v: Option<Var>,
     /// Γ `[window, n]`; not for tensors under Adam.
-    pub(super) gamma: Option<Var>,
-    pub(super) history: History,
-    choice: Choice,
-    pub(super) counts: Counts,
-    /// Of the last step; not saved.
-    pub(super) effective_rank: f64,
+    gamma: Option<Var>,
+    history: History,
+    pub(super) choice: Choice,
+    pub(super) met: Met,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+/// What moves a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rule {
     Adam,
+    /// Adam's direction turned by the window, or made of it alone.
     LowRank,
     Diagonal,
+    DiagonalLiteral,
 }
 
-/// What went wrong so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Counts {
-    pub(super) cholesky_failures: u64,
-    /// Windows forgotten because no solve succeeded.
-    pub(super) cleared_windows: u64,
-    /// Truncated Gram matrices that had lost positive semi-definiteness.
-    pub(super) psd_shifts: u64,
-}
-
-/// What an update is, for all tensors.
-pub(super) struct Update<'a> {
-    pub(super) config: &'a HvrConfig,
-    pub(super) weight_decay: f64,
-    pub(super) lr: f64,
-    /// Updates done, this one included.
-    pub(super) t: u64,
-}
-
-impl Update<'_> {
-    pub(super) fn moments(&self) -> Moments {
-        let HvrConfig { beta1, beta2, eps, form, .. } = *self.config;
-        let t = self.t as f64;
-        Moments {
-            beta1,
-            beta2,
-            eps,
-            m_correction: 1.0 - beta1.powf(t),
-            root_correction: (1.0 - beta2.powf(t)).sqrt(),
-            normalized: form != HvrForm::Literal,
-        }
-    }
-
-    /// lr · weight decay, where it reaches.
-    pub(super) fn shrink(&self, param: &Param) -> f64 {
-        if decays(param.kind) {
-            self.lr * self.weight_decay
-        } else {
-            0.0
-        }
-    }
-
-    pub(super) fn truncates_entries(&self) -> bool {
-        self.config.truncation == HvrTruncation::Entries
+impl Rule {
+    /// Whether it begins with Adam's direction.
+    pub(super) fn turns(self) -> bool {
+        matches!(self, Rule::Adam | Rule::LowRank)
     }
 }
 
@@ -89,124 +55,99 @@ impl Block {
         let rule = match config.form {
             // in these forms the step's unit is that of gradients: Adam's beside it would need a rate of its own
             HvrForm::Literal => Rule::LowRank,
-            HvrForm::DiagLiteral => Rule::Diagonal,
+            HvrForm::DiagLiteral => Rule::DiagonalLiteral,
             _ if param.kind == ParamKind::Vector => Rule::Adam,
             HvrForm::Diag => Rule::Diagonal,
             _ => Rule::LowRank,
         };
-        let (n, dtype, device) = (param.var.elem_count(), param.var.dtype(), param.var.device());
-        let zeros = || Var::zeros(param.var.shape(), dtype, device);
-        let gamma = || Var::zeros((config.window, n), dtype, device);
+        let windowed = rule != Rule::Adam;
+        let gamma = || Var::zeros((config.window, param.var.elem_count()), param.var.dtype(), param.var.device());
         Ok(Block {
+            config: config.clone(),
+            name: param.name.clone(),
             rule,
-            m: if rule == Rule::Diagonal && config.form == HvrForm::Diag { None } else { Some(zeros()?) },
-            v: if rule == Rule::Diagonal { None } else { Some(zeros()?) },
-            gamma: if rule == Rule::Adam { None } else { Some(gamma()?) },
-            history: History::new(if rule == Rule::Adam { 0 } else { config.window }),
+            m: (rule != Rule::Diagonal).then(|| zeros(param)).transpose()?,
+            v: rule.turns().then(|| zeros(param)).transpose()?,
+            gamma: windowed.then(gamma).transpose()?,
+            history: History::new(if windowed { config.window } else { 0 }),
             choice: Choice::new(config),
-            counts: Counts::default(),
-            effective_rank: 0.0,
+            met: Met::default(),
         })
     }
 
-    /// The window in use and its damping; `None` under Adam.
-    pub(super) fn present(&self) -> Option<(usize, f64)> {
-        (self.rule != Rule::Adam).then(|| (self.choice.window(), self.choice.lambda_rel()))
-    }
-
-    /// One update of the parameter in place.
-    pub(super) fn step(&mut self, param: &Param, gradient: &Tensor, update: &Update<'_>) -> Result<()> {
-        match (gradient.device(), gradient.dtype()) {
-            (Device::Cpu, DType::F32) => self.step_cpu::<f32>(param, gradient, update),
-            (Device::Cpu, DType::F64) => self.step_cpu::<f64>(param, gradient, update),
-            (device, dtype) => {
-                candle_core::bail!("hvr: a gradient of type {dtype:?} on {device:?}")
-            }
-        }
-    }
-
-    fn step_cpu<T: Real>(&mut self, param: &Param, gradient: &Tensor, update: &Update<'_>) -> Result<()> {
-        let (storage, layout) = gradient.storage_and_layout();
-        let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("the gradient must be contiguous and on the CPU");
+    /// What the passes of update t = 1, 2, … work on. `shrink`: lr · weight decay.
+    pub(super) fn windowed(&self, param: &Param, gradient: &Tensor, t: f64, lr: f64, shrink: f64) -> Windowed {
+        let HvrConfig { beta1, beta2, eps, form, .. } = self.config;
+        let (m_scale, root_correction) = (1.0 / (1.0 - beta1.powf(t)), (1.0 - beta2.powf(t)).sqrt());
+        let share = |held: usize| 1.0 / held.max(1) as f64;
+        let scalars = match self.rule {
+            Rule::Adam | Rule::LowRank => [1.0 - beta1, beta2, 1.0 - beta2, eps, root_correction, m_scale, lr, shrink],
+            Rule::Diagonal => [eps, share(self.with_this().len()), 0.0, 0.0, lr, shrink, 0.0, 0.0],
+            Rule::DiagonalLiteral => [1.0 - beta1, m_scale, share(self.history.filled), lr, shrink, 0.0, 0.0, 0.0],
         };
-        let g = &storage.as_slice::<T>()?[from..to];
-        if g.len() != param.var.elem_count() {
-            candle_core::bail!("a gradient of {} elements for {} values", g.len(), param.var.elem_count());
+        let tensor = |var: &Option<Var>| var.as_ref().map(Var::as_detached_tensor);
+        Windowed {
+            weight: param.var.as_detached_tensor(),
+            gradient: gradient.clone(),
+            m: tensor(&self.m),
+            v: tensor(&self.v),
+            gamma: tensor(&self.gamma),
+            frozen: frozen(param),
+            weights: if self.rule == Rule::Diagonal { self.of_mean() } else { Vec::new() },
+            next: self.history.next,
+            normalized: form != HvrForm::Literal,
+            scalars,
         }
-        let frozen = frozen(param)?;
-        let shrink = update.shrink(param);
-        let (m, v, gamma) = (self.m.clone(), self.v.clone(), self.gamma.clone());
-        let tensors: Vec<&Tensor> = [Some(&param.var), m.as_ref(), v.as_ref(), gamma.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|var| &**var)
-            .collect();
-        with_slices(&tensors, Vec::new(), &mut |slices: Vec<&mut [T]>| {
-            let mut slices = slices.into_iter();
-            let mut next = |there: bool| if there { slices.next().unwrap_or_default() } else { Default::default() };
-            let (w, m) = (next(true), next(m.is_some()));
-            let (v, gamma) = (next(v.is_some()), next(gamma.is_some()));
-            // decay would move the frozen row
-            let kept = w[frozen.clone()].to_vec();
-            match self.rule {
-                Rule::Diagonal if update.config.form == HvrForm::DiagLiteral => {
-                    self.diagonal_literal(update, shrink, w, (m, g), gamma);
-                }
-                Rule::Diagonal => self.diagonal(update, shrink, w, g, gamma),
-                _ => self.low_rank(update, shrink, w, (m, v, g), gamma),
-            }
-            w[frozen.clone()].copy_from_slice(&kept);
-            Ok(())
-        })
     }
 
-    /// Adam's direction, turned by the window.
-    fn low_rank<T: Real>(
-        &mut self,
-        update: &Update<'_>,
-        shrink: f64,
-        w: &mut [T],
-        (m, v, g): (&mut [T], &mut [T], &[T]),
-        gamma: &mut [T],
-    ) {
-        let moments = update.moments();
-        let products = passes::observe(&moments, m, v, g, gamma);
-        let weights = self.turn(update.config, &products, g.len());
-        let step = Move { lr: update.lr, shrink, with_q: moments.normalized, weights: &weights };
-        passes::apply(&moments, &step, w, (m, v, g), gamma, self.history.next());
-        self.push(&products);
+    /// Slots of the window of diag: that of the present gradient first.
+    fn with_this(&self) -> Vec<usize> {
+        let History { next, slots, .. } = self.history;
+        std::iter::once(next).chain(self.history.latest(slots - 1)).collect()
     }
 
-    /// The weight of each slot of Γ in the direction. A window that can not be solved is forgotten.
-    pub(super) fn turn(&mut self, config: &HvrConfig, products: &Products, n: usize) -> Vec<f64> {
-        let mut weights = vec![0.0; self.history.slots()];
-        if self.rule != Rule::LowRank {
-            return weights;
-        }
-        let literal = config.form == HvrForm::Literal;
-        let mut failed = false;
-        if self.history.filled() > 0 {
-            let slots = self.history.latest(self.choice.window());
-            let gram = self.history.gram(&slots);
-            let c: Vec<f64> = slots.iter().map(|&slot| products.direction[slot]).collect();
-            let found = if literal {
-                Some(self.literal(config.literal_cap, &gram, &c, products.adam_square))
-            } else {
-                self.sound(config, &gram, &c, n)
-            };
-            failed = found.is_none();
-            for (slot, weight) in slots.into_iter().zip(found.unwrap_or_default()) {
-                weights[slot] = weight;
-            }
-        }
-        if !literal {
-            self.choice.observe(&self.history, &products.gradient, products.square, n);
-        }
-        if failed {
-            self.history.clear();
+    /// The weight of each slot in diag's mean: ∝ β₁^age.
+    fn of_mean(&self) -> Vec<f64> {
+        let (beta1, slots) = (self.config.beta1, self.with_this());
+        let mut weights = vec![0.0; self.history.slots];
+        for (age, &slot) in slots.iter().enumerate() {
+            weights[slot] = (1.0 - beta1) * beta1.powf(age as f64) / (1.0 - beta1.powf(slots.len() as f64));
         }
         weights
+    }
+
+    /// Entries of diag's mean of squares below the first number become the second. `max` and `sum`: of the squares in
+    /// the window, over n elements.
+    pub(super) fn replaced(&self, (max, sum): (f64, f64), n: usize) -> [f64; 2] {
+        let HvrConfig { threshold, lambda_rel, .. } = self.config;
+        let held = self.with_this().len();
+        [threshold * (max / held as f64), lambda_rel * (sum / (held * n.max(1)) as f64)]
+    }
+
+    /// The weight of each slot of Γ in the direction, and the slot to be written. A window that can not be solved is
+    /// forgotten.
+    pub(super) fn turn(&mut self, products: &Products, n: usize) -> (Vec<f64>, usize) {
+        let Block { config, rule, history, choice, met, .. } = self;
+        let mut weights = vec![0.0; history.slots];
+        if *rule == Rule::LowRank {
+            let literal = config.form == HvrForm::Literal;
+            let slots = history.latest(choice.window());
+            let gram = history.gram(&slots);
+            let c: Vec<f64> = slots.iter().map(|&slot| products.direction[slot]).collect();
+            let found = match literal {
+                _ if slots.is_empty() => Some(Vec::new()),
+                true => Some(forms::literal(config.literal_cap, &gram, &c, products.adam_square, met)),
+                false => forms::sound(config, choice.lambda_rel(), &gram, &c, n, met),
+            };
+            if !literal {
+                choice.observe(history, &products.gradient, products.square, n);
+            }
+            match found {
+                Some(found) => slots.iter().zip(found).for_each(|(&slot, weight)| weights[slot] = weight),
+                None => history.clear(),
+            }
+        }
+        (weights, history.next)
     }
 
     /// After Γ has taken in the gradient.
@@ -216,159 +157,57 @@ impl Block {
         }
     }
 
-    /// Weights of the gradients of inv or isqrt; `None` when no solve succeeded.
-    fn sound(&mut self, config: &HvrConfig, gram: &[f64], c: &[f64], n: usize) -> Option<Vec<f64>> {
-        let solved = forms::sound(config, self.choice.lambda_rel(), gram, c, n);
-        self.effective_rank = solved.effective_rank;
-        self.counts.cholesky_failures += solved.cholesky_failures;
-        self.counts.psd_shifts += u64::from(solved.shifted);
-        self.counts.cleared_windows += u64::from(solved.weights.is_none());
-        solved.weights
-    }
-
-    /// Weights of the gradients of the literal form, its direction no longer than `cap` times Adam's.
-    fn literal(&mut self, cap: f64, gram: &[f64], c: &[f64], adam_square: f64) -> Vec<f64> {
-        let (mut weights, square) = forms::literal(gram, c);
-        self.effective_rank = forms::effective_rank(gram, c.len());
-        if cap > 0.0 && square > cap * cap * adam_square {
-            let factor = cap * (adam_square / square).sqrt();
-            weights.iter_mut().for_each(|weight| *weight *= factor);
-        }
-        weights
-    }
-
-    fn diagonal<T: Real>(&mut self, update: &Update<'_>, shrink: f64, w: &mut [T], g: &[T], gamma: &mut [T]) {
-        let next = self.history.next();
-        let held = self.held();
-        let extent = update.truncates_entries().then(|| passes::diagonal_extent(held, g, gamma, next));
-        passes::diagonal(&self.diagonal_rule(update, shrink, extent), w, g, gamma, next);
-        self.push_alone();
-    }
-
-    /// Gradients in the window of diag, the present one included.
-    pub(super) fn held(&self) -> usize {
-        self.history.latest(self.history.slots() - 1).len() + 1
-    }
-
-    /// `extent`: largest and mean entry of the diagonal, where small ones are replaced.
-    pub(super) fn diagonal_rule(&self, update: &Update<'_>, shrink: f64, extent: Option<(f64, f64)>) -> Diagonal {
-        let HvrConfig { beta1, eps, window, threshold, lambda_rel, .. } = *update.config;
-        let (next, held) = (self.history.next(), self.held());
-        let mut weights = vec![0.0; window];
-        for (age, slot) in std::iter::once(next).chain(self.history.latest(window - 1)).enumerate() {
-            weights[slot] = (1.0 - beta1) * beta1.powf(age as f64) / (1.0 - beta1.powf(held as f64));
-        }
-        let floor = extent.map(|(max, mean)| (threshold * max, lambda_rel * mean));
-        Diagonal { eps, weights, held, floor, lr: update.lr, shrink }
-    }
-
-    fn diagonal_literal<T: Real>(
-        &mut self,
-        update: &Update<'_>,
-        shrink: f64,
-        w: &mut [T],
-        (m, g): (&mut [T], &[T]),
-        gamma: &mut [T],
-    ) {
-        passes::diagonal_literal(&self.literal_rule(update, shrink), w, m, g, gamma, self.history.next());
-        self.push_alone();
-    }
-
-    pub(super) fn literal_rule(&self, update: &Update<'_>, shrink: f64) -> DiagonalLiteral {
-        let beta1 = update.config.beta1;
-        let m_correction = 1.0 - beta1.powf(update.t as f64);
-        DiagonalLiteral { beta1, m_correction, held: self.history.filled(), lr: update.lr, shrink }
-    }
-
     /// The forms on the diagonal need no Gram matrix, only whose turn it is.
     pub(super) fn push_alone(&mut self) {
         self.history.push(&[], 0.0);
     }
-}
 
-/// Elements that stay.
-pub(super) fn frozen(param: &Param) -> Result<Range<usize>> {
-    let Some(row) = param.frozen_row else { return Ok(0..0) };
-    let width = param.var.elem_count() / param.var.dim(0)?.max(1);
-    Ok(row * width..(row + 1) * width)
-}
-
-/// Order of the saved counters.
-const COUNTERS: usize = 8;
-
-impl Block {
     /// Named tensors of everything that must survive.
-    pub(super) fn save(&self, name: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<()> {
-        let mut add = |state: &str, tensor: Tensor| tensors.push((format!("{name}.{state}"), tensor));
-        if let Some(m) = &self.m {
-            add("m", m.as_detached_tensor());
+    pub(super) fn save(&self, state: &mut OptimizerState) -> Result<()> {
+        for (kept, var) in [("m", &self.m), ("v", &self.v), ("gamma", &self.gamma)] {
+            if let Some(var) = var {
+                state.add(&self.name, kept, var.as_detached_tensor());
+            }
         }
-        if let Some(v) = &self.v {
-            add("v", v.as_detached_tensor());
+        if self.gamma.is_none() {
+            return Ok(());
         }
-        if let Some(gamma) = &self.gamma {
-            let (history, choice) = (&self.history, &self.choice);
-            let [window, lambda, seen] = choice.counters();
-            let Counts { cholesky_failures, cleared_windows, psd_shifts } = self.counts;
-            let counters: [f64; COUNTERS] = [
-                history.filled() as f64,
-                history.next() as f64,
-                window,
-                lambda,
-                seen,
-                cholesky_failures as f64,
-                cleared_windows as f64,
-                psd_shifts as f64,
-            ];
-            let slots = history.slots();
-            add("gamma", gamma.as_detached_tensor());
-            add("gram", Tensor::from_slice(history.whole_gram(), (slots, slots), &Device::Cpu)?);
-            add("scores", Tensor::from_slice(choice.scores(), choice.scores().len(), &Device::Cpu)?);
-            add("counters", Tensor::from_slice(&counters, COUNTERS, &Device::Cpu)?);
-        }
+        let Block { history, choice, met, .. } = self;
+        let place = [history.filled, history.next, choice.window, choice.lambda].map(|x| x as f64);
+        let counts = [choice.seen as f64, met.cholesky_failures, met.cleared_windows, met.psd_shifts];
+        let gram = Tensor::from_slice(&history.gram, (history.slots, history.slots), &Device::Cpu)?;
+        state.add(&self.name, "gram", gram);
+        state.add(&self.name, "scores", Tensor::new(&choice.scores[..], &Device::Cpu)?);
+        state.add(&self.name, "counters", Tensor::new(&[place, counts].concat()[..], &Device::Cpu)?);
         Ok(())
     }
 
     /// The inverse of [`Block::save`].
-    pub(super) fn load(config: &HvrConfig, param: &Param, saved: &mut BTreeMap<String, Tensor>) -> Result<Self> {
+    pub(super) fn load(config: &HvrConfig, param: &Param, saved: &mut Saved) -> Result<Self> {
         let mut block = Block::new(config, param)?;
-        if block.m.is_some() {
-            block.m = Some(owned(&take_named(saved, param, "m")?)?);
+        for (kept, var) in [("m", &mut block.m), ("v", &mut block.v), ("gamma", &mut block.gamma)] {
+            if let Some(var) = var {
+                *var = saved.var(&param.name, kept, var)?;
+            }
         }
-        if block.v.is_some() {
-            block.v = Some(owned(&take_named(saved, param, "v")?)?);
+        if block.gamma.is_none() {
+            return Ok(block);
         }
-        if let Some(zeros) = &block.gamma {
-            let slots = block.history.slots();
-            let gamma = take_shaped(saved, param, "gamma", zeros.dims(), zeros.dtype())?;
-            let gram = take_shaped(saved, param, "gram", &[slots, slots], DType::F64)?.flatten_all()?.to_vec1()?;
-            let scores = take_shaped(saved, param, "scores", &[block.choice.scores().len()], DType::F64)?.to_vec1()?;
-            let counters: Vec<f64> = take_shaped(saved, param, "counters", &[COUNTERS], DType::F64)?.to_vec1()?;
-            let count = |i: usize| counters[i] as u64;
-            block.history = History::restored(slots, (count(0) as usize, count(1) as usize), gram);
-            block.choice.restore([counters[2], counters[3], counters[4]], scores);
-            block.counts = Counts { cholesky_failures: count(5), cleared_windows: count(6), psd_shifts: count(7) };
-            block.gamma = Some(owned(&gamma.to_device(param.var.device())?)?);
-        }
+        let Block { history, choice, met, .. } = &mut block;
+        let host = Place { dtype: DType::F64, device: Device::Cpu };
+        let mut take = |kept: &str, dims: &[usize]| -> Result<Vec<f64>> {
+            saved.take(&format!("{}.{kept}", param.name), dims, &host)?.flatten_all()?.to_vec1()
+        };
+        history.gram = take("gram", &[history.slots, history.slots])?;
+        choice.scores = take("scores", &[choice.scores.len()])?;
+        let [filled, next, window, lambda, seen, cholesky_failures, cleared_windows, psd_shifts] =
+            take("counters", &[8])?[..]
+        else {
+            bail!("eight counters of {}", param.name);
+        };
+        (history.filled, history.next) = ((filled as usize).min(history.slots), next as usize % history.slots.max(1));
+        choice.restore(window as usize, lambda as usize, seen as u64);
+        *met = Met { effective_rank: 0.0, cholesky_failures, cleared_windows, psd_shifts };
         Ok(block)
     }
-}
-
-/// As [`take_named`] for a tensor that is not shaped like its parameter.
-fn take_shaped(
-    saved: &mut BTreeMap<String, Tensor>,
-    param: &Param,
-    state: &str,
-    dims: &[usize],
-    dtype: DType,
-) -> Result<Tensor> {
-    let name = format!("{}.{state}", param.name);
-    let Some(tensor) = saved.remove(&name) else {
-        candle_core::bail!("the saved optimizer state has no {name}; was it saved by another optimizer or model?");
-    };
-    if tensor.dims() != dims || tensor.dtype() != dtype {
-        let (was, found) = (tensor.dims(), tensor.dtype());
-        candle_core::bail!("the saved optimizer state {name} is {found:?} {was:?}, expected {dtype:?} {dims:?}");
-    }
-    Ok(tensor)
 }

@@ -12,8 +12,6 @@
 //! All candidates are sub-windows of the same K. Every 50 updates the choice moves towards the candidate of largest L if
 //! that is better by 0.005, which is half a percent of density per element; b moves by one notch of its grid at a time.
 
-use std::cmp::Ordering;
-
 use super::history::History;
 use crate::config::{HvrAutomatic, HvrConfig};
 use crate::ops::{dot_f64 as dot, Cholesky};
@@ -33,12 +31,12 @@ pub(super) struct Choice {
     windows: Vec<usize>,
     lambdas: Vec<f64>,
     /// Indices of the choice.
-    window: usize,
-    lambda: usize,
+    pub(super) window: usize,
+    pub(super) lambda: usize,
     /// L, row-major `[windows, lambdas]`; −∞ = not measured yet.
-    scores: Vec<f64>,
+    pub(super) scores: Vec<f64>,
     /// Gradients scored.
-    seen: u64,
+    pub(super) seen: u64,
 }
 
 impl Choice {
@@ -67,20 +65,10 @@ impl Choice {
         self.lambdas[self.lambda]
     }
 
-    pub(super) fn scores(&self) -> &[f64] {
-        &self.scores
-    }
-
-    /// Indices of the choice and gradients scored, for saving.
-    pub(super) fn counters(&self) -> [f64; 3] {
-        [self.window as f64, self.lambda as f64, self.seen as f64]
-    }
-
-    /// The inverse of [`Choice::counters`] and [`Choice::scores`].
-    pub(super) fn restore(&mut self, [window, lambda, seen]: [f64; 3], scores: Vec<f64>) {
-        self.window = (window as usize).min(self.windows.len() - 1);
-        self.lambda = (lambda as usize).min(self.lambdas.len() - 1);
-        (self.seen, self.scores) = (seen as u64, scores);
+    /// What was saved.
+    pub(super) fn restore(&mut self, window: usize, lambda: usize, seen: u64) {
+        (self.window, self.lambda) = (window.min(self.windows.len() - 1), lambda.min(self.lambdas.len() - 1));
+        self.seen = seen;
     }
 
     /// Scores all candidates on a gradient of `n` elements that is not in the window yet. `products`: each slot of Γ
@@ -90,7 +78,7 @@ impl Choice {
             return;
         }
         let width = self.lambdas.len();
-        for (i, &b) in self.windows.iter().enumerate().filter(|(_, &b)| b <= history.filled()) {
+        for (i, &b) in self.windows.iter().enumerate().filter(|(_, &b)| b <= history.filled) {
             let slots = history.latest(b);
             let gram = history.gram(&slots);
             let k: Vec<f64> = slots.iter().map(|&slot| products[slot]).collect();
@@ -111,20 +99,12 @@ impl Choice {
     fn decide(&mut self) {
         let width = self.lambdas.len();
         let present = self.scores[self.window * width + self.lambda];
-        let mut best = (0, f64::NEG_INFINITY);
-        for (i, &score) in self.scores.iter().enumerate() {
-            if score > best.1 {
-                best = (i, score);
-            }
-        }
-        if present.is_finite() && best.1 - present >= HYSTERESIS {
-            let (window, lambda) = (best.0 / width, best.0 % width);
+        let better = |best: (usize, f64), (i, &score)| if score > best.1 { (i, score) } else { best };
+        let (best, score) = self.scores.iter().enumerate().fold((0, f64::NEG_INFINITY), better);
+        if present.is_finite() && score - present >= HYSTERESIS {
+            let (window, lambda) = (best / width, best % width);
             self.lambda = lambda;
-            self.window = match window.cmp(&self.window) {
-                Ordering::Greater => self.window + 1,
-                Ordering::Equal => self.window,
-                Ordering::Less => self.window - 1,
-            };
+            self.window = self.window + usize::from(window > self.window) - usize::from(window < self.window);
         }
     }
 }
@@ -183,7 +163,7 @@ mod tests {
             let g = gradient(t);
             let products: Vec<f64> = gamma.iter().map(|column| dot(column, &g)).collect();
             choice.observe(&history, &products, dot(&g, &g), n);
-            gamma[history.next()] = g.clone();
+            gamma[history.next] = g.clone();
             history.push(&products, dot(&g, &g));
         }
     }

@@ -18,58 +18,76 @@ use crate::ops::{dot_f64 as dot, Cholesky};
 /// Tries of the Cholesky factor, each with ten times the damping.
 const TRIES: usize = 5;
 
-/// Weights of the gradients of a sound form, and what was met on the way.
-#[derive(Debug)]
-pub(super) struct Solved {
-    /// One a gradient, in the order of `gram`; `None`: the solve failed, forget the window.
-    pub(super) weights: Option<Vec<f64>>,
-    /// (Σs)²/Σs², the number of directions that matter.
+/// What was met on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Met {
+    /// (Σs)²/Σs², the number of directions that matter, of the last update; not saved.
     pub(super) effective_rank: f64,
-    pub(super) cholesky_failures: u64,
-    /// The truncated Gram matrix had negative eigenvalues.
-    pub(super) shifted: bool,
+    pub(super) cholesky_failures: f64,
+    /// Windows forgotten because no solve succeeded.
+    pub(super) cleared_windows: f64,
+    /// Truncated Gram matrices that had negative eigenvalues.
+    pub(super) psd_shifts: f64,
 }
 
-/// The weights of inv or isqrt. `gram` K `[b, b]`, `products` c, `n` elements of the tensor. All weights are 0 (Adam)
-/// where the gradients have no spread.
-pub(super) fn sound(config: &HvrConfig, lambda_rel: f64, gram: &[f64], products: &[f64], n: usize) -> Solved {
-    let b = products.len();
-    let total: f64 = (0..b).map(|i| gram[i * b + i]).sum();
+/// The weights of inv or isqrt, in the order of `gram`, K `[b, b]`; `products`: c; `n`: elements of the tensor. All are 0
+/// (Adam) where the gradients have no spread. `None`: the solve failed, forget the window.
+pub(super) fn sound(
+    config: &HvrConfig,
+    lambda_rel: f64,
+    gram: &[f64],
+    products: &[f64],
+    n: usize,
+    met: &mut Met,
+) -> Option<Vec<f64>> {
+    let weights = solve(config, lambda_rel, gram, products, n, met);
+    met.cleared_windows += f64::from(u8::from(weights.is_none()));
+    weights
+}
+
+fn solve(
+    config: &HvrConfig,
+    lambda_rel: f64,
+    gram: &[f64],
+    products: &[f64],
+    n: usize,
+    met: &mut Met,
+) -> Option<Vec<f64>> {
+    let (b, total) = (products.len(), trace(gram, products.len()));
     let mut gram = centred(gram, b);
-    let trace: f64 = (0..b).map(|i| gram[i * b + i]).sum();
-    let mut solved = Solved { weights: Some(vec![0.0; b]), effective_rank: 0.0, cholesky_failures: 0, shifted: false };
-    if !trace.is_finite() {
-        return Solved { weights: None, ..solved };
+    let spread = trace(&gram, b);
+    met.effective_rank = 0.0;
+    if !spread.is_finite() {
+        return None;
     }
     // equal gradients leave the rounding of K
-    if trace <= 1e-12 * total {
-        return solved;
+    if spread <= 1e-12 * total {
+        return Some(vec![0.0; b]);
     }
-    solved.effective_rank = effective_rank(&gram, b);
-    let shift = lambda_rel * trace / n as f64;
+    met.effective_rank = effective_rank(&gram, b);
+    let shift = lambda_rel * spread / n as f64;
     let mut right = products.to_vec();
     centre(&mut right);
     if config.truncation == HvrTruncation::Elementwise {
-        match truncate::elementwise(&mut gram, config.threshold, b) {
-            Some(shifted) => solved.shifted = shifted,
-            None => return Solved { weights: None, ..solved },
+        met.psd_shifts += f64::from(u8::from(truncate::elementwise(&mut gram, config.threshold, b)?));
+    }
+    let mut weights = match (config.form, config.truncation) {
+        (HvrForm::Inv, HvrTruncation::None | HvrTruncation::Elementwise | HvrTruncation::Entries) => {
+            by_cholesky(&gram, &right, shift, &mut met.cholesky_failures)?
         }
-    }
-    let plain = config.form == HvrForm::Inv && config.truncation != HvrTruncation::Spectral;
-    solved.weights = if plain {
-        by_cholesky(&gram, &right, shift, &mut solved.cholesky_failures)
-    } else {
-        by_eigenvalues(config, &gram, &right, shift)
+        _ => by_eigenvalues(config, &gram, &right, shift)?,
     };
-    if let Some(weights) = &mut solved.weights {
-        centre(weights);
-    }
-    solved
+    centre(&mut weights);
+    Some(weights)
 }
 
-/// (Σs)²/Σs² of the eigenvalues s of K `[b, b]`: the number of directions that matter; 0 for K = 0.
-pub(super) fn effective_rank(gram: &[f64], b: usize) -> f64 {
-    let trace: f64 = (0..b).map(|i| gram[i * b + i]).sum();
+fn trace(a: &[f64], b: usize) -> f64 {
+    (0..b).map(|i| a[i * b + i]).sum()
+}
+
+/// (Σs)²/Σs² of the eigenvalues s of K `[b, b]`; 0 for K = 0.
+fn effective_rank(gram: &[f64], b: usize) -> f64 {
+    let trace = trace(gram, b);
     if trace > 0.0 {
         trace * trace / dot(gram, gram)
     } else {
@@ -77,16 +95,22 @@ pub(super) fn effective_rank(gram: &[f64], b: usize) -> f64 {
     }
 }
 
-/// The weights of the literal form, and the square of the direction's length.
-pub(super) fn literal(gram: &[f64], products: &[f64]) -> (Vec<f64>, f64) {
+/// The weights of the literal form; above 0 `cap` bounds its direction, as a multiple of Adam's, whose length has the
+/// square `adam_square`.
+pub(super) fn literal(cap: f64, gram: &[f64], products: &[f64], adam_square: f64, met: &mut Met) -> Vec<f64> {
     let b = products.len();
-    let weights: Vec<f64> = products.iter().map(|c| c / b as f64).collect();
-    let square = (0..b).map(|i| weights[i] * dot(&gram[i * b..(i + 1) * b], &weights)).sum();
-    (weights, square)
+    met.effective_rank = effective_rank(gram, b);
+    let mut weights: Vec<f64> = products.iter().map(|c| c / b as f64).collect();
+    let square: f64 = (0..b).map(|i| weights[i] * dot(&gram[i * b..(i + 1) * b], &weights)).sum();
+    if cap > 0.0 && square > cap * cap * adam_square {
+        let factor = cap * (adam_square / square).sqrt();
+        weights.iter_mut().for_each(|weight| *weight *= factor);
+    }
+    weights
 }
 
 /// −(shift·I + K)⁻¹c, `shift` = λb.
-fn by_cholesky(gram: &[f64], right: &[f64], mut shift: f64, failures: &mut u64) -> Option<Vec<f64>> {
+fn by_cholesky(gram: &[f64], right: &[f64], mut shift: f64, failures: &mut f64) -> Option<Vec<f64>> {
     let b = right.len();
     for _ in 0..TRIES {
         let mut damped = gram.to_vec();
@@ -96,7 +120,7 @@ fn by_cholesky(gram: &[f64], right: &[f64], mut shift: f64, failures: &mut u64) 
             factor.solve(&mut weights);
             return weights.iter().all(|w| w.is_finite()).then_some(weights);
         }
-        *failures += 1;
+        *failures += 1.0;
         shift *= 10.0;
     }
     None
@@ -156,13 +180,13 @@ mod tests {
         (columns, normals(N))
     }
 
-    fn direction(config: &HvrConfig, columns: &[Vec<f64>], q: &[f64]) -> (Vec<f64>, Solved) {
+    fn direction(config: &HvrConfig, columns: &[Vec<f64>], q: &[f64]) -> (Vec<f64>, Met) {
         let gram: Vec<f64> = (0..B * B).map(|x| dot(&columns[x / B], &columns[x % B])).collect();
         let products: Vec<f64> = columns.iter().map(|c| dot(c, q)).collect();
-        let solved = sound(config, config.lambda_rel, &gram, &products, N);
-        let weights = solved.weights.clone().unwrap();
+        let mut met = Met::default();
+        let weights = sound(config, config.lambda_rel, &gram, &products, N, &mut met).unwrap();
         let u = (0..N).map(|i| q[i] + (0..B).map(|j| weights[j] * columns[j][i]).sum::<f64>()).collect();
-        (u, solved)
+        (u, met)
     }
 
     /// A of the centred columns, written out `[N, N]`.
@@ -199,11 +223,11 @@ mod tests {
         for (form, power) in [(HvrForm::Inv, 1.0), (HvrForm::Isqrt, 0.5)] {
             for lambda_rel in [0.01, 1.0, 10.0] {
                 let config = HvrConfig { form, lambda_rel, ..HvrConfig::default() };
-                let (u, solved) = direction(&config, &columns, &q);
+                let (u, met) = direction(&config, &columns, &q);
                 close(&u, &explicit(&a, lambda_rel, power, N, &q));
                 let trace: f64 = (0..N).map(|i| a[i * N + i]).sum();
-                assert!((solved.effective_rank - trace * trace / dot(&a, &a)).abs() < 1e-9);
-                assert!((1.0..3.0 + 1e-9).contains(&solved.effective_rank), "three directions are left about the mean");
+                assert!((met.effective_rank - trace * trace / dot(&a, &a)).abs() < 1e-9);
+                assert!((1.0..3.0 + 1e-9).contains(&met.effective_rank), "three directions are left about the mean");
                 assert!(dot(&u, &u) < dot(&q, &q), "no gain is above 1");
             }
         }
@@ -246,18 +270,21 @@ mod tests {
     #[test]
     fn gradients_without_spread_leave_adam_and_a_broken_window_is_given_up() {
         let config = HvrConfig { form: HvrForm::Inv, ..HvrConfig::default() };
-        assert_eq!(sound(&config, 1.0, &[4.0; 4], &[1.0, 2.0], 3).weights, Some(vec![0.0; 2]));
-        assert_eq!(sound(&config, 1.0, &[4.0], &[1.0], 3).weights, Some(vec![0.0]));
-        assert_eq!(sound(&config, 1.0, &[0.0; 4], &[0.0; 2], 3).weights, Some(vec![0.0; 2]));
+        let mut met = Met::default();
+        assert_eq!(sound(&config, 1.0, &[4.0; 4], &[1.0, 2.0], 3, &mut met), Some(vec![0.0; 2]));
+        assert_eq!(sound(&config, 1.0, &[4.0], &[1.0], 3, &mut met), Some(vec![0.0]));
+        assert_eq!(sound(&config, 1.0, &[0.0; 4], &[0.0; 2], 3, &mut met), Some(vec![0.0; 2]));
         // −1 on the diagonal is more than any damping mends
-        let mut failures = 0;
+        let mut failures = 0.0;
         assert_eq!(by_cholesky(&[1.0, 0.0, 0.0, -1.0], &[1.0, 1.0], 1e-9, &mut failures), None);
-        assert_eq!(failures, 5);
-        failures = 0;
+        assert_eq!(failures, 5.0);
+        failures = 0.0;
         assert!(by_cholesky(&[1.0, 0.0, 0.0, -1.0], &[1.0, 1.0], 0.5, &mut failures).is_some());
-        assert_eq!(failures, 1);
+        assert_eq!(failures, 1.0);
         let isqrt = HvrConfig::default();
-        assert!(sound(&isqrt, 1.0, &[1.0, f64::NAN, f64::NAN, 1.0], &[1.0, 1.0], 3).weights.is_none());
+        assert_eq!(met, Met::default());
+        assert!(sound(&isqrt, 1.0, &[1.0, f64::NAN, f64::NAN, 1.0], &[1.0, 1.0], 3, &mut met).is_none());
+        assert_eq!(met.cleared_windows, 1.0);
     }
 
     #[test]
@@ -265,10 +292,12 @@ mod tests {
         let (columns, q) = random();
         let gram: Vec<f64> = (0..B * B).map(|x| dot(&columns[x / B], &columns[x % B])).collect();
         let products: Vec<f64> = columns.iter().map(|c| dot(c, &q)).collect();
-        let (weights, square) = literal(&gram, &products);
+        let weights = literal(0.0, &gram, &products, 1.0, &mut Met::default());
         let u: Vec<f64> = (0..N).map(|i| (0..B).map(|j| weights[j] * columns[j][i]).sum()).collect();
         let a = |i: usize, j: usize| columns.iter().map(|c| c[i] * c[j]).sum::<f64>() / B as f64;
         close(&u, &(0..N).map(|i| (0..N).map(|j| a(i, j) * q[j]).sum()).collect::<Vec<f64>>());
-        assert!((square - dot(&u, &u)).abs() < 1e-9 * square);
+        let capped = literal(0.5, &gram, &products, 1.0, &mut Met::default());
+        let factor = capped[0] / weights[0];
+        assert!((factor * factor * dot(&u, &u) - 0.25).abs() < 1e-9, "half of Adam's length");
     }
 }

@@ -4,40 +4,18 @@
 /// See the module. Γ itself is kept by the block, in the parameter's number type.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct History {
-    slots: usize,
+    pub(super) slots: usize,
     /// Gradients held.
-    filled: usize,
+    pub(super) filled: usize,
     /// Slot of the next gradient: that of the oldest one once all are filled.
-    next: usize,
+    pub(super) next: usize,
     /// K, row-major `[slots, slots]`, symmetric to the bit.
-    gram: Vec<f64>,
+    pub(super) gram: Vec<f64>,
 }
 
 impl History {
     pub(super) fn new(slots: usize) -> Self {
         History { slots, filled: 0, next: 0, gram: vec![0.0; slots * slots] }
-    }
-
-    /// What was saved: (filled, next) and K.
-    pub(super) fn restored(slots: usize, (filled, next): (usize, usize), gram: Vec<f64>) -> Self {
-        History { slots, filled: filled.min(slots), next: next % slots.max(1), gram }
-    }
-
-    pub(super) fn slots(&self) -> usize {
-        self.slots
-    }
-
-    pub(super) fn filled(&self) -> usize {
-        self.filled
-    }
-
-    pub(super) fn next(&self) -> usize {
-        self.next
-    }
-
-    /// K of all slots.
-    pub(super) fn whole_gram(&self) -> &[f64] {
-        &self.gram
     }
 
     /// Slots of the last `b` gradients, newest first; fewer when there are fewer.
@@ -88,7 +66,7 @@ mod tests {
             }
             let g: Vec<f64> = (0..n).map(|_| rng.normal()).collect();
             let products: Vec<f64> = gamma.iter().map(|column| dot(column, &g)).collect();
-            gamma[history.next()] = g.clone();
+            gamma[history.next] = g.clone();
             history.push(&products, dot(&g, &g));
             all.insert(0, g);
             for b in 1..=slots {

@@ -28,22 +28,19 @@ mod block;
 mod choose;
 mod forms;
 mod history;
-#[cfg(feature = "cuda")]
-mod on_gpu;
 mod passes;
 mod truncate;
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
-use std::collections::BTreeMap;
 
 use super::clip::sums_of_squares;
-use super::inplace::updates;
-use super::sgd::Plain;
-use super::{decays, Gradients, Optimizer, OptimizerState, StepContext};
+use super::saved::Saved;
+use super::sgd::plain;
+use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
+use crate::ops::{rows, Windowed};
 use crate::params::{Param, ParamSet};
-use block::{Block, Update};
+use block::{Block, Rule};
 
 /// See the module.
 pub struct Hvr {
@@ -52,7 +49,7 @@ pub struct Hvr {
     lr: f64,
     updates: u64,
     /// In the order of the parameters; empty before the first update and in the form `code`.
-    blocks: Vec<(String, Block)>,
+    blocks: Vec<Block>,
     /// `code`: what its program computes as A and never uses, by parameter: the mean of g∘g.
     logged: Vec<(String, f64)>,
 }
@@ -70,14 +67,35 @@ impl Hvr {
             (format!("mean_square.{}", param.name), square / gradient.elem_count().max(1) as f64)
         };
         self.logged = squares.map(mean).collect();
-        updates(|updates| {
-            for (param, gradient) in params.iter().zip(&gradients.tensors) {
-                let decay = if decays(param.kind) { self.weight_decay } else { 0.0 };
-                updates.add(&Plain { lr: context.rate(param.kind), decay }, Some(param), [&param.var], gradient)?;
-            }
-            Ok(())
-        })
+        plain(params, gradients, context, self.weight_decay)
     }
+}
+
+/// Adam's directions, turned by the windows: B×B work for each tensor between the two passes.
+fn low_rank(mut blocks: Vec<&mut Block>, mut tensors: Vec<Windowed>) -> Result<()> {
+    let products = passes::observe(&tensors)?;
+    let elements = tensors.iter().map(|x| x.gradient.elem_count()).sum();
+    let turns = blocks.iter_mut().zip(&mut tensors).zip(&products).collect();
+    rows::run(turns, elements, |((block, x), products)| {
+        (x.weights, x.next) = block.turn(products, x.gradient.elem_count());
+    });
+    passes::apply(Rule::LowRank, &tensors)?;
+    blocks.iter_mut().zip(&products).for_each(|(block, products)| block.push(products));
+    Ok(())
+}
+
+/// The forms on the diagonal; `entries`: small ones are replaced.
+fn diagonal(mut blocks: Vec<&mut Block>, mut tensors: Vec<Windowed>, entries: bool) -> Result<()> {
+    let Some(rule) = blocks.first().map(|block| block.rule) else { return Ok(()) };
+    if entries && rule == Rule::Diagonal {
+        let extents = passes::extents(&tensors)?;
+        for ((block, x), extent) in blocks.iter().zip(&mut tensors).zip(extents) {
+            [x.scalars[2], x.scalars[3]] = block.replaced(extent, x.gradient.elem_count());
+        }
+    }
+    passes::apply(rule, &tensors)?;
+    blocks.iter_mut().for_each(|block| block.push_alone());
+    Ok(())
 }
 
 impl Optimizer for Hvr {
@@ -108,10 +126,7 @@ impl Optimizer for Hvr {
         if *form == HvrForm::Literal && *literal_cap > 0.0 {
             text += &format!(", at most {literal_cap} times Adam's direction");
         }
-        if self.weight_decay > 0.0 {
-            text += &format!(", weight decay {}", self.weight_decay);
-        }
-        text
+        text + &told(self.weight_decay)
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
@@ -120,20 +135,19 @@ impl Optimizer for Hvr {
             return self.code(params, gradients, context);
         }
         if self.blocks.is_empty() {
-            let block = |param: &Param| Ok((String::clone(&param.name), Block::new(&self.config, param)?));
-            self.blocks = params.iter().map(block).collect::<Result<_>>()?;
+            self.blocks = params.iter().map(|param| Block::new(&self.config, param)).collect::<Result<_>>()?;
         }
-        let Hvr { config, weight_decay, updates: t, blocks, .. } = self;
-        let (config, weight_decay, t) = (&*config, *weight_decay, *t);
-        #[cfg(feature = "cuda")]
-        if params.device().is_cuda() {
-            let update = |param: &Param| Update { config, weight_decay, lr: context.rate(param.kind), t };
-            return on_gpu::step(blocks, params, gradients, update);
-        }
-        let jobs = blocks.par_iter_mut().zip(params.iter().as_slice()).zip(&gradients.tensors);
-        jobs.with_max_len(1).try_for_each(|(((_, block), param), gradient)| {
-            block.step(param, gradient, &Update { config, weight_decay, lr: context.rate(param.kind), t })
-        })
+        let (weight_decay, t) = (self.weight_decay, self.updates as f64);
+        let jobs = self.blocks.iter_mut().zip(params).zip(&gradients.tensors).map(|((block, param), gradient)| {
+            let lr = context.rate(param.kind);
+            let tensors = block.windowed(param, gradient, t, lr, lr * decay_of(param.kind, weight_decay));
+            (block, tensors)
+        });
+        let (turned, others): (Vec<_>, Vec<_>) = jobs.partition(|(block, _)| block.rule.turns());
+        let (blocks, tensors) = turned.into_iter().unzip();
+        low_rank(blocks, tensors)?;
+        let (blocks, tensors) = others.into_iter().unzip();
+        diagonal(blocks, tensors, self.config.truncation == HvrTruncation::Entries)
     }
 
     fn reset(&mut self) {
@@ -145,22 +159,19 @@ impl Optimizer for Hvr {
         if self.config.form == HvrForm::Code {
             return self.logged.clone();
         }
-        let used: Vec<(&Block, (usize, f64))> =
-            self.blocks.iter().filter_map(|(_, block)| Some((block, block.present()?))).collect();
-        if used.is_empty() || !(self.config.form.is_sound_low_rank() || self.config.form == HvrForm::Literal) {
+        let windows: Vec<&Block> = self.blocks.iter().filter(|block| block.rule == Rule::LowRank).collect();
+        if windows.is_empty() {
             return Vec::new();
         }
-        let mean = |of: &dyn Fn(&Block, usize, f64) -> f64| {
-            used.iter().map(|(block, (window, lambda))| of(block, *window, *lambda)).sum::<f64>() / used.len() as f64
-        };
-        let sum = |of: &dyn Fn(&Block) -> u64| used.iter().map(|(block, _)| of(block)).sum::<u64>() as f64;
+        let sum = |of: fn(&Block) -> f64| windows.iter().map(|block| of(block)).sum::<f64>();
+        let mean = |of| sum(of) / windows.len() as f64;
         let numbers = [
-            ("window", mean(&|_, window, _| window as f64)),
-            ("effective_rank", mean(&|block, _, _| block.effective_rank)),
-            ("lambda_rel", mean(&|_, _, lambda| lambda.ln()).exp()),
-            ("cholesky_failures", sum(&|block| block.counts.cholesky_failures)),
-            ("cleared_windows", sum(&|block| block.counts.cleared_windows)),
-            ("psd_shifts", sum(&|block| block.counts.psd_shifts)),
+            ("window", mean(|block| block.choice.window() as f64)),
+            ("effective_rank", mean(|block| block.met.effective_rank)),
+            ("lambda_rel", mean(|block| block.choice.lambda_rel().ln()).exp()),
+            ("cholesky_failures", sum(|block| block.met.cholesky_failures)),
+            ("cleared_windows", sum(|block| block.met.cleared_windows)),
+            ("psd_shifts", sum(|block| block.met.psd_shifts)),
         ];
         // the literal form damps and solves nothing
         let told = if self.config.form == HvrForm::Literal { 2 } else { numbers.len() };
@@ -168,22 +179,16 @@ impl Optimizer for Hvr {
     }
 
     fn state(&self) -> Result<OptimizerState> {
-        let mut state = OptimizerState { tensors: Vec::new(), scalars: vec![("t".to_string(), self.updates as f64)] };
-        for (name, block) in &self.blocks {
-            block.save(name, &mut state.tensors)?;
-        }
+        let mut state = OptimizerState::of([("t", self.updates as f64)]);
+        self.blocks.iter().try_for_each(|block| block.save(&mut state))?;
         Ok(state)
     }
 
     fn load_state(&mut self, params: &ParamSet, state: OptimizerState) -> Result<()> {
-        let updates = state.scalar("t")? as u64;
-        let mut saved = state.tensors.into_iter().collect::<BTreeMap<_, _>>();
-        let mut blocks = Vec::new();
-        if updates > 0 && self.config.form != HvrForm::Code {
-            for param in params {
-                blocks.push((param.name.clone(), Block::load(&self.config, param, &mut saved)?));
-            }
-        }
+        let mut saved = Saved::whole(state);
+        let updates = saved.scalar("t")? as u64;
+        let kept = params.iter().filter(|_| updates > 0 && self.config.form != HvrForm::Code);
+        let blocks = kept.map(|param| Block::load(&self.config, param, &mut saved)).collect::<Result<_>>()?;
         (self.updates, self.blocks) = (updates, blocks);
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::ops::{check, Precision};
 use crate::params::{Init, ParamKind};
 use crate::rng::{stream, Purpose};
 use candle_core::{DType, Device};
+use std::collections::BTreeMap;
 
 fn params() -> Result<ParamSet> {
     let mut params = ParamSet::new(1, DType::F64, &Device::Cpu);
