@@ -47,7 +47,7 @@ fn sum_of_squares(gradient: &Tensor) -> CandleResult<f64> {
     fn on_cpu<T: Real>(g: &[T]) -> f64 {
         rows::map(g.chunks(CHUNK).collect(), g.len(), |g: &[T]| dot(g, g)).into_iter().sum()
     }
-    with_real!(gradient, T => Ok(on_cpu::<T>(&*values(gradient)?)))
+    with_real!(gradient, T => Ok(on_cpu::<T>(&values(gradient)?)))
 }
 
 /// Σ x·y in f64, in eight running sums, so that the additions need not wait for each other.

@@ -53,7 +53,6 @@ impl Gradients {
 #[derive(Default)]
 pub struct Accumulator {
     sum: Option<Gradients>,
-    batches: usize,
 }
 
 impl Accumulator {
@@ -62,7 +61,6 @@ impl Accumulator {
     /// # Errors
     /// Shape or memory errors of candle.
     pub fn add(&mut self, gradients: Gradients) -> CandleResult<()> {
-        self.batches += 1;
         match &self.sum {
             None => self.sum = Some(gradients),
             Some(sum) => {
@@ -73,21 +71,13 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Micro-batches added since the last [`Accumulator::take`].
-    pub fn batches(&self) -> usize {
-        self.batches
-    }
-
     /// The sum times `factor` (1 / target tokens of all micro-batches), and a fresh start; `None` before any `add`.
     ///
     /// # Errors
     /// Shape or memory errors of candle.
     pub fn take(&mut self, factor: f64) -> CandleResult<Option<Gradients>> {
-        self.batches = 0;
         let sum = self.sum.take();
-        if let Some(sum) = &sum {
-            sum.scale(factor)?;
-        }
+        sum.iter().try_for_each(|sum| sum.scale(factor))?;
         Ok(sum)
     }
 }

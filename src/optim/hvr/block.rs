@@ -27,7 +27,7 @@ pub(super) struct Block {
     v: Option<Var>,
     /// Γ `[window, n]`; not for tensors under Adam.
     gamma: Option<Var>,
-    history: History,
+    pub(super) history: History,
     pub(super) choice: Choice,
     pub(super) met: Met,
 }
@@ -144,22 +144,13 @@ impl Block {
             }
             match found {
                 Some(found) => slots.iter().zip(found).for_each(|(&slot, weight)| weights[slot] = weight),
-                None => history.clear(),
+                None => {
+                    met.cleared_windows += 1.0;
+                    history.clear();
+                }
             }
         }
         (weights, history.next)
-    }
-
-    /// After Γ has taken in the gradient.
-    pub(super) fn push(&mut self, products: &Products) {
-        if self.rule == Rule::LowRank {
-            self.history.push(&products.gradient, products.square);
-        }
-    }
-
-    /// The forms on the diagonal need no Gram matrix, only whose turn it is.
-    pub(super) fn push_alone(&mut self) {
-        self.history.push(&[], 0.0);
     }
 
     /// Named tensors of everything that must survive.

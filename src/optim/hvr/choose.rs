@@ -12,9 +12,10 @@
 //! All candidates are sub-windows of the same K. Every 50 updates the choice moves towards the candidate of largest L if
 //! that is better by 0.005, which is half a percent of density per element; b moves by one notch of its grid at a time.
 
+use super::forms::{damped, trace};
 use super::history::History;
 use crate::config::{HvrAutomatic, HvrConfig};
-use crate::ops::{dot_f64 as dot, Cholesky};
+use crate::ops::dot_f64 as dot;
 
 /// Weight of the past in L.
 const MEMORY: f64 = 0.95;
@@ -82,9 +83,8 @@ impl Choice {
             let slots = history.latest(b);
             let gram = history.gram(&slots);
             let k: Vec<f64> = slots.iter().map(|&slot| products[slot]).collect();
-            let trace: f64 = (0..b).map(|a| gram[a * b + a]).sum();
             for (lambda_rel, score) in self.lambdas.iter().zip(&mut self.scores[i * width..]) {
-                let lambda = lambda_rel * trace / (b * n) as f64;
+                let lambda = lambda_rel * trace(&gram, b) / (b * n) as f64;
                 if let Some(l) = log_likelihood(&gram, &k, square, lambda, n) {
                     *score = if score.is_finite() { MEMORY * *score + (1.0 - MEMORY) * l } else { l };
                 }
@@ -116,9 +116,7 @@ fn log_likelihood(gram: &[f64], k: &[f64], square: f64, lambda: f64, n: usize) -
     if shift.is_nan() || shift <= 0.0 {
         return None;
     }
-    let mut damped = gram.to_vec();
-    (0..b).for_each(|i| damped[i * b + i] += shift);
-    let factor = Cholesky::new(b, &damped)?;
+    let factor = damped(gram, b, shift)?;
     let mut solved = k.to_vec();
     factor.solve(&mut solved);
     let q = (square - dot(k, &solved)) / lambda;
@@ -130,6 +128,7 @@ fn log_likelihood(gram: &[f64], k: &[f64], square: f64, lambda: f64, n: usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Cholesky;
     use crate::rng::{stream, Purpose};
 
     #[test]

@@ -80,7 +80,9 @@ fn low_rank(mut blocks: Vec<&mut Block>, mut tensors: Vec<Windowed>) -> Result<(
         (x.weights, x.next) = block.turn(products, x.gradient.elem_count());
     });
     passes::apply(Rule::LowRank, &tensors)?;
-    blocks.iter_mut().zip(&products).for_each(|(block, products)| block.push(products));
+    for (block, products) in blocks.iter_mut().zip(&products).filter(|(block, _)| block.rule == Rule::LowRank) {
+        block.history.push(&products.gradient, products.square);
+    }
     Ok(())
 }
 
@@ -94,7 +96,8 @@ fn diagonal(mut blocks: Vec<&mut Block>, mut tensors: Vec<Windowed>, entries: bo
         }
     }
     passes::apply(rule, &tensors)?;
-    blocks.iter_mut().for_each(|block| block.push_alone());
+    // no Gram matrix, only whose turn it is
+    blocks.iter_mut().for_each(|block| block.history.push(&[], 0.0));
     Ok(())
 }
 

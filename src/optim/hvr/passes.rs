@@ -64,21 +64,18 @@ pub(super) fn extents(tensors: &[Windowed]) -> Result<Vec<(f64, f64)>> {
 pub(super) fn apply(rule: Rule, tensors: &[Windowed]) -> Result<()> {
     #[cfg(feature = "cuda")]
     if on_gpu(tensors) {
-        let kernel = match rule {
-            Rule::Adam | Rule::LowRank => "window_apply",
-            Rule::Diagonal => "window_diagonal",
-            Rule::DiagonalLiteral => "window_diagonal_literal",
-        };
-        return cuda::apply_windows(kernel, tensors);
+        return cuda::apply_windows(last::<f32>(rule).0, tensors);
     }
-    fn pass<T: Real>(rule: Rule) -> Pass<T> {
-        match rule {
-            Rule::Adam | Rule::LowRank => turned,
-            Rule::Diagonal => diagonal,
-            Rule::DiagonalLiteral => diagonal_literal,
-        }
+    each(tensors, |x| with_real!(x.gradient, T => walk::<T>(x, 0, last(rule).1))).map(drop)
+}
+
+/// The last pass of a rule: its kernel, and what it is on the CPU.
+fn last<T: Real>(rule: Rule) -> (&'static str, Pass<T>) {
+    match rule {
+        Rule::Adam | Rule::LowRank => ("window_apply", turned),
+        Rule::Diagonal => ("window_diagonal", diagonal),
+        Rule::DiagonalLiteral => ("window_diagonal_literal", diagonal_literal),
     }
-    each(tensors, |x| with_real!(x.gradient, T => walk::<T>(x, 0, pass(rule)))).map(drop)
 }
 
 /// Of [`observe`].
@@ -129,7 +126,7 @@ fn diagonal<T: Real>(rule: &Numbers<T>, x: Stretch<'_, T>, _: &mut [f64]) {
     for (m, &sum) in m.iter_mut().zip(&*h) {
         let h = share * sum;
         let h = if h < below { by } else { h };
-        *m = *m / (h.sqrt() + eps);
+        *m /= h.sqrt() + eps;
     }
     descend(x.w, lr, m, shrink);
 }
@@ -310,8 +307,8 @@ mod tests {
         }
     }
 
-    /// Two steps of all rules: weights, Γ, products.
-    fn steps() -> Result<(Vec<f32>, Vec<Vec<f32>>, Vec<Products>)> {
+    /// Two steps of all rules: weights and Γ, products.
+    fn steps() -> Result<(Vec<f32>, Vec<Products>)> {
         let n = 3 * CHUNK + 700;
         let mut x = windowed(n, &numbers(3 * n, 1.0));
         let mut seen = Vec::new();
@@ -329,7 +326,7 @@ mod tests {
             (x.next, x.scalars) = (1, [0.1, 2.0, 1.0 / 3.0, 0.1, 0.0, 0.0, 0.0, 0.0]);
             apply(Rule::DiagonalLiteral, from_ref(&x))?;
         }
-        Ok((x.weight.to_vec1()?, x.gamma.unwrap().to_vec2()?, seen))
+        Ok(([x.weight.to_vec1()?, x.gamma.unwrap().flatten_all()?.to_vec1()?].concat(), seen))
     }
 
     #[test]
