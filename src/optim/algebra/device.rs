@@ -343,7 +343,7 @@ impl Mats for Batch {
         Maps::new(weights, batches, place)
     }
 
-    fn hold<'a>(plan: &Plan<Self>, tensors: &[&'a Tensor]) -> Result<Vec<Tensor>> {
+    fn hold(plan: &Plan<Self>, tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
         super::blocks::gather(plan, tensors)
     }
 
