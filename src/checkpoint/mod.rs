@@ -14,6 +14,14 @@
 //! ```
 //!
 //! A folder appears under its name only when all of it is on the disk, and is used only after its manifest agrees with it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `average` | the mean of several checkpoints' weights |
+//! | `format` | the bytes of a checkpoint: safetensors files and the manifest that vouches for them |
+//! | `retain` | which checkpoints stay, as a pure function |
+//! | `store` | the folder of checkpoints: saving, finding, verifying, deleting |
+//! | `weights` | weights in and out of a model, with names and shapes compared before anything changes |
 
 mod average;
 mod format;

@@ -1,4 +1,18 @@
 //! The command line: what can be typed, and what is done with it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `args` | what can be typed: types and help, no logic |
+//! | `average` | `nmt-train average`: the mean of the weights of the last checkpoints |
+//! | `evaluate` | `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them |
+//! | `report` | `nmt-train report`: compares runs |
+//! | `score` | `nmt-train score`: log-probability of given translations, one a line |
+//! | `sweep` | `nmt-train sweep`: trains the runs of a file |
+//! | `text` | text that the commands of a trained model read |
+//! | `tokenizer` | `nmt-train tokenizer`: trains the tokenizer of a config and nothing else |
+//! | `train` | `nmt-train --config …`, `nmt-train --resume …`: training |
+//! | `trained` | the runs that a command names, opened for use |
+//! | `translate` | `nmt-train translate`: lines from stdin to stdout, in order; a prompt on a terminal |
 
 pub mod args;
 mod average;

@@ -1,5 +1,14 @@
 //! Translation with trained models: beam search over packed batches with cached decoder states, ensembles, and
 //! log-probabilities of given translations.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `distribution` | next-token distributions from decoder states, and the mean of several models' |
+//! | `hypothesis` | a finished translation and the score by which translations of different lengths are compared |
+//! | `likelihood` | log-probabilities of given translations, for rescoring n-best lists |
+//! | `search` | beam search for one sentence, without tensors |
+//! | `table_model` | a model for tests whose next-token distribution is a table lookup by source and last token |
+//! | `translate` | many sentences: sorted by length |
 
 mod distribution;
 mod hypothesis;

@@ -1,4 +1,13 @@
 //! What happens in a run, as values. `train` emits events and never prints; sinks print, write and plot.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `console` | the run as a person watches it, on stderr |
+//! | `debug_log` | `debug.log`: every event with its time, one a line, to attach to a bug report |
+//! | `jsonl` | `metrics.jsonl`: one JSON object a line |
+//! | `lines` | the text of the console: what each event looks like, as strings |
+//! | `sinks` | one event to many sinks; a sink that fails is switched off and never stops the run |
+//! | `tensorboard` | TensorBoard event files |
 
 pub mod console;
 pub mod debug_log;

@@ -4,6 +4,19 @@
 //! references are raw detokenized text. A reference *stream* has one line a hypothesis; several streams are several
 //! references. Each score prints as sacreBLEU prints it and carries a signature in sacreBLEU's form, but with this
 //! program's name and version, since sacreBLEU did not compute it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `bleu` | BLEU |
+//! | `chrf` | chrF (Popović 2015) and chrF++ (Popović 2017) |
+//! | `edit` | the edits of TER: Levenshtein distance in a beam, and block shifts |
+//! | `ngrams` | N-grams as sorted multisets: counts, unions and overlaps without hash order |
+//! | `script` | scripts that are written without spaces between words, in which a tokenizer of BLEU finds no words |
+//! | `spm` | the pieces of a SentencePiece model as words of BLEU |
+//! | `ter` | translation edit rate |
+//! | `tercom` | the normalization of tercom, the original TER program |
+//! | `text` | Python's notions of text, where they differ from Rust's: whitespace, splitting, one-pass replacements |
+//! | `tokenize` | the tokenizers of BLEU: 13a, zh, intl, char, none, and those of SentencePiece models |
 
 mod bleu;
 mod chrf;

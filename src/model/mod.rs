@@ -1,5 +1,14 @@
 //! Encoder-decoders. A model is a set of named parameters and the computation of decoder states from packed batches;
 //! losses are in `objective`, search is in `decode`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `layers` | the parts a Transformer is made of, with MarianMT's names of parameters |
+//! | `pretrained` | embedding tables filled from word vectors in text form |
+//! | `rnn` | the recurrent encoder-decoder with attention, "the 2014 NMT" |
+//! | `rnn_step` | one decoding step of the recurrent model |
+//! | `transformer` | the Transformer |
+//! | `transformer_step` | one decoding step of the Transformer |
 
 mod layers;
 pub mod pretrained;

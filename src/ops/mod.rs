@@ -2,6 +2,39 @@
 //! Each is one node on the tape (a `tape::Op`) with its own forward and backward, generic over f32 and f64;
 //! its file holds formulas, shapes, what is saved for backward, and a check against plain candle operations in f64.
 //! Besides them, what optimizers need as fast: products (`gemm`) and orthogonal factors (`qr`).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `additive` | additive attention of one query over its sentence |
+//! | `alignment` | where attention looks most |
+//! | `allocator` | keeps memory that one step frees for the next one |
+//! | `attention` | softmax attention of packed sentences, whole and in blocks |
+//! | `attentional` | the decoder recurrence of Bahdanau, Cho & Bengio as one node |
+//! | `candles` | operations on candle's own tape, for gradient checks |
+//! | `cell` | the arithmetic of one step of the gated cells |
+//! | `cholesky` | small dense systems in f64 by Cholesky factors |
+//! | `columns` | cutting and joining activations by columns |
+//! | `cross_entropy` | the output projection and its loss in one node |
+//! | `cuda/` | the operations on an NVIDIA GPU |
+//! | `dropout` | dropout masks inside operations |
+//! | `embed` | embeddings with positions |
+//! | `gemm/` | matrix products on slices |
+//! | `lanes` | how recurrences visit packed sentences |
+//! | `linear` | y = dropout(φ(x·Wᵀ + b)) |
+//! | `many` | orthogonal factors and inverses of many small matrices |
+//! | `norm` | residual and normalization, the ends of a sublayer |
+//! | `qr` | the orthogonal factor of a square matrix |
+//! | `real` | the floats that operations are generic over, and their fast elementary functions |
+//! | `recurrent` | a whole GRU or LSTM layer over packed sentences as one node |
+//! | `recurrent_step` | single steps of `recurrent` and `attentional` for decoding |
+//! | `roof` | the floating-point roof of one core, for benchmarks |
+//! | `rows` | parallel loops over blocks of rows |
+//! | `step_attention` | attention of one query a row, for step-by-step decoding |
+//! | `sum` | sums of gradients that meet at one tensor |
+//! | `tape` | the trait of all operations, and the tape of a training step |
+//! | `top_k` | the most probable next tokens of each row of decoder states |
+//! | `unwritten` | memory of results between its allocation and their computation |
+//! | `windowed` | what a pass of `hvr` over a tensor and the window of its last gradients works on |
 
 mod additive;
 mod alignment;

@@ -1,5 +1,16 @@
 //! Optimizers, schedules, clipping, averaging. An optimizer turns gradients into an update of the parameters and
 //! nothing else; everything around it works with all of them.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `adam` `sgd` `schedule_free` | methods that work element by element, over `inplace` (one pass over weight, state, gradient) and `kept` (state by name) |
+//! | `muon` `soap` `hessian2/` | methods that work matrix by matrix: a `rule`, what it keeps (`slots`) and its formulas |
+//! | `algebra/` | what these formulas compute with, on the CPU and on a device |
+//! | `per_matrix` | what all of them share: `plan` of blocks and batches, Adam for the rest, trust clip, decay, write, `health`, checkpoints |
+//! | `hvr/` | document 1, all its forms |
+//! | `saved` | a checkpoint on its way into an optimizer |
+//! | `decompose` | eigenvectors |
+//! | `gradients` `clip` `schedule` `average` | what is around an optimizer: from the tape, their norm, the rate, the moving average |
 
 mod adam;
 mod algebra;

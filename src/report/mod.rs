@@ -3,6 +3,24 @@
 //! Runs are sorted into *tasks* (same data, vocabulary, model, batch: only these are compared), *methods* (optimizer and
 //! variant), *settings* (a method with its tuned numbers at one horizon) and seeds. What is compared is the score at the
 //! end of a run's own schedule, never a value read halfway; see `configs/sweeps/protocol.md`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `chart` | a line chart as SVG: axes, ticks, lines |
+//! | `charts` | which charts a task gets |
+//! | `csv` | the report as CSV: one row a run, one column a fact |
+//! | `find` | the run folders that the user means |
+//! | `html` | the report as one self-contained page |
+//! | `json` | the report as JSON: everything the page shows, for programs |
+//! | `keys` | what a difference between two configs means for their comparison |
+//! | `method` | runs of a task sorted into methods and settings |
+//! | `notes` | what a reader must know before trusting a number: each fault of a comparison in a sentence |
+//! | `numbers` | medians, spreads, interpolation, resampling |
+//! | `plane` | a plane to draw on: where a value lies, and which values get a tick |
+//! | `relative` | how much sooner a method is where the baseline ends |
+//! | `run` | one run, read from its folder |
+//! | `task` | runs sorted into tasks |
+//! | `text` | the report as text for a terminal |
 
 mod chart;
 mod charts;

@@ -2,6 +2,20 @@
 //!
 //! Every tokenizer, loaded or trained, ends up in one shape: dense ids, `</s>` (by whatever name) at the end of each
 //! encoded line, and a padding token as the last id, whose embedding row the model keeps at zero.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `bpe` | learns byte-pair merges |
+//! | `kinds` | files that lie beside a `tokenizer.json` or are mistaken for one |
+//! | `lines` | lines of text as ids, and ids as lines |
+//! | `load` | reads a `tokenizer.json` and gives it the shape that training needs |
+//! | `round_trip` | what becomes of text that is made into ids and back: all that a perfect model could say |
+//! | `scheme` | how the pieces of a tokenizer spell words |
+//! | `sentencepiece` | reads SentencePiece models |
+//! | `template` | the parts of a trained `tokenizer.json` that are the same for every vocabulary |
+//! | `train` | trains a tokenizer on text |
+//! | `unigram` | trains a Unigram model (Kudo 2018) with the crate's trainer, made deterministic |
+//! | `words` | words between spaces: counting them for training, remembering their ids for encoding |
 
 mod bpe;
 mod kinds;

@@ -2,6 +2,29 @@
 //!
 //! `session.rs` brings a run up, `run.rs` tells its story, `trainer.rs` holds what computes and writes while it goes on;
 //! the other files are its chapters. What is true of a run and what is due stands in [`crate::run`].
+//!
+//! | file | owns |
+//! |---|---|
+//! | `batch_size` | `train.batch_size = "auto"`: the largest batch that a GPU's memory holds |
+//! | `distance` | the embedding distance in a run |
+//! | `finished` | a run that came to its end before: told from its checkpoint and metrics.jsonl, without reading any text |
+//! | `memory` | what a run needs of memory, roughly, before anything is allocated |
+//! | `phases` | `[[phase]]`: puts into force what the number of the update says |
+//! | `preflight` | the table shown before the first step: what was read, what will be trained, with what |
+//! | `progress` | what the run tells while it goes: the pre-flight table, the live line, rows of metrics, the last screen |
+//! | `rates` | the learning rate of a run that goes on under another config |
+//! | `resources` | what a run reads: tokenizers, encoded training pairs, held-out text |
+//! | `run` | a run from its first screen to its last |
+//! | `saving` | checkpoints of a run: what of the model and the optimizer goes into them, and back |
+//! | `session` | how a run comes up: fresh, or from a checkpoint |
+//! | `step` | one update: forward, backward, finite check, clip, optimizer, average |
+//! | `stop` | what stops a process of a run from outside: signals, and the end of its time |
+//! | `survey` | what the text shows before training |
+//! | `trainer` | the hands of a run: everything that computes and writes while the ledger is driven on |
+//! | `trial` | a step that is tried and thrown away |
+//! | `validation` | validation inside a run: scores of the averaged weights, translations, warnings about what they show |
+//! | `validator` | scoring held-out text: negative log-likelihood of the encoded pairs |
+//! | `warnings` | what seems wrong with a run before its first update |
 
 mod batch_size;
 mod check;

@@ -17,6 +17,7 @@ mod limits;
 mod long_lines;
 mod metrics;
 mod optimizer_references;
+mod optimizer_rows;
 mod optimizers;
 mod phases;
 mod quickstart_data;

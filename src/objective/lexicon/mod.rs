@@ -2,6 +2,10 @@
 //! that each side holds to be the best.
 //!
 //! A pure function of the text: the same on any number of threads, so a resumed run finds the same pairs.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `ibm1` | IBM model 1 |
 
 mod ibm1;
 

@@ -1,6 +1,12 @@
 //! Matrix products on slices (Goto & van de Geijn 2008: packed operands, a microkernel, blocks that fit the caches).
 //! Accumulates in place, takes transposed and strided operands, checks every bound at the door, and lets the caller
 //! finish each block of the result while it is in the cache.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `kernel` | microkernels: one `mr × nr` tile of the result in registers, over packed strips of both operands |
+//! | `pack` | packing: operands copied into the order in which a microkernel reads them |
+//! | `product` | the loops around the microkernel |
 
 mod kernel;
 mod pack;

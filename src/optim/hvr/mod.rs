@@ -23,6 +23,15 @@
 //!
 //! Vectors (biases, gains) are under Adam in inv, isqrt and diag; the other forms treat all tensors alike, since Adam
 //! would need another rate. Costs: B + 2 numbers a weight, two passes over Γ and a B×B decomposition a tensor and step.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `block` | what is kept for one tensor, and what its window makes of a gradient |
+//! | `choose` | how many gradients to look back, and how much to damp, chosen by prediction |
+//! | `forms` | the B×B work of the forms: from Γᵀ·q to the weights of the gradients |
+//! | `history` | which slot of Γ holds which gradient, and their Gram matrix |
+//! | `passes` | the passes over the elements of tensors and their windows Γ `[window, n]` |
+//! | `truncate` | dropping small parts of A (the document on Hessian-2, its §3.1) |
 
 mod block;
 mod choose;
