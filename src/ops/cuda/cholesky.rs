@@ -15,7 +15,7 @@ pub(in crate::ops) fn inverses(x: &Tensor) -> Result<Tensor> {
     if count * n == 0 {
         bail!("inverses: {count} matrices of {n} × {n}");
     }
-    let (device, x) = (device_of(x)?, Memory::of_tensor(x)?.single()?);
+    let (device, x) = (device_of(x)?, Memory::of_tensor(x)?.holds(count * n * n)?);
     let inverse = Buffer::new(device, DType::F64, count * n * n)?;
     let work = Buffer::new(device, DType::F64, count * n * n)?;
     let args = args![inverse.memory(), x, work.memory(), n];

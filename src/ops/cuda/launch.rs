@@ -213,7 +213,9 @@ fn function(device: &CudaDevice, kernel: Kernel, shared_bytes: u32) -> Result<Fu
     let suffix = match dtype {
         DType::F32 => "f32",
         DType::BF16 => "bf16",
-        other => bail!("{name}: a GPU computes in f32 and bf16, not in {other:?}"),
+        // small systems of optimizers
+        DType::F64 => "f64",
+        other => bail!("{name}: a GPU computes in f32, bf16 and f64, not in {other:?}"),
     };
     let (module, text) = module.text();
     let full_name = format!("{name}_{suffix}");
