@@ -91,7 +91,7 @@ impl<M: Mats> Slots<M> {
         &mut self.matrices[slot]
     }
 
-    /// Matrices that are not of the whole weight, and numbers, of one block: `OWNER.NAME`, the matrices with `suffix`.
+    /// Matrices of one block, but for those of the whole weight: `OWNER.NAME` and `suffix`.
     pub(super) fn save(&self, at: usize, owner: &str, suffix: &str, state: &mut OptimizerState) -> Result<()> {
         for (matrix, slot) in self.matrices.iter().zip(&self.specs).filter(|(_, slot)| !slot.of_weight) {
             state.tensors.push((format!("{owner}.{}{suffix}", slot.name), matrix.to_tensor(at)?));

@@ -115,12 +115,12 @@ impl<M: Mats> Factors<M> {
             }
         }
         let update = |(unit, moment, absent): &mut (&mut Unit<M>, M, Option<M::Number>)| {
-            let Some(absent) = absent else { return unit.update(moment, config, context, &place) };
+            let Some(absent) = absent else { return Ok(unit.update(moment, config, context, &place)?.sum()) };
             // a group without an input now stays as it is
             let before = unit.state.copy()?;
             let lost = unit.update(moment, config, context, &place)?;
             unit.state.put_back(absent, before)?;
-            Ok(lost)
+            Ok((lost * absent.clone().rest()).sum())
         };
         let resets = match M::ALONE {
             true => jobs.par_iter_mut().with_max_len(1).map(update).collect::<Result<Vec<_>>>()?,
@@ -291,7 +291,7 @@ impl<M: Mats> Factors<M> {
 }
 
 impl<M: Mats> Unit<M> {
-    /// Takes in new statistics; how many factors had failed.
+    /// Takes in new statistics; 1 where a factor had failed.
     fn update(
         &mut self,
         moment: &M,
@@ -340,7 +340,7 @@ impl<M: Mats> Unit<M> {
             h.replace(&unborn, exact(a, config.input_damping)?)?;
         }
         self.state.grow()?;
-        Ok(lost.sum())
+        Ok(lost)
     }
 }
 
