@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::config;
 use crate::events::console::Color;
+use crate::interop::{Dtype, Format};
 use crate::scores::Metric;
 
 const TEMPLATE: &str =
@@ -183,6 +184,13 @@ pub enum Command {
     Score(ScoreArgs),
     /// Average the weights of the last checkpoints
     Average(AverageArgs),
+    /// Write the model as a folder that Hugging Face or CTranslate2 loads
+    ///
+    /// huggingface: config, weights, tokenizer and a model card, for `AutoTokenizer`, `AutoModelForSeq2SeqLM` and the
+    /// Hub. ctranslate2: what CTranslate2's own converter would make, for `ctranslate2.Translator`, quantized by --dtype.
+    /// What a format can not hold is an error that names the one that can: pre-norm models and separate vocabularies go to
+    /// CTranslate2, RNNs nowhere. The folder appears when all of it is written.
+    Export(ExportArgs),
     /// Train all runs of a file, several at once; goes on where it stopped
     #[command(long_about = SWEEP)]
     Sweep(SweepArgs),
@@ -333,6 +341,25 @@ pub struct AverageArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// What is to load the model
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Format,
+    /// Folder to make; one that is there must be empty
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Which weights: best, latest, average, or the number of an update
+    #[arg(long, value_name = "WHICH", default_value = "best")]
+    pub checkpoint: String,
+    /// How weights are stored
+    #[arg(long, value_name = "TYPE", default_value = "float32")]
+    pub dtype: Dtype,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct SweepArgs {
     /// File of runs
     #[arg(value_name = "FILE")]
@@ -438,6 +465,8 @@ mod tests {
             "nmt-train evaluate --source s --reference r a",
             "nmt-train score a --source s --target t",
             "nmt-train average a --last 5 --out m.safetensors",
+            "nmt-train export a --format huggingface --out d --checkpoint average --dtype bfloat16",
+            "nmt-train export a --format ctranslate2 --out d --dtype int8",
             "nmt-train sweep f.txt --jobs 2 --threads 2 --out d --retry --dry-run --index 3 --count --device cpu",
             "nmt-train report runs/sweep a --baseline adam,adamw --target 2.5 --score nll --csv - --json j --html h",
         ] {
@@ -458,6 +487,10 @@ mod tests {
             "nmt-train translate a --length-penalty x",
             "nmt-train average a --last -3",
             "nmt-train average a --last 0",
+            "nmt-train export a --out d",
+            "nmt-train export a --format huggingface",
+            "nmt-train export a --format onnx --out d",
+            "nmt-train export a --format ctranslate2 --out d --dtype int4",
             "nmt-train report",
             "nmt-train sweep",
             "nmt-train sweep a b",

@@ -5,6 +5,7 @@
 //! | `args` | what can be typed: types and help, no logic |
 //! | `average` | `nmt-train average`: the mean of the weights of the last checkpoints |
 //! | `evaluate` | `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them |
+//! | `export` | `nmt-train export`: a run's model as a folder that other programs load |
 //! | `report` | `nmt-train report`: compares runs |
 //! | `score` | `nmt-train score`: log-probability of given translations, one a line |
 //! | `sweep` | `nmt-train sweep`: trains the runs of a file |
@@ -18,6 +19,7 @@ pub mod args;
 mod average;
 mod check;
 mod evaluate;
+mod export;
 mod report;
 mod score;
 mod sweep;
@@ -38,7 +40,7 @@ use crate::config::{self, Loaded, Source};
 use crate::events::console::Console;
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError, UsageError};
-use crate::{checkpoint, data, decode, fsio, machine, metrics, model, tokenizer as tokenizers};
+use crate::{checkpoint, data, decode, fsio, interop, machine, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Command, CommonArgs};
 
@@ -99,6 +101,7 @@ fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
         Some(Command::Evaluate(args)) => evaluate::evaluate(&args, &common),
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
+        Some(Command::Export(args)) => export::export(&args, &common),
         Some(Command::Sweep(args)) => sweep::sweep(&args, &common, words),
         Some(Command::Report(args)) => report::report(&args, &common),
     }
@@ -130,6 +133,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<tokenizers::Error>()
         || error.is::<metrics::MetricsError>()
         || error.is::<model::pretrained::PretrainedError>()
+        || error.downcast_ref().is_some_and(interop::Error::is_input)
         || matches!(error.downcast_ref(), Some(fsio::Error::Locked { .. } | fsio::Error::MaybeLocked { .. }))
         || matches!(error.downcast_ref(), Some(checkpoint::Error::Mismatch { .. }))
         || matches!(error.downcast_ref(), Some(decode::DecodeError::Vocabularies { .. }));

@@ -18,6 +18,10 @@ pub struct Usable {
     pub config: Config,
     pub tokenizers: Tokenizers,
     pub model: Box<dyn Model>,
+    /// Where the run lies.
+    pub paths: Paths,
+    /// The update whose weights it has; `None` = the averaged ones.
+    pub step: Option<u64>,
     /// Which weights it has, where these are not the obvious ones.
     pub instead: Option<String>,
 }
@@ -69,7 +73,8 @@ impl Usable {
         let weights = weights(paths, &store, checkpoint)?;
         checkpoint::load_weights(&weights.path, model.params())?;
         check_tokenizer(paths, &store, weights.step, &tokenizers)?;
-        Ok(Usable { config, tokenizers, model, instead: weights.instead })
+        let step = weights.step.filter(|_| checkpoint != Checkpoint::Average);
+        Ok(Usable { config, tokenizers, model, paths: paths.clone(), step, instead: weights.instead })
     }
 }
 
