@@ -6,11 +6,13 @@
 //! | `ctranslate2/` | folders of CTranslate2 |
 //! | `huggingface` | folders of Hugging Face's MarianMT |
 //! | `marian` | `config.json` and `generation_config.json` of MarianMT, written and read |
+//! | `pickle/` | tensors of a `pytorch_model.bin` |
 
 mod card;
 mod ctranslate2;
 mod huggingface;
 pub mod marian;
+pub mod pickle;
 
 use std::path::{Path, PathBuf};
 

@@ -102,6 +102,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("model.activation_dropout", Effect::Training, ""),
     ("model.embedding_dropout", Effect::Training, ""),
     ("model.pretrained_", Effect::Refused, START),
+    ("model.init_", Effect::Refused, START),
     ("model.", Effect::Refused, MODEL),
     ("train.batch_", Effect::Refused, ORDER),
     ("train.gradient_accumulation_steps", Effect::Refused, ORDER),

@@ -30,6 +30,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file as it was named, for messages.
     pub name: String,
+    /// Keys that the file or a `--set` gives, sorted.
+    pub given: Vec<&'static str>,
     /// What a recorded configuration says that this version knows no more; the default stands in its place.
     pub removed: Vec<Problem>,
 }
@@ -91,8 +93,8 @@ fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Prob
     let config = reader.config();
     reader.ranges(&config);
     if reader.problems.is_empty() {
-        let removed = reader.removed;
-        Ok(Loaded { config, name, removed })
+        let (given, removed) = (reader.leaves.into_keys().collect(), reader.removed);
+        Ok(Loaded { config, name, given, removed })
     } else {
         reader.problems.sort_by(|a, b| a.place.cmp(&b.place));
         reader.problems.dedup();

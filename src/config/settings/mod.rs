@@ -77,7 +77,7 @@ settings! {
         pub embedding_distance: EmbeddingDistanceConfig = EmbeddingDistanceConfig::default(),
         /// Parts of the run that begin at given updates, each a table `[[phase]]` with from_update (updates done when it
         /// begins, in rising order) and what changes: optimizer (a name), lr (rate at the top of the schedule), objective
-        /// ("nll", "joint" = nll and the embedding distance, or "distance" alone), trainable ("all" or "embeddings").
+        /// ("nll", "joint" = nll and the embedding distance, or "distance" alone), trainable (as train.trainable).
         pub phase: Vec<PhaseConfig> = Vec::new(),
     }
 }
