@@ -12,14 +12,13 @@ use super::{positions, pretty, weights, Dtype, Error};
 use crate::checkpoint;
 use crate::config::LengthPenalty;
 use crate::fsio::NewFolder;
+use crate::model::OUTPUT_BIAS;
 use crate::run::{vocabulary, Usable};
 
 /// Longest translation in tokens, unless the run was trained on longer text.
 const MAX_LENGTH: usize = 512;
 /// Logit of padding: its probability is 0 in f32, and a float16 holds it.
 const PAD_BIAS: f32 = -1e4;
-/// The bias on the logits.
-const BIAS: &str = "final_logits_bias";
 
 /// Fills `folder`, to be called `name`. Returns what is not as in the run.
 ///
@@ -37,7 +36,7 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     let mut files = tokenizer_files(run)?;
     let mut tensors = weights(run, dtype)?;
     let bias = output_bias(&mut tensors, vocabulary.target_size)?;
-    tensors.push((BIAS.to_string(), bias));
+    tensors.push((OUTPUT_BIAS.to_string(), bias));
     for (_, tensor) in &mut tensors {
         *tensor = tensor.to_dtype(dtype.of_floats())?;
     }
@@ -58,7 +57,7 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
 
 /// The model's own bias, taken out of `tensors`, or zeros, `[1, V]`, with padding as good as impossible.
 fn output_bias(tensors: &mut Vec<(String, Tensor)>, size: usize) -> Result<Tensor, Error> {
-    let own = tensors.iter().position(|(name, _)| name == BIAS).map(|i| tensors.remove(i).1);
+    let own = tensors.iter().position(|(name, _)| name == OUTPUT_BIAS).map(|i| tensors.remove(i).1);
     let mut bias = own.map_or(Ok(vec![0.0; size]), |own| own.flatten_all()?.to_vec1::<f32>())?;
     if let Some(pad) = bias.last_mut() {
         *pad = PAD_BIAS;
