@@ -191,6 +191,13 @@ pub enum Command {
     /// What a format can not hold is an error that names the one that can: pre-norm models and separate vocabularies go to
     /// CTranslate2, RNNs nowhere. The folder appears when all of it is written.
     Export(ExportArgs),
+    /// Make a run folder of a Marian model of Hugging Face
+    ///
+    /// Takes a folder as those of Helsinki-NLP/opus-mt-* (config.json; model.safetensors or pytorch_model.bin; source.spm,
+    /// target.spm and vocab.json, or tokenizer.json), by its path or from the Hub as hf://OWNER/NAME[@REVISION]. The run
+    /// folder then serves translate, evaluate, score and export. To train the model on, name either folder in
+    /// model.init_from of a config.
+    Import(ImportArgs),
     /// Train all runs of a file, several at once; goes on where it stopped
     #[command(long_about = SWEEP)]
     Sweep(SweepArgs),
@@ -357,6 +364,16 @@ pub struct ExportArgs {
     /// How weights are stored
     #[arg(long, value_name = "TYPE", default_value = "float32")]
     pub dtype: Dtype,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// Folder of the model, or hf://OWNER/NAME[@REVISION]
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Run folder to make
+    #[arg(short, long, value_name = "RUN")]
+    pub out: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -6,6 +6,7 @@
 //! | `average` | `nmt-train average`: the mean of the weights of the last checkpoints |
 //! | `evaluate` | `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them |
 //! | `export` | `nmt-train export`: a run's model as a folder that other programs load |
+//! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
 //! | `report` | `nmt-train report`: compares runs |
 //! | `score` | `nmt-train score`: log-probability of given translations, one a line |
 //! | `sweep` | `nmt-train sweep`: trains the runs of a file |
@@ -20,6 +21,7 @@ mod average;
 mod check;
 mod evaluate;
 mod export;
+mod import;
 mod report;
 mod score;
 mod sweep;
@@ -40,7 +42,8 @@ use crate::config::{self, Loaded, Source};
 use crate::events::console::Console;
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError, UsageError};
-use crate::{checkpoint, data, decode, fsio, interop, machine, metrics, model, tokenizer as tokenizers};
+use crate::interop::{self, Origin};
+use crate::{checkpoint, data, decode, fsio, machine, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Command, CommonArgs};
 
@@ -102,6 +105,7 @@ fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
         Some(Command::Export(args)) => export::export(&args, &common),
+        Some(Command::Import(args)) => import::import(&args, &common, words),
         Some(Command::Sweep(args)) => sweep::sweep(&args, &common, words),
         Some(Command::Report(args)) => report::report(&args, &common),
     }
@@ -130,6 +134,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<config::Problems>()
         || error.is::<data::Error>()
         || error.is::<data::HubError>()
+        || error.is::<interop::pickle::Error>()
         || error.is::<tokenizers::Error>()
         || error.is::<metrics::MetricsError>()
         || error.is::<model::pretrained::PretrainedError>()
@@ -147,6 +152,13 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// A config file with the `--set` arguments, `--device` and `--threads` of the command line.
 fn load_config(path: &Path, sets: &[String], common: &CommonArgs) -> Result<Loaded> {
     Ok(config::load(&Source::Path(path.to_path_buf()), &with_common(sets, common))?)
+}
+
+/// As [`load_config`], of a run that is about to begin, with the model that it begins with, if any.
+fn load_config_to_train(path: &Path, sets: &[String], common: &CommonArgs) -> Result<(Loaded, Option<Origin>)> {
+    let mut loaded = load_config(path, sets, common)?;
+    let origin = interop::open(&mut loaded.config, &loaded.given)?;
+    Ok((loaded, origin))
 }
 
 /// The `--set` arguments and those that `--device` and `--threads` stand for.

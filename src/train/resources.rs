@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::exit::InputError;
+use crate::interop::Origin;
 use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
@@ -36,15 +37,17 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Reads everything the config names. A resumed run (`run`) takes the tokenizers of its folder. `note` gets lines
-    /// for the user.
+    /// Reads everything the config names. `known`: tokenizers that are there already, and whose they are; without them
+    /// they are those of the config. `note` gets lines for the user.
     ///
     /// # Errors
     /// Everything that is wrong with the text or the tokenizer.
-    pub fn load(config: &Config, run: Option<&Path>, cache_dir: &Path, note: &mut dyn FnMut(String)) -> Result<Self> {
-        if run.is_some() {
-            data::all_there(&config.data)?;
-        }
+    pub fn load(
+        config: &Config,
+        known: Option<(Tokenizers, String)>,
+        cache_dir: &Path,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Self> {
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
         let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
         let valid = data::held_out(&config.data.valid, &config.data)?;
@@ -53,8 +56,8 @@ impl Resources {
         let (doubtful, plain): (Vec<_>, Vec<_>) = data::look(&config.data)?.into_iter().partition(|r| r.warning);
         plain.into_iter().for_each(|remark| note(remark.text));
         let doubtful = doubtful.into_iter().map(|remark| remark.text).collect();
-        let (tokenizers, tokenizer_note) = match run {
-            Some(folder) => (Tokenizers::load_saved(folder)?, "of this run".to_string()),
+        let (tokenizers, tokenizer_note) = match known {
+            Some(known) => known,
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
@@ -97,6 +100,12 @@ impl Resources {
     pub fn epoch(&self, epoch: u64) -> Epoch {
         Epoch::new(&self.train, self.seed, epoch, self.batching)
     }
+}
+
+/// The tokenizers of a model to begin with, if it is to keep them.
+pub(super) fn inherited(config: &Config, origin: Option<&Origin>) -> Option<(Tokenizers, String)> {
+    let origin = origin.filter(|_| config.model.init_tokenizer)?;
+    Some((origin.tokenizers.clone(), format!("of {}", origin.name)))
 }
 
 /// Loads the tokenizers that the config names, or trains them on the training text; the second value says which.

@@ -91,6 +91,11 @@ impl Config {
         toml::to_string(self)
     }
 
+    /// Whether it is that of a model that came from elsewhere: there is no text to train on.
+    pub fn is_imported(&self) -> bool {
+        self.data.train.0.is_empty()
+    }
+
     /// The rules of all sections.
     pub(super) fn rules(&self, check: &mut Checks) {
         let too_many = too_many_threads(self.threads);
