@@ -323,13 +323,3 @@ impl Tokenizers {
 fn special(name: &str) -> AddedToken {
     AddedToken::from(name, true)
 }
-
-// SHIM
-impl Tokenizers {
-    pub fn marian(_spm: [&Path; 2], _vocabulary: &Path, _target: Option<&Path>) -> Result<Self> {
-        Err(Error::NoText)
-    }
-    pub fn has_one_vocabulary(&self) -> bool {
-        self.is_joint()
-    }
-}
