@@ -107,8 +107,9 @@ fn check_tokenizer(paths: &Paths, store: &Store, step: Option<u64>, tokenizers: 
     }
     Err(InputError(format!(
         "the tokenizer in {} is not the one this run was trained with, so ids would mean other words; put its own \
-         tokenizer.json back",
-        paths.root().display()
+         {} back",
+        paths.root().display(),
+        tokenizers.paths().0
     ))
     .into())
 }
