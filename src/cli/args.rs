@@ -290,10 +290,12 @@ pub struct EvaluateArgs {
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "bleu,chrf",
           value_parser = one_of(Metric::of_text()))]
     pub metrics: Vec<Metric>,
-    /// Words of BLEU: 13a, zh, intl, char, none or spm:FILE [default: validation.tokenize of the run]
+    /// Words of BLEU: 13a, zh, intl, char, none, flores200[:FILE], flores101[:FILE] or spm[:FILE] [default:
+    /// validation.tokenize of the run]
     ///
-    /// spm:FILE takes the pieces of a SentencePiece model, such as that of flores200. Where neither this nor the run says
-    /// it, the target language does: zh for "zh", char for "ja" and "ko", else 13a.
+    /// flores200, flores101 and spm (flores101's old name) take the pieces of the SentencePiece model that sacreBLEU has
+    /// fetched, or of a copy of it in FILE; spm:FILE those of any model. FILE may be hf://OWNER/NAME/FILE. Where neither
+    /// this nor the run says it, the target language does: zh for "zh", char for "ja" and "ko", else 13a.
     #[arg(long, value_name = "NAME", value_parser = bleu_tokenizer)]
     pub tokenize: Option<String>,
     /// Ignore case
@@ -311,7 +313,7 @@ fn one_of(metrics: impl Iterator<Item = Metric>) -> impl TypedValueParser<Value 
 fn bleu_tokenizer(name: &str) -> Result<String, String> {
     match config::is_bleu_tokenizer(name) {
         true => Ok(name.to_string()),
-        false => Err(format!("known are {} and spm:FILE", config::BLEU_TOKENIZERS.join(", "))),
+        false => Err(format!("known are {}", config::bleu_tokenizers())),
     }
 }
 

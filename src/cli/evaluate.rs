@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::data;
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
 use crate::metrics::{self, BleuTokenizer};
@@ -26,7 +27,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     let run = runs.first();
     let language = run.map_or("", |run| &run.config.data.target_language);
     let wanted = args.tokenize.as_deref().or(run.map(|run| run.config.validation.tokenize.as_str())).unwrap_or("");
-    let tokenizer = BleuTokenizer::wanted(wanted, language)?;
+    let tokenizer = BleuTokenizer::wanted(wanted, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
 
     let paths: Vec<&Path> = std::iter::once(input).chain(&args.reference).map(AsRef::as_ref).collect();
     let mut texts = aligned(&paths)?;

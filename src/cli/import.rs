@@ -53,7 +53,7 @@ fn config(origin: &Origin, run_dir: &str) -> Config {
         ..Config::default()
     };
     config.model.init_from.clone_from(&origin.name);
-    config.tokenizer.joint = origin.tokenizers.has_one_vocabulary();
+    config.tokenizer.joint = origin.tokenizers.share_vocabulary();
     config.validation.metrics.clear();
     config
 }

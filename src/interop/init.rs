@@ -62,7 +62,7 @@ pub fn open(config: &mut Config, given: &[&str]) -> Result<Option<Origin>> {
     }
     *config = adopted;
     if config.model.init_tokenizer {
-        config.tokenizer.joint = origin.tokenizers.has_one_vocabulary();
+        config.tokenizer.joint = origin.tokenizers.share_vocabulary();
     }
     Ok(Some(origin))
 }

@@ -15,7 +15,7 @@ use crate::exit::InputError;
 use crate::fsio;
 use crate::model::Vocabulary;
 use crate::run::{vocabulary, Checkpoint, Paths, Weights};
-use crate::tokenizer::{Tokenizer, Tokenizers};
+use crate::tokenizer::{MarianFiles, Tokenizer, Tokenizers};
 
 /// See the module.
 pub struct Origin {
@@ -152,9 +152,14 @@ fn tokenizers(folder: &Folder) -> Result<(Tokenizers, [String; 2])> {
     let found = match (folder.file("source.spm")?, folder.file("tokenizer.json")?) {
         (Some(source), _) => {
             let separate = config["separate_vocabs"].as_bool().unwrap_or(false);
-            let target_vocabulary = if separate { Some(folder.needed("target_vocab.json")?) } else { None };
-            let (target, vocabulary) = (folder.needed("target.spm")?, folder.needed("vocab.json")?);
-            Tokenizers::marian([&source, &target], &vocabulary, target_vocabulary.as_deref())?
+            let target_vocab = if separate { Some(folder.needed("target_vocab.json")?) } else { None };
+            let (target, vocab) = (folder.needed("target.spm")?, folder.needed("vocab.json")?);
+            Tokenizers::marian(&MarianFiles {
+                source_spm: &source,
+                target_spm: &target,
+                vocab: &vocab,
+                target_vocab: target_vocab.as_deref(),
+            })?
         }
         (None, Some(file)) => Tokenizers::joint(Tokenizer::load(&file)?),
         (None, None) => {

@@ -121,8 +121,9 @@ impl Weights {
         }
         Err(InputError(format!(
             "the tokenizer in {} is not the one this run was trained with, so ids would mean other words; put its own \
-             tokenizer.json back",
-            paths.root().display()
+             {} back",
+            paths.root().display(),
+            tokenizers.paths().0
         )))
     }
 }

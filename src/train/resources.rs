@@ -49,7 +49,9 @@ impl Resources {
         note: &mut dyn FnMut(String),
     ) -> Result<Self> {
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
-        let bleu_tokenizer = BleuTokenizer::wanted(&config.validation.tokenize, &config.data.target_language)?;
+        let (wanted, language) = (&config.validation.tokenize, &config.data.target_language);
+        let bleu_tokenizer =
+            BleuTokenizer::wanted(wanted, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
         let valid = data::held_out(&config.data.valid, &config.data)?;
         let test = data::held_out(&config.data.test, &config.data)?;
         let joined = [valid.joined, test.joined];

@@ -197,7 +197,7 @@ fn scripts_without_spaces_are_told_of_in_training_and_by_evaluate_and_the_config
     let other = toy.run("evaluate run --source s --reference t --tokenize intl").exits(0);
     assert!(other.out.contains("|tok:intl|"), "{}", other.out);
     let wrong = toy.run("--config toy.toml --set validation.tokenize=mecab").exits(3);
-    wrong.tells(&["validation.tokenize=mecab: must be one of 13a, zh, intl, char, none, spm:FILE, or empty"]);
+    wrong.tells(&["validation.tokenize=mecab: must be one of 13a, zh, intl, char, none, flores200[:FILE], flores101[:FILE], spm[:FILE], or empty"]);
 }
 
 #[test]

@@ -44,7 +44,8 @@ pub use device::DeviceName;
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use every::Every;
 pub use limits::{
-    is_bleu_tokenizer, most_threads, too_many_threads, total_memory_bytes, BLEU_TOKENIZERS, LARGEST_BEAM, SPM_PREFIX,
+    bleu_tokenizers, is_bleu_tokenizer, most_threads, spm_tokenizer, too_many_threads, total_memory_bytes,
+    BLEU_TOKENIZERS, LARGEST_BEAM,
 };
 pub use model::{AttentionKind, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::*;
