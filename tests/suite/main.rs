@@ -10,6 +10,7 @@ mod data_hub;
 mod decoders;
 mod decoding;
 mod errors;
+mod export;
 mod grouping;
 mod ids;
 mod layers;

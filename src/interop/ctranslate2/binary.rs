@@ -7,7 +7,7 @@
 //! string: u16 bytes with the NUL at its end, bytes, NUL
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io::{self, Write};
 
 use candle_core::Tensor;
@@ -72,10 +72,10 @@ fn aliases(variables: &Variables) -> candle_core::Result<BTreeMap<&str, &str>> {
         let Variable::Tensor { values, .. } = variable else { continue };
         let hash = xxhash_rust::xxh3::xxh3_128(&View::data(values));
         match first.entry((values.dims().to_vec(), hash)) {
-            std::collections::btree_map::Entry::Vacant(free) => {
+            Entry::Vacant(free) => {
                 free.insert(name);
             }
-            std::collections::btree_map::Entry::Occupied(taken) => {
+            Entry::Occupied(taken) => {
                 aliases.insert(name.as_str(), *taken.get());
             }
         }
@@ -129,4 +129,62 @@ fn string(out: &mut dyn Write, text: &str) -> io::Result<()> {
     out.write_all(&length.to_le_bytes())?;
     out.write_all(text.as_bytes())?;
     out.write_all(&[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn variable(values: &[f32], rows: usize) -> Variable {
+        let values = Tensor::from_slice(values, (rows, values.len() / rows), &Device::Cpu).unwrap();
+        Variable::Tensor { values, is_quantizable: true }
+    }
+
+    fn bytes(variables: &[(&str, Variable)], dtype: Dtype) -> Vec<u8> {
+        let variables = variables.iter().map(|(name, variable)| (name.to_string(), variable.clone())).collect();
+        let mut out = Vec::new();
+        write(&mut out, &variables, dtype).unwrap();
+        out
+    }
+
+    /// Written by hand from the description of the format.
+    #[test]
+    fn bytes_are_those_of_the_format() {
+        let all = [("b/weight", variable(&[1.0, -1.0], 1)), ("a", Variable::Int16(-1)), ("c", Variable::Float(2.0))];
+        let head = b"\x06\0\0\0\x10\0TransformerSpec\0\x07\0\0\0";
+        let a = b"\x02\0a\0\0\x02\x02\0\0\0\xFF\xFF";
+        let c = b"\x02\0c\0\0\0\x04\0\0\0\0\0\0\x40";
+        let weight = b"\x09\0b/weight\0\x02\x01\0\0\0\x02\0\0\0";
+        let floats = b"\0\x08\0\0\0\0\0\x80\x3F\0\0\x80\xBF";
+        let none = b"\0\0\0\0";
+        let expected = [&head[..], b"\x03\0\0\0", a, weight, floats, c, none].concat();
+        assert_eq!(bytes(&all, Dtype::Float32), expected);
+
+        let whole = b"\x01\x02\0\0\0\x7F\x81";
+        let scale = b"\x0F\0b/weight_scale\0\x01\x01\0\0\0\0\x04\0\0\0\0\0\xFE\x42";
+        let expected = [&head[..], b"\x04\0\0\0", a, weight, whole, scale, c, none].concat();
+        assert_eq!(bytes(&all, Dtype::Int8), expected);
+
+        let whole = b"\x02\x04\0\0\0\0\x04\0\xFC";
+        let scale = b"\x0F\0b/weight_scale\0\0\0\x04\0\0\0\0\0\x80\x44";
+        let expected = [&head[..], b"\x04\0\0\0", a, weight, whole, scale, c, none].concat();
+        assert_eq!(bytes(&all, Dtype::Int16), expected);
+
+        let half = b"\x04\x04\0\0\0\0\x3C\0\xBC";
+        let expected = [&head[..], b"\x03\0\0\0", a, weight, half, c, none].concat();
+        assert_eq!(bytes(&all, Dtype::Float16), expected);
+    }
+
+    #[test]
+    fn equal_tensors_are_written_once_under_the_first_name() {
+        let table = variable(&[1.0, 2.0], 2);
+        let all = [("z", table.clone()), ("y", variable(&[1.0, 2.0], 1)), ("x", table.clone()), ("w", table)];
+        let variables: Variables = all.into_iter().map(|(name, variable)| (name.to_string(), variable)).collect();
+        let found: Vec<(&str, &str)> = aliases(&variables).unwrap().into_iter().collect();
+        assert_eq!(found, [("x", "w"), ("z", "w")]);
+        let mut out = Vec::new();
+        write(&mut out, &variables, Dtype::Int8).unwrap();
+        assert!(out.ends_with(b"\x02\0\0\0\x02\0x\0\x02\0w\0\x02\0z\0\x02\0w\0"), "{out:?}");
+    }
 }

@@ -80,7 +80,7 @@ fn tokens(tokenizer: &Tokenizer) -> Result<Vec<String>, Error> {
 fn readme(name: &str, is_joint: bool) -> String {
     let (target, load) = match is_joint {
         true => ("source", String::new()),
-        false => ("target", format!("target = Tokenizer.from_file(folder + \"/{TARGET_FILE}\")\n")),
+        false => ("target", format!("\ntarget = Tokenizer.from_file(folder + \"/{TARGET_FILE}\")")),
     };
     format!(
         r#"# {name}
@@ -95,8 +95,7 @@ from tokenizers import Tokenizer
 folder = "."
 translator = ctranslate2.Translator(folder)
 source = Tokenizer.from_file(folder + "/{FILE}")
-source.encode_special_tokens = True  # "</s>" within a line is ordinary text
-{load}
+source.encode_special_tokens = True  # "</s>" within a line is ordinary text{load}
 tokens = [line.tokens for line in source.encode_batch(["A line to translate."])]
 for result in translator.translate_batch(tokens, beam_size=5, max_input_length=0):
     print({target}.decode([{target}.token_to_id(token) for token in result.hypotheses[0]]))
