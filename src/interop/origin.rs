@@ -164,7 +164,9 @@ fn tokenizers(folder: &Folder) -> Result<(Tokenizers, [String; 2])> {
         (None, Some(file)) => Tokenizers::joint(Tokenizer::load(&file)?),
         (None, None) => {
             let needed = folder.needed("source.spm")?;
-            return Err(InputError(format!("{}: missing, and there is no tokenizer.json either", needed.display())).into());
+            return Err(
+                InputError(format!("{}: missing, and there is no tokenizer.json either", needed.display())).into()
+            );
         }
     };
     Ok((found, languages))

@@ -68,7 +68,9 @@ fn ours(mut weights: Vec<(String, Tensor)>, model: &mut ModelConfig) -> Result<V
             let Some(tensor) = take(&mut weights, other) else { continue };
             match &table_of {
                 Some(table_of) if !same(table_of, &tensor) => {
-                    return Err(format!("{other} differs from {table}, though config.json says that they are one table"));
+                    return Err(format!(
+                        "{other} differs from {table}, though config.json says that they are one table"
+                    ));
                 }
                 Some(_) => {}
                 None => table_of = Some(tensor),

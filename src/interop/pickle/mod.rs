@@ -160,7 +160,8 @@ mod tests {
     fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, content) in entries {
-            zip.start_file(*name, SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored)).unwrap();
+            zip.start_file(*name, SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored))
+                .unwrap();
             zip.write_all(content).unwrap();
         }
         zip.finish().unwrap().into_inner()
@@ -187,7 +188,8 @@ mod tests {
     fn the_older_form_reads_the_same() {
         let magic = [&b"\x80\x02\x8a\x0a"[..], &MAGIC, b"."].concat();
         let old = |program: &[u8], numbers: &[u8]| {
-            [&magic[..], b"\x80\x02M\xe9\x03.", b"\x80\x02}.", program, b"\x80\x02]q\x01X\x01\0\0\x000a.", numbers].concat()
+            [&magic[..], b"\x80\x02M\xe9\x03.", b"\x80\x02}.", program, b"\x80\x02]q\x01X\x01\0\0\x000a.", numbers]
+                .concat()
         };
         // its storages name a view too, which is nothing
         let program = program(FLOAT);

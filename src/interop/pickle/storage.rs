@@ -104,9 +104,10 @@ fn make(content: &[u8], storage: &Storage, (_, offset, shape, strides): &Cut) ->
         return Err("damaged: shape and strides of a tensor do not belong together".to_string());
     }
     let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(outside)?;
-    let reach = shape.iter().zip(strides).try_fold(*offset, |reach, (&size, &stride)| {
-        reach.checked_add(size.saturating_sub(1).checked_mul(stride)?)
-    });
+    let reach = shape
+        .iter()
+        .zip(strides)
+        .try_fold(*offset, |reach, (&size, &stride)| reach.checked_add(size.saturating_sub(1).checked_mul(stride)?));
     let inside = count == 0 || reach.is_some_and(|reach| reach < storage.count);
     // a stride of 0 could make a tensor of any size from one number
     if !inside || count > storage.count {
