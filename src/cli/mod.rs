@@ -6,13 +6,14 @@
 //! | `average` | `nmt-train average`: the mean of the weights of the last checkpoints |
 //! | `evaluate` | `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them |
 //! | `report` | `nmt-train report`: compares runs |
-//! | `score` | `nmt-train score`: log-probability of given translations, one a line |
+//! | `score` | `nmt-train score`: scores of given translations, one a line |
+//! | `search` | what the command line changes of a run's search, and the search itself |
 //! | `sweep` | `nmt-train sweep`: trains the runs of a file |
 //! | `text` | text that the commands of a trained model read |
 //! | `tokenizer` | `nmt-train tokenizer`: trains the tokenizer of a config and nothing else |
 //! | `train` | `nmt-train --config …`, `nmt-train --resume …`: training |
 //! | `trained` | the runs that a command names, opened for use |
-//! | `translate` | `nmt-train translate`: lines from stdin to stdout, in order; a prompt on a terminal |
+//! | `translate` | `nmt-train translate`: lines from stdin or a file to stdout or a file; a prompt on a terminal |
 
 pub mod args;
 mod average;
@@ -20,6 +21,7 @@ mod check;
 mod evaluate;
 mod report;
 mod score;
+mod search;
 mod sweep;
 mod text;
 mod tokenizer;
