@@ -8,13 +8,14 @@
 //! | `export` | `nmt-train export`: a run's model as a folder that other programs load |
 //! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
 //! | `report` | `nmt-train report`: compares runs |
-//! | `score` | `nmt-train score`: log-probability of given translations, one a line |
+//! | `score` | `nmt-train score`: scores of given translations, one a line |
+//! | `search` | what the command line changes of a run's search, and the search itself |
 //! | `sweep` | `nmt-train sweep`: trains the runs of a file |
 //! | `text` | text that the commands of a trained model read |
 //! | `tokenizer` | `nmt-train tokenizer`: trains the tokenizer of a config and nothing else |
 //! | `train` | `nmt-train --config …`, `nmt-train --resume …`: training |
 //! | `trained` | the runs that a command names, opened for use |
-//! | `translate` | `nmt-train translate`: lines from stdin to stdout, in order; a prompt on a terminal |
+//! | `translate` | `nmt-train translate`: lines from stdin or a file to stdout or a file; a prompt on a terminal |
 
 pub mod args;
 mod average;
@@ -24,6 +25,7 @@ mod export;
 mod import;
 mod report;
 mod score;
+mod search;
 mod sweep;
 mod text;
 mod tokenizer;

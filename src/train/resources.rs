@@ -54,6 +54,10 @@ impl Resources {
             BleuTokenizer::wanted(wanted, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
         let valid = data::held_out(&config.data.valid, &config.data)?;
         let test = data::held_out(&config.data.test, &config.data)?;
+        let further = |files, corpora, set: &data::HeldOut| data::further_references(files, corpora, set.pairs.len());
+        let (validation, text) = (&config.validation, &config.data);
+        let valid_references = further(&validation.references, &text.valid, &valid)?;
+        let test_references = further(&validation.test_references, &text.test, &test)?;
         let joined = [valid.joined, test.joined];
         let (doubtful, plain): (Vec<_>, Vec<_>) = data::look(&config.data)?.into_iter().partition(|r| r.warning);
         plain.into_iter().for_each(|remark| note(remark.text));
@@ -63,13 +67,14 @@ impl Resources {
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
-        let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
+        let held_out = |text: Vec<(String, String)>, references| -> Result<Option<Validator>> {
             match text.is_empty() {
                 true => Ok(None),
-                false => Validator::new(text, &tokenizers, bleu_tokenizer.clone()).map(Some),
+                false => Validator::new(text, references, &tokenizers, bleu_tokenizer.clone()).map(Some),
             }
         };
-        let (valid, test) = (held_out(valid.pairs)?, held_out(test.pairs)?);
+        let valid = held_out(valid.pairs, valid_references)?;
+        let test = held_out(test.pairs, test_references)?;
         let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
         let survey = Survey::of(&config.data, &tokenizers, &train, sets)?;
         if let Some(set) = survey.held_out.iter().find(|set| set.blank == set.pairs) {

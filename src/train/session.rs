@@ -78,7 +78,7 @@ impl Session {
         let mut note = |text: String| record.note(text);
         let known = match checkpoint {
             Some(_) => {
-                data::all_there(&config.data)?;
+                data::all_there(&config)?;
                 Some((Tokenizers::load_saved(&run)?, "of this run".to_string()))
             }
             None => resources::inherited(&config, origin.as_ref()),

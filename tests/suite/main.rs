@@ -37,4 +37,5 @@ mod sweep;
 mod tokenizer;
 mod toy;
 mod transformer;
+mod translate;
 mod warnings;
