@@ -27,7 +27,7 @@ pub(super) fn import(args: &ImportArgs, common: &CommonArgs, words: &[String]) -
     let origin = Origin::open(&args.model)?;
     let config = config(&origin, &shown.to_string());
     let model = model::build(&config.model, vocabulary(&origin.tokenizers), config.seed, DType::F32, &Device::Cpu)?;
-    let taken = origin.fill(model.as_ref(), &origin.tokenizers)?;
+    origin.fill(model.as_ref(), &origin.tokenizers)?;
 
     let folder = NewFolder::begin(&args.out)?;
     origin.tokenizers.save(folder.path())?;
@@ -37,10 +37,23 @@ pub(super) fn import(args: &ImportArgs, common: &CommonArgs, words: &[String]) -
     store.retain(&[0], 1, 1)?;
     RunFolder::open(folder.path())?.record(&config, &shell::command(words))?;
     folder.commit()?;
-    say(common, &format!("{shown}: {taken}"));
-    let bytes = units::count(model.params().elements() as u64);
-    say(common, &format!("{bytes} numbers; next: nmt-train translate {}", shell::path(&args.out)));
+    let numbers = units::count(model.params().elements() as u64);
+    say(common, &format!("{shown}: {numbers} weights of {}", origin.weights_name));
+    let [source, target] = [&config.data.source_language, &config.data.target_language];
+    say(common, &format!("  {source} to {target}, {}", vocabularies(&origin)));
+    say(common, &format!("  next  nmt-train translate {}", shell::path(&args.out)));
     Ok(ExitCode::Success)
+}
+
+/// Sizes of the vocabularies, and how they cut text.
+fn vocabularies(origin: &Origin) -> String {
+    let of = vocabulary(&origin.tokenizers);
+    let (source, target) = (units::count(of.source_size as u64), units::count(of.target_size as u64));
+    match (origin.tokenizers.is_joint(), origin.tokenizers.share_vocabulary()) {
+        (true, _) => format!("one tokenizer of {source} pieces"),
+        (false, true) => format!("two tokenizers of one vocabulary of {source} pieces"),
+        (false, false) => format!("vocabularies of {source} and {target} pieces"),
+    }
 }
 
 /// That of a run without text.

@@ -117,22 +117,21 @@ impl Origin {
         let numbers = units::count(model.params().elements() as u64);
         Ok(match rows {
             None => format!("all {numbers} weights of {}; fresh: optimizer, schedule, counts", self.weights_name),
-            Some((taken, all)) => format!(
-                "weights of {}, of the embedding tables the rows of {} of {} pieces that both vocabularies have; fresh: \
-                 the other rows, optimizer, schedule, counts",
+            Some(rows) => format!(
+                "weights of {}, rows of the embedding tables by piece: {}; fresh: the other rows, optimizer, schedule, \
+                 counts",
                 self.weights_name,
-                units::count(taken as u64),
-                units::count(all as u64)
+                rows.join(", ")
             ),
         })
     }
 
     /// Weights for a model with another vocabulary: rows of its tables by piece, the drawn ones where a piece is new. Also
-    /// the number of pieces found in the target vocabulary, and of all.
-    fn by_piece(&self, model: &dyn Model, tokenizers: &Tokenizers) -> Result<(Weights, Option<(usize, usize)>)> {
+    /// in words how many were found.
+    fn by_piece(&self, model: &dyn Model, tokenizers: &Tokenizers) -> Result<(Weights, Option<Vec<String>>)> {
         let old = |name: &str| self.weights.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor);
         let mut weights: Weights = Vec::new();
-        let (mut taken, mut all) = (0, 0);
+        let mut told = Vec::new();
         for param in model.params() {
             let Some(rows) = Rows::of(&param.name) else {
                 weights.extend(old(&param.name).map(|tensor| (param.name.clone(), tensor.clone())));
@@ -145,12 +144,15 @@ impl Origin {
             };
             let (tensor, found) = moved(source, &param.var.as_tensor().to_device(&Device::Cpu)?, from, to)?;
             weights.push((param.name.clone(), tensor));
-            (taken, all) = (taken.max(found), all.max(to.vocab_size()));
+            if let Some(side) = rows.side(tokenizers.is_joint()) {
+                let [found, all] = [found, to.vocab_size()].map(|n| units::count(n as u64));
+                told.push(format!("{side}{found} of {all}"));
+            }
         }
         // what the new model has no place for is told when they are put in
         let is_used = |name: &str| Rows::of(name).is_some() || model.params().get(name).is_some();
         weights.extend(self.weights.iter().filter(|(name, _)| !is_used(name)).cloned());
-        Ok((weights, Some((taken, all))))
+        Ok((weights, Some(told)))
     }
 }
 
@@ -173,6 +175,16 @@ impl Rows {
             "lm_head.weight" => Some(Rows::Output),
             OUTPUT_BIAS | "output.bias" => Some(Rows::Bias),
             _ => None,
+        }
+    }
+
+    /// Whose table it is, for people; `None` of what is no embedding table.
+    fn side(self, is_joint: bool) -> Option<&'static str> {
+        match self {
+            Rows::Source => Some("source "),
+            Rows::Target if is_joint => Some(""),
+            Rows::Target => Some("target "),
+            Rows::Output | Rows::Bias => None,
         }
     }
 

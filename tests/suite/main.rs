@@ -13,6 +13,7 @@ mod errors;
 mod export;
 mod grouping;
 mod ids;
+mod import;
 mod layers;
 mod limits;
 mod long_lines;
