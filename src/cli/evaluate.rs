@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::data;
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
 use crate::metrics::{self, BleuTokenizer};
@@ -13,9 +14,9 @@ use crate::scores::Metric;
 
 use super::args::{CommonArgs, EvaluateArgs};
 use super::say;
+use super::search::{encode, search, search_options};
 use super::text::{aligned, Lengths};
 use super::trained;
-use super::translate::{encode, search, search_options};
 
 pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
     let Some(input) = args.hypothesis.as_ref().or(args.source.as_ref()) else {
@@ -26,7 +27,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     let run = runs.first();
     let language = run.map_or("", |run| &run.config.data.target_language);
     let wanted = args.tokenize.as_deref().or(run.map(|run| run.config.validation.tokenize.as_str())).unwrap_or("");
-    let tokenizer = BleuTokenizer::wanted(wanted, language)?;
+    let tokenizer = BleuTokenizer::wanted(wanted, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
 
     let paths: Vec<&Path> = std::iter::once(input).chain(&args.reference).map(AsRef::as_ref).collect();
     let mut texts = aligned(&paths)?;
@@ -56,7 +57,7 @@ fn translations(runs: &[Usable], lines: &[String], args: &EvaluateArgs, common: 
     let sources = encode(&runs[0].tokenizers.source, lines)?;
     let mut lengths = Lengths::of(runs);
     lengths.look(&sources, 0);
-    lengths.tell(common);
-    let found = search(runs, &sources, &search_options(&runs[0], &args.decode)?)?;
+    lengths.tell(&mut |text| say(common, text));
+    let found = search(runs, &sources, &search_options(&runs[0], &args.decode)?, &mut |_| ())?;
     Ok(decode::best_lines(&found, &runs[0].tokenizers.target)?)
 }

@@ -30,12 +30,13 @@ pub(super) fn load_all(runs: &[PathBuf], checkpoint: &str, common: &CommonArgs) 
     let all = runs.iter().map(|run| load(run, checkpoint, common)).collect::<Result<Vec<_>>>()?;
     for (other, run) in all.iter().zip(runs).skip(1) {
         if other.tokenizers.fingerprint() != all[0].tokenizers.fingerprint() {
+            let first = runs[0].display();
+            let (source, target) = all[0].tokenizers.paths();
+            let target = target.map(|file| format!(", tokenizer.target_path = \"{first}/{file}\"")).unwrap_or_default();
             return Err(InputError::new(format!(
-                "{} and {} have different tokenizers: an ensemble needs one vocabulary; train the second run with \
-                 tokenizer.path = \"{}/tokenizer.json\"",
-                runs[0].display(),
-                run.display(),
-                runs[0].display()
+                "{first} and {} have different tokenizers: an ensemble needs one vocabulary; train the second run with \
+                 tokenizer.path = \"{first}/{source}\"{target}",
+                run.display()
             ))
             .into());
         }

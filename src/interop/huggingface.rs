@@ -4,7 +4,6 @@
 //! is added is `final_logits_bias [1, V]`, which keeps padding from being predicted.
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::{json, Value};
 
 use super::card::Card;
 use super::marian::{GenerationConfig, MarianConfig};
@@ -14,6 +13,7 @@ use crate::config::LengthPenalty;
 use crate::fsio::NewFolder;
 use crate::model::OUTPUT_BIAS;
 use crate::run::{vocabulary, Usable};
+use crate::tokenizer::HuggingFace;
 
 /// Longest translation in tokens, unless the run was trained on longer text.
 const MAX_LENGTH: usize = 512;
@@ -33,19 +33,24 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     let mut marian = MarianConfig::of(model, vocabulary, run.tokenizers.target.eos_id(), positions(run))?;
     marian.torch_dtype = Some(dtype.name().to_string());
     let generation = GenerationConfig::of(&marian, decode, data.max_length.max(MAX_LENGTH));
-    let mut files = tokenizer_files(run)?;
+    let settings = HuggingFace {
+        source_language: &data.source_language,
+        target_language: &data.target_language,
+        model_max_length: positions(run),
+    };
+    let mut files = run.tokenizers.huggingface_files(&settings)?;
     let mut tensors = weights(run, dtype)?;
     let bias = output_bias(&mut tensors, vocabulary.target_size)?;
     tensors.push((OUTPUT_BIAS.to_string(), bias));
     for (_, tensor) in &mut tensors {
         *tensor = tensor.to_dtype(dtype.of_floats())?;
     }
-    files.push(("config.json", pretty(&marian)?));
-    files.push(("generation_config.json", pretty(&generation)?));
+    files.push(("config.json".to_string(), pretty(&marian)?));
+    files.push(("generation_config.json".to_string(), pretty(&generation)?));
     let (card, fault) = Card::of(run, name, dtype);
-    files.push(("README.md", card.text().into_bytes()));
+    files.push(("README.md".to_string(), card.text().into_bytes()));
     for (file, bytes) in files {
-        folder.file(file, |out| out.write_all(&bytes))?;
+        folder.file(&file, |out| out.write_all(&bytes))?;
     }
     folder.file("model.safetensors", |out| checkpoint::write_tensors(out, &tensors))?;
     let gnmt = decode.length_penalty_type == LengthPenalty::Gnmt && decode.length_penalty > 0.0;
@@ -63,27 +68,4 @@ fn output_bias(tensors: &mut Vec<(String, Tensor)>, size: usize) -> Result<Tenso
         *pad = PAD_BIAS;
     }
     Ok(Tensor::from_vec(bias, (1, size), &Device::Cpu)?.to_dtype(DType::F32)?)
-}
-
-/// `tokenizer.json` and what tells transformers to load it.
-fn tokenizer_files(run: &Usable) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
-    if !run.tokenizers.is_joint() {
-        return Err(Error::Tokenizers);
-    }
-    let (tokenizer, data) = (&run.tokenizers.source, &run.config.data);
-    let token = |id| Value::from(tokenizer.token(id).unwrap_or_default());
-    let config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": token(tokenizer.eos_id()),
-        "unk_token": token(tokenizer.unk_id()),
-        "pad_token": token(tokenizer.pad_id()),
-        "model_max_length": positions(run),
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": false,
-        // the names of special tokens within a line are ordinary text
-        "split_special_tokens": true,
-        "source_lang": data.source_language,
-        "target_lang": data.target_language,
-    });
-    Ok(vec![("tokenizer.json", tokenizer.to_json()?.into_bytes()), ("tokenizer_config.json", pretty(&config)?)])
 }

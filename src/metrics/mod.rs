@@ -32,7 +32,7 @@ mod tokenize;
 pub use bleu::{bleu, sentence_bleu, Bleu, BleuOptions};
 pub use chrf::{chrf, Chrf, ChrfOptions};
 pub use script::advice;
-pub use spm::{SentencePiece, SpmError};
+pub use spm::{SpmError, SpmTokenizer};
 pub use ter::{ter, Ter, TerOptions};
 pub use tokenize::{default_tokenizer, BleuTokenizer};
 

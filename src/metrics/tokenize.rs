@@ -1,14 +1,14 @@
 //! The tokenizers of BLEU: 13a, zh, intl, char, none, and those of SentencePiece models.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
-use super::spm::SentencePiece;
+use super::spm::{self, SpmTokenizer};
 use super::text::{is_space, isolate, split_western, unescape, words};
 use super::MetricsError;
-use crate::config::SPM_PREFIX;
+use crate::config;
 
 /// How BLEU cuts lines into words; part of its signature.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum BleuTokenizer {
     /// Only at whitespace.
     None,
     /// The pieces of a SentencePiece model.
-    Spm(Arc<SentencePiece>),
+    Spm(Arc<SpmTokenizer>),
 }
 
 impl BleuTokenizer {
@@ -48,15 +48,25 @@ impl BleuTokenizer {
     }
 
     /// The tokenizer that a name in a config or on the command line stands for; that of the language for an empty name.
+    /// `resolve` gives the path of a model's file, which may lie on the Hub.
     ///
     /// # Errors
-    /// An unknown name; a SentencePiece model that can not be read.
-    pub fn wanted(name: &str, language: &str) -> Result<Self, MetricsError> {
-        match (name, name.strip_prefix(SPM_PREFIX)) {
-            ("", _) => Ok(default_tokenizer(language).0),
-            (_, Some(path)) => Ok(BleuTokenizer::Spm(Arc::new(SentencePiece::load(Path::new(path))?))),
-            (name, None) => Self::from_name(name).ok_or_else(|| MetricsError::Tokenizer { name: name.to_string() }),
+    /// An unknown name; a SentencePiece model that is not there or can not be read; those of `resolve`.
+    pub fn wanted<E: From<MetricsError>>(
+        name: &str,
+        language: &str,
+        resolve: impl FnOnce(&str) -> Result<PathBuf, E>,
+    ) -> Result<Self, E> {
+        if name.is_empty() {
+            return Ok(default_tokenizer(language).0);
         }
+        let Some((model, file)) = config::spm_tokenizer(name) else {
+            let unknown = || MetricsError::Tokenizer { name: name.to_string() };
+            return Self::from_name(name).ok_or_else(unknown).map_err(E::from);
+        };
+        let path = file.map(resolve).transpose()?;
+        let found = spm::named(model, path.as_deref()).map_err(MetricsError::from)?;
+        Ok(BleuTokenizer::Spm(Arc::new(found)))
     }
 
     /// The line with whitespace between tokens; how much of it carries no meaning.

@@ -20,20 +20,9 @@ const TRANSLATIONS: &str = "translations";
 const REPORT: &str = "report.html";
 const SWEEP_LINE: &str = "sweep.line";
 
-/// All that a run has in its folder; what of it was there before, `--force` deletes, and nothing else.
-const OWN: [&str; 11] = [
-    CONFIG,
-    COMMANDS,
-    METRICS,
-    DEBUG_LOG,
-    tokenizer::FILE,
-    tokenizer::TARGET_FILE,
-    AVERAGE,
-    checkpoint::FOLDER,
-    TENSORBOARD,
-    TRANSLATIONS,
-    REPORT,
-];
+/// All that a run has in its folder besides its tokenizer; what of it was there before, `--force` deletes, and nothing else.
+const OWN: [&str; 9] =
+    [CONFIG, COMMANDS, METRICS, DEBUG_LOG, AVERAGE, checkpoint::FOLDER, TENSORBOARD, TRANSLATIONS, REPORT];
 
 /// Where things are in the folder of a run.
 #[derive(Clone, Debug)]
@@ -146,8 +135,9 @@ impl RunFolder {
     }
 
     fn clear(&self) -> Result<()> {
-        for path in OWN.map(|name| self.root().join(name)).iter().filter(|path| path.exists()) {
-            let deleted = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        let all = OWN.into_iter().chain(tokenizer::FILES).map(|name| self.root().join(name));
+        for path in all.filter(|path| path.exists()) {
+            let deleted = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             deleted.with_context(|| format!("delete {}", path.display()))?;
         }
         Ok(())

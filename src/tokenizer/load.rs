@@ -3,24 +3,32 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Mutex;
 
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer as Inner};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::scheme::{settle_decoder, Scheme};
-use super::{kinds, library, sentencepiece, special, template, words, Error, Origin, Result, Tokenizer};
+use super::scheme::settle_decoder;
+use super::{kinds, library, special, spm_files, template, Engine, Error, Json, Result, Tokenizer};
 use crate::fsio;
 
 /// Names under which others know our special tokens, in order of preference.
 const UNK_NAMES: [&str; 4] = ["<unk>", "[UNK]", "<|unk|>", "<UNK>"];
-const EOS_NAMES: [&str; 9] =
+pub(super) const EOS_NAMES: [&str; 9] =
     ["</s>", "<eos>", "[EOS]", "<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<EOT>", "<EOS>", "[SEP]"];
-const PAD_NAMES: [&str; 6] = ["<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|padding|>", OWN_PAD];
+pub(super) const PAD_NAMES: [&str; 6] = ["<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|padding|>", OWN_PAD];
 /// Our padding token when the usual name is taken by another id than the last.
-const OWN_PAD: &str = "<nmt_pad>";
+pub(super) const OWN_PAD: &str = "<nmt_pad>";
+
+/// Whose file a `tokenizer.json` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Anybody's, for a new run.
+    Foreign,
+    /// A run's, which knows it by its fingerprint: that of the file as it is.
+    Run,
+}
 
 pub(super) fn load(path: &Path, origin: Origin) -> Result<Tokenizer> {
     let refused = |reason: String| Error::NotATokenizer { path: path.to_path_buf(), reason };
@@ -30,7 +38,7 @@ pub(super) fn load(path: &Path, origin: Origin) -> Result<Tokenizer> {
     let bytes = unpacked(path)?;
     let json: Value = match serde_json::from_slice(&bytes) {
         Ok(json) => json,
-        Err(_) if sentencepiece::is_model(&bytes) => sentencepiece::to_json(&bytes).map_err(refused)?,
+        Err(_) if spm_files::is_model(&bytes) => return spm_files::of_model(path, bytes, origin),
         Err(e) => {
             let not_json = Error::NotJson { path: path.to_path_buf(), reason: e.to_string() };
             return Err(kinds::other(&bytes).map_or(not_json, refused));
@@ -46,7 +54,7 @@ pub(super) fn load(path: &Path, origin: Origin) -> Result<Tokenizer> {
 }
 
 /// The bytes of a file, of a gzipped one unpacked.
-fn unpacked(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn unpacked(path: &Path) -> Result<Vec<u8>> {
     let bytes = fsio::read(path)?;
     if !bytes.starts_with(&[0x1F, 0x8B]) {
         return Ok(bytes);
@@ -107,7 +115,7 @@ pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tok
         Some(id) => id,
         None => missing(&mut inner, &mut added, eos_name, "token for the end of a sentence")?,
     };
-    // files made from SentencePiece models list them as pieces only
+    // files made from SentencePiece models by others list them as pieces only
     for id in [unk, eos] {
         let name = inner.id_to_token(id).unwrap_or_default();
         inner.add_special_tokens([special(&name)])?;
@@ -136,9 +144,7 @@ pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tok
         // only now: the folder of an older run may hold a file whose decoder was not looked at
         settle_decoder(&mut inner)?;
     }
-    let caches = words::is_word_by_word(&inner).then(Mutex::default);
-    let scheme = Scheme::of(&inner);
-    Ok(Tokenizer { inner, unk, eos, pad, added, fingerprint, scheme, caches })
+    Ok(Tokenizer { engine: Engine::Json(Json::new(inner)), unk, eos, pad, added, fingerprint })
 }
 
 /// Takes out what would cut, fill or randomize ids.

@@ -2,7 +2,7 @@
 
 use tokenizers::{NormalizedString, Normalizer, Tokenizer as Inner};
 
-use super::{Result, Tokenizer};
+use super::{Engine, Result, Tokenizer};
 
 /// The way of a line to ids and back. Spaces do not count but where there were none: metrics do not see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +26,17 @@ impl Tokenizer {
         Ok(match () {
             () if tidy(&back) == tidy(line) => RoundTrip::Same,
             () if ids.contains(&self.unk_id()) => RoundTrip::Unknown,
-            () if is_normalized(&self.inner, line, &back) => RoundTrip::Normalized(back),
+            () if self.is_normalized(line, &back) => RoundTrip::Normalized(back),
             () => RoundTrip::Different(back),
         })
+    }
+
+    /// Whether both are the same text to the tokenizer.
+    fn is_normalized(&self, line: &str, back: &str) -> bool {
+        match &self.engine {
+            Engine::Json(json) => is_normalized(&json.inner, line, back),
+            Engine::Spm(spm) => tidy(&spm.normalized(line)) == tidy(&spm.normalized(back)),
+        }
     }
 }
 

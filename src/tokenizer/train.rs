@@ -7,7 +7,7 @@ use serde_json::{json, Map, Value};
 use tokenizers::tokenizer::{NormalizedString, Normalizer, PreTokenizedString, PreTokenizer};
 use tokenizers::{NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizerWrapper};
 
-use super::{bpe, library, load, template, unigram, words, Error, Origin, Result, Tokenizer};
+use super::{bpe, library, load, template, unigram, words, Error, Result, Tokenizer};
 use crate::config::{TokenizerConfig, TokenizerKind};
 
 /// A character seen less than once in so many is left unknown.
@@ -26,7 +26,7 @@ pub(super) fn train(config: &TokenizerConfig, lines: impl Iterator<Item = String
         TokenizerKind::Bpe => bpe_model(&alphabet, &words, size),
         TokenizerKind::Unigram => unigram::learn(&template::SPECIALS, words, size)?,
     };
-    load::finish(template::file(model, size, normalizer), Origin::Foreign)
+    load::finish(template::file(model, size, normalizer), load::Origin::Foreign)
         .map_err(|reason| Error::Library(reason.to_string()))
 }
 

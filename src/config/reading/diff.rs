@@ -117,6 +117,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("validation.metrics", Effect::Training, ""),
     ("validation.early_stopping_metric", Effect::Training, "the best so far is chosen anew, by this metric"),
     ("validation.tokenize", Effect::Training, "BLEU before and after is not of the same words"),
+    ("validation.references", Effect::Training, "BLEU, chrF and TER before and after are not of the same references"),
     ("validation.", Effect::Free, ""),
     ("decode.", Effect::Free, ""),
     ("checkpoint.", Effect::Free, ""),

@@ -102,6 +102,9 @@ fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Prob
     }
 }
 
+/// Keys whose rules only hold for a run that trains.
+const OF_TRAINING: [&str; 2] = ["data.train", "train.max_updates"];
+
 /// A value that was given, under the path of a known key.
 #[derive(Clone)]
 struct Leaf<'a> {
@@ -322,6 +325,10 @@ impl<'a> Reader<'a> {
         let findings = validate::validate(config);
         let alone: Vec<&str> = findings.iter().filter(|f| f.keys.len() == 1).map(|f| f.keys[0]).collect();
         for finding in findings {
+            // an imported model was trained elsewhere
+            if self.recorded && config.is_imported() && OF_TRAINING.contains(&finding.keys[0]) {
+                continue;
+            }
             // a rule says nothing new about a key that is wrong by itself
             let known = finding.keys.len() > 1 && finding.keys.iter().any(|key| alone.contains(key));
             if known || finding.keys.iter().any(|key| self.doubtful.contains(key)) {

@@ -15,8 +15,21 @@ const THREADS_A_CORE: usize = 4;
 /// BLEU's own tokenizers, by the names of sacreBLEU.
 pub const BLEU_TOKENIZERS: [&str; 5] = ["13a", "zh", "intl", "char", "none"];
 
-/// What stands before the path of a SentencePiece model where a tokenizer of BLEU is named.
-pub const SPM_PREFIX: &str = "spm:";
+/// Tokenizers of BLEU that need a SentencePiece model, by the names of sacreBLEU: that which sacreBLEU fetched, or behind a
+/// colon a file.
+const SPM_TOKENIZERS: [&str; 3] = ["flores200", "flores101", "spm"];
+
+/// All names of tokenizers of BLEU, for messages.
+pub fn bleu_tokenizers() -> String {
+    let with_file = SPM_TOKENIZERS.map(|name| format!("{name}[:FILE]"));
+    [BLEU_TOKENIZERS.join(", "), with_file.join(", ")].join(", ")
+}
+
+/// Name and file of a tokenizer of BLEU that needs a SentencePiece model.
+pub fn spm_tokenizer(name: &str) -> Option<(&str, Option<&str>)> {
+    let (model, file) = name.split_once(':').map_or((name, None), |(model, file)| (model, Some(file)));
+    (SPM_TOKENIZERS.contains(&model) && file != Some("")).then_some((model, file))
+}
 
 /// Most threads that this machine is asked for.
 pub fn most_threads() -> usize {
@@ -32,9 +45,9 @@ pub fn too_many_threads(threads: usize) -> Option<String> {
     })
 }
 
-/// Whether `name` stands for a tokenizer of BLEU: one of [`BLEU_TOKENIZERS`], or `spm:` and a file.
+/// Whether `name` stands for a tokenizer of BLEU.
 pub fn is_bleu_tokenizer(name: &str) -> bool {
-    BLEU_TOKENIZERS.contains(&name) || name.strip_prefix(SPM_PREFIX).is_some_and(|path| !path.is_empty())
+    BLEU_TOKENIZERS.contains(&name) || spm_tokenizer(name).is_some()
 }
 
 /// Memory of the machine in bytes, if the system tells.
@@ -92,7 +105,10 @@ mod tests {
             ("threads=1000000", "must be"),
             ("decode.beam_size=1001", "must be 1000 at most"),
             ("validation.beam_size=9223372036854775807", "must be 1000 at most"),
-            ("validation.tokenize=mecab", "must be one of 13a, zh, intl, char, none, spm:FILE, or empty"),
+            (
+                "validation.tokenize=mecab",
+                "must be one of 13a, zh, intl, char, none, flores200[:FILE], flores101[:FILE], spm[:FILE], or empty",
+            ),
             ("tokenizer.vocab_size=9223372036854775807", "must be 16777216 at most"),
             (
                 "model.d_model=9223372036854775792",

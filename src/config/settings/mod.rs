@@ -44,7 +44,8 @@ pub use device::DeviceName;
 pub use embedding_distance::{DistanceForm, DistanceGuard, DistanceMetric, EmbeddingDistanceConfig, PairSource};
 pub use every::Every;
 pub use limits::{
-    is_bleu_tokenizer, most_threads, too_many_threads, total_memory_bytes, BLEU_TOKENIZERS, LARGEST_BEAM, SPM_PREFIX,
+    bleu_tokenizers, is_bleu_tokenizer, most_threads, spm_tokenizer, too_many_threads, total_memory_bytes,
+    BLEU_TOKENIZERS, LARGEST_BEAM,
 };
 pub use model::{AttentionKind, ModelConfig, ModelKind, Norm, RnnConfig, TiedEmbeddings};
 pub use optimizer::*;
@@ -89,6 +90,11 @@ impl Config {
     /// When a whole number is beyond what TOML can hold (`i64`), which no file can have given.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
+    }
+
+    /// Whether it is that of a model that came from elsewhere: there is no text to train on.
+    pub fn is_imported(&self) -> bool {
+        self.data.train.0.is_empty()
     }
 
     /// The rules of all sections.

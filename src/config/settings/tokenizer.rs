@@ -9,7 +9,7 @@ settings! {
         /// A `tokenizer.json` or a SentencePiece `.model`, as a path or `hf://OWNER/NAME[@REVISION]/FILE`; empty =
         /// train one on the training text.
         pub path: String = String::new(),
-        /// The target side's `tokenizer.json` when it differs from the source's; empty = the same.
+        /// The target side's, when it differs from the source's; empty = the same.
         pub target_path: String = String::new(),
         /// Model to train: "bpe" or "unigram".
         pub kind: TokenizerKind = TokenizerKind::Bpe,

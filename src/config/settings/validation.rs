@@ -1,6 +1,6 @@
 //! `[validation]`.
 
-use super::limits::{is_bleu_tokenizer, BLEU_TOKENIZERS};
+use super::limits::{bleu_tokenizers, is_bleu_tokenizer};
 use super::{Checks, Config, Every};
 use crate::scores::Metric;
 
@@ -19,9 +19,16 @@ settings! {
         /// Metric that chooses the best checkpoint and stops early; one of `metrics`.
         pub early_stopping_metric: Metric = Metric::Nll,
         /// How BLEU cuts lines into words, for validation, test and `nmt-train evaluate`: "13a", "zh", "intl", "char"
-        /// or "none" as in sacreBLEU, or "spm:FILE", the pieces of a SentencePiece model (flores200). Empty: zh for the
-        /// target language "zh", char for "ja" and "ko", else 13a.
+        /// or "none" as in sacreBLEU; "flores200", "flores101" or "spm" (flores101's old name), the pieces of the model
+        /// that sacreBLEU has fetched; "flores200:FILE", "flores101:FILE" for a copy of that model, "spm:FILE" for any
+        /// SentencePiece model, as a path or `hf://OWNER/NAME[@REVISION]/FILE`. Empty: zh for the target language "zh",
+        /// char for "ja" and "ko", else 13a.
         pub tokenize: String = String::new(),
+        /// Further references of data.valid: files with one line for each of its pairs. BLEU, chrF and TER take several as
+        /// sacreBLEU does, an empty line being a reference without words; nll is of data.valid alone.
+        pub references: Vec<String> = Vec::new(),
+        /// Further references of data.test.
+        pub test_references: Vec<String> = Vec::new(),
         /// Sample translations shown after each validation. 0 or more.
         pub samples: usize = 2,
     }
@@ -30,8 +37,7 @@ settings! {
 impl ValidationConfig {
     pub(super) fn rules(&self, check: &mut Checks, config: &Config) {
         let known = self.tokenize.is_empty() || is_bleu_tokenizer(&self.tokenize);
-        let names = BLEU_TOKENIZERS.join(", ");
-        check.rule(known, &["validation.tokenize"], format!("must be one of {names}, spm:FILE, or empty"));
+        check.rule(known, &["validation.tokenize"], format!("must be one of {}, or empty", bleu_tokenizers()));
         let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
         check.rule(
             names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)),
@@ -47,6 +53,16 @@ impl ValidationConfig {
             names.is_empty() || self.metrics.contains(&self.early_stopping_metric),
             &["validation.early_stopping_metric", "validation.metrics"],
             format!("must be one of validation.metrics: {}", names.join(", ")),
+        );
+        check.rule(
+            self.references.is_empty() || !config.data.valid.0.is_empty(),
+            &["validation.references", "data.valid"],
+            "must be [] without data.valid, which has the first reference",
+        );
+        check.rule(
+            self.test_references.is_empty() || !config.data.test.0.is_empty(),
+            &["validation.test_references", "data.test"],
+            "must be [] without data.test, which has the first reference",
         );
         check.rule(
             self.early_stopping == 0 || config.validates(),

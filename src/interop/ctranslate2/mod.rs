@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{pretty, weights, Dtype, Error};
 use crate::fsio::NewFolder;
 use crate::run::Usable;
-use crate::tokenizer::{Tokenizer, FILE, TARGET_FILE};
+use crate::tokenizer::{Tokenizer, Tokenizers};
 
 /// Fills `folder`, to be called `name`. Returns what is not as in the run.
 ///
@@ -28,7 +28,7 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     let variables = variables::of(&run.config.model, &weights(run, dtype)?, super::positions(run))?;
     let (source, target) = (&run.tokenizers.source, &run.tokenizers.target);
     let vocabularies = [tokens(source)?, tokens(target)?];
-    let mut files: Vec<(&str, Vec<u8>)> = vec![("config.json", pretty(&config(target))?)];
+    let mut files: Vec<(&str, Vec<u8>)> = vec![("config.json", pretty(&config(&run.tokenizers))?)];
     match &vocabularies {
         [source, target] if source == target => files.push(("shared_vocabulary.json", pretty(source)?)),
         [source, target] => {
@@ -36,11 +36,9 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
             files.push(("target_vocabulary.json", pretty(target)?));
         }
     }
-    files.push((FILE, source.to_json()?.into_bytes()));
-    if !run.tokenizers.is_joint() {
-        files.push((TARGET_FILE, target.to_json()?.into_bytes()));
-    }
-    files.push(("README.md", readme(name, run.tokenizers.is_joint()).into_bytes()));
+    // ids are those of the vocabularies above
+    files.extend(run.tokenizers.files()?.into_iter().filter(|(file, _)| !file.ends_with(VOCABULARY)));
+    files.push(("README.md", readme(name, &run.tokenizers).into_bytes()));
     for (file, bytes) in files {
         folder.file(file, |out| out.write_all(&bytes))?;
     }
@@ -48,14 +46,26 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     Ok(Vec::new())
 }
 
-/// `config.json`. The encoder's text ends with `</s>`, which our tokenizer.json puts there; the decoder starts from a zero
-/// embedding, so its start token is any.
-fn config(target: &Tokenizer) -> serde_json::Value {
+/// Ending of the names of vocabularies beside SentencePiece models.
+const VOCABULARY: &str = ".vocab.json";
+
+/// Whether `</s>` at the end of the source is put there by CTranslate2: a tokenizer.json does it itself, SentencePiece not.
+fn adds_eos(tokenizers: &Tokenizers) -> bool {
+    is_spm(tokenizers.paths().0)
+}
+
+fn is_spm(file: &str) -> bool {
+    file.ends_with(".spm")
+}
+
+/// `config.json`. The decoder starts from a zero embedding, so its start token is any.
+fn config(tokenizers: &Tokenizers) -> serde_json::Value {
+    let target = &tokenizers.target;
     let token = |id| target.token(id).unwrap_or_default();
     let (eos, unk) = (token(target.eos_id()), token(target.unk_id()));
     json!({
         "add_source_bos": false,
-        "add_source_eos": false,
+        "add_source_eos": adds_eos(tokenizers),
         "bos_token": "<s>",
         "decoder_start_token": eos,
         "eos_token": eos,
@@ -77,33 +87,59 @@ fn tokens(tokenizer: &Tokenizer) -> Result<Vec<String>, Error> {
 }
 
 /// How to use the folder.
-fn readme(name: &str, is_joint: bool) -> String {
-    let (target, load) = match is_joint {
-        true => ("source", String::new()),
-        false => ("target", format!("\ntarget = Tokenizer.from_file(folder + \"/{TARGET_FILE}\")")),
+fn readme(name: &str, tokenizers: &Tokenizers) -> String {
+    let (source_file, target_file) = tokenizers.paths();
+    let load = |side: &str, file: &str| match is_spm(file) {
+        true => format!("{side} = SentencePieceProcessor(model_file=folder + \"/{file}\")\n"),
+        // "</s>" within a line is ordinary text
+        false => format!("{side} = Tokenizer.from_file(folder + \"/{file}\")\n{side}.encode_special_tokens = True\n"),
+    };
+    let target_name = if target_file.is_some() { "target" } else { "source" };
+    let loads = load("source", source_file) + &target_file.map(|file| load("target", file)).unwrap_or_default();
+    let tokens = match is_spm(source_file) {
+        true => "source.encode(lines, out_type=str)",
+        false => "[line.tokens for line in source.encode_batch(lines)]",
+    };
+    let text = match is_spm(target_file.unwrap_or(source_file)) {
+        true => format!("{target_name}.decode(result.hypotheses[0])"),
+        false => {
+            format!("{target_name}.decode([{target_name}.token_to_id(token) for token in result.hypotheses[0]])")
+        }
+    };
+    let files: Vec<&str> = [Some(source_file), target_file].into_iter().flatten().collect();
+    let mut imports: Vec<&str> = files
+        .iter()
+        .map(|file| match is_spm(file) {
+            true => "from sentencepiece import SentencePieceProcessor\n",
+            false => "from tokenizers import Tokenizer\n",
+        })
+        .collect();
+    imports.dedup();
+    let end = match adds_eos(tokenizers) {
+        true => "CTranslate2 puts `</s>` at the end of each line, which the model needs",
+        false => "it puts `</s>` at the end of each line, which the model needs",
     };
     format!(
         r#"# {name}
 
-A translation model in the format of CTranslate2, exported by nmt-train {version}. `{FILE}` cuts text into the tokens of
-its vocabulary and puts `</s>` at the end of each line, which the model needs.
+A translation model in the format of CTranslate2, exported by nmt-train {version}. `{source_file}` cuts text into the tokens
+of its vocabulary; {end}.
 
 ```python
 import ctranslate2
-from tokenizers import Tokenizer
-
+{imports}
 folder = "."
 translator = ctranslate2.Translator(folder)
-source = Tokenizer.from_file(folder + "/{FILE}")
-source.encode_special_tokens = True  # "</s>" within a line is ordinary text{load}
-tokens = [line.tokens for line in source.encode_batch(["A line to translate."])]
-for result in translator.translate_batch(tokens, beam_size=5, max_input_length=0):
-    print({target}.decode([{target}.token_to_id(token) for token in result.hypotheses[0]]))
+{loads}
+lines = ["A line to translate."]
+for result in translator.translate_batch({tokens}, beam_size=5, max_input_length=0):
+    print({text})
 ```
 
 By default CTranslate2 forbids empty translations (`min_decoding_length`), stops at 256 tokens (`max_decoding_length`) and
 cuts texts of more than 1024 tokens (`max_input_length`).
 "#,
         version = env!("CARGO_PKG_VERSION"),
+        imports = imports.concat(),
     )
 }

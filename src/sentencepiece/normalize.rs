@@ -1,42 +1,41 @@
 //! SentencePiece's normalization: replacements of the longest prefix by a table, white space as `▁`.
 
-use crate::sentencepiece::Rules;
-
-const SPACE: &str = "▁";
+use super::trie::Trie;
+use super::{Rules, SPACE};
 
 /// The rules of a model.
 pub(super) struct Normalizer {
-    spec: Rules,
+    pub(super) rules: Rules,
     /// A double-array trie (darts-clone): prefixes that are replaced.
     trie: Vec<u32>,
     /// The replacements, each ended by 0.
     replacements: Vec<u8>,
-    /// Taken as they are, longest first.
-    user_defined: Vec<Vec<u8>>,
+    /// Taken as they are; `None` where there are none.
+    user_defined: Option<Trie>,
 }
 
 impl Normalizer {
     /// `None` when the table is damaged.
-    pub(super) fn new(spec: Rules, mut user_defined: Vec<Vec<u8>>) -> Option<Self> {
-        user_defined.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
+    pub(super) fn new(rules: Rules, user_defined: Vec<(&[u8], u32)>) -> Option<Self> {
+        let user_defined = (!user_defined.is_empty()).then(|| Trie::new(user_defined));
         let (mut trie, mut replacements) = (Vec::new(), Vec::new());
-        if !spec.charsmap.is_empty() {
-            let (size, rest) = spec.charsmap.split_at_checked(4)?;
+        if !rules.charsmap.is_empty() {
+            let (size, rest) = rules.charsmap.split_at_checked(4)?;
             let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
             let (units, text) = rest.split_at_checked(size)?;
             trie = units.chunks_exact(4).map(|unit| u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]])).collect();
             replacements = text.to_vec();
         }
-        Some(Normalizer { spec, trie, replacements, user_defined })
+        Some(Normalizer { rules, trie, replacements, user_defined })
     }
 
     /// The bytes that the model cuts into pieces.
-    pub(super) fn normalize(&self, line: &str) -> Vec<u8> {
-        let spec = &self.spec;
-        let space: &[u8] = if spec.escape_whitespaces { SPACE.as_bytes() } else { b" " };
-        let mut input = line.as_bytes();
+    pub(super) fn normalize(&self, line: &[u8]) -> Vec<u8> {
+        let rules = &self.rules;
+        let space: &[u8] = if rules.escape_whitespaces { SPACE.as_bytes() } else { b" " };
+        let mut input = line;
         let mut out = Vec::with_capacity(input.len() * 3 / 2 + 3);
-        if spec.remove_extra_whitespaces {
+        if rules.remove_extra_whitespaces {
             while let Some((b" ", length)) = self.prefix(input) {
                 input = &input[length..];
             }
@@ -44,10 +43,10 @@ impl Normalizer {
         if input.is_empty() {
             return out;
         }
-        if spec.add_dummy_prefix && !spec.whitespace_as_suffix {
+        if rules.add_dummy_prefix && !rules.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
-        let mut after_space = spec.remove_extra_whitespaces;
+        let mut after_space = rules.remove_extra_whitespaces;
         while let Some((mut text, length)) = self.prefix(input) {
             while let (true, Some(rest)) = (after_space, text.strip_prefix(b" ")) {
                 text = rest;
@@ -61,13 +60,13 @@ impl Normalizer {
             if let Some(last) = text.last() {
                 after_space = *last == b' ';
             }
-            after_space &= spec.remove_extra_whitespaces;
+            after_space &= rules.remove_extra_whitespaces;
             input = &input[length..];
         }
-        while spec.remove_extra_whitespaces && out.ends_with(space) {
+        while rules.remove_extra_whitespaces && out.ends_with(space) {
             out.truncate(out.len() - space.len());
         }
-        if spec.add_dummy_prefix && spec.whitespace_as_suffix {
+        if rules.add_dummy_prefix && rules.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
         out
@@ -87,7 +86,7 @@ impl Normalizer {
                 Some((&text[..end], length))
             }
             None => {
-                let length = super::char_length(first).min(input.len());
+                let length = char_length(first).min(input.len());
                 Some((&input[..length], length))
             }
         }
@@ -95,7 +94,7 @@ impl Normalizer {
 
     /// Bytes of the longest user-defined piece here.
     pub(super) fn as_it_is(&self, input: &[u8]) -> usize {
-        self.user_defined.iter().find(|piece| input.starts_with(piece)).map_or(0, Vec::len)
+        self.user_defined.as_ref().and_then(|pieces| pieces.prefixes(input).last()).map_or(0, |(length, _)| length)
     }
 
     /// The longest prefix in the table: where its replacement begins, and its bytes.
@@ -113,5 +112,15 @@ impl Normalizer {
             }
         }
         longest
+    }
+}
+
+/// Bytes of the character that begins with this one.
+pub(super) fn char_length(first: u8) -> usize {
+    match first {
+        0..=0xBF => 1,
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        _ => 4,
     }
 }

@@ -1,7 +1,7 @@
-//! What a SentencePiece model (`.model`, a protocol buffer) holds, as far as encoding text needs it.
+//! What a SentencePiece model (`.model`, a protocol buffer) holds, as far as text and pieces need it.
 
 /// A model as it stands in the file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Proto {
     /// By id.
     pub pieces: Vec<Piece>,
@@ -9,6 +9,12 @@ pub struct Proto {
     /// Unknown characters are spelled in bytes.
     pub byte_fallback: bool,
     pub normalizer: Rules,
+    /// What becomes of decoded text.
+    pub denormalizer: Option<Rules>,
+    /// What the unknown piece is decoded to.
+    pub unknown_surface: String,
+    /// Name of the piece that ends a sentence.
+    pub eos_name: String,
 }
 
 /// A piece of the vocabulary.
@@ -37,11 +43,14 @@ pub enum ModelType {
     #[default]
     Unigram,
     Bpe,
-    Other,
+    /// Whole words.
+    Word,
+    /// Single characters.
+    Char,
 }
 
 /// What becomes of text before it is cut.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Replacements: the size of a double-array trie (darts-clone), the trie, the texts.
     pub charsmap: Vec<u8>,
@@ -66,12 +75,21 @@ impl Default for Rules {
 impl Proto {
     /// Reads a file's bytes; `None` when they are no such model.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut proto = Proto::default();
+        let mut proto = Proto {
+            pieces: Vec::new(),
+            model_type: ModelType::default(),
+            byte_fallback: false,
+            normalizer: Rules::default(),
+            denormalizer: None,
+            unknown_surface: " \u{2047} ".to_string(),
+            eos_name: "</s>".to_string(),
+        };
         for (number, value) in Fields::of(bytes)? {
             match (number, value) {
                 (1, Value::Bytes(piece)) => proto.pieces.push(Piece::parse(piece)?),
                 (2, Value::Bytes(trainer)) => proto.trainer(trainer)?,
-                (3, Value::Bytes(normalizer)) => proto.normalizer(normalizer)?,
+                (3, Value::Bytes(normalizer)) => proto.normalizer.merge(normalizer)?,
+                (5, Value::Bytes(rules)) => proto.denormalizer.get_or_insert_default().merge(rules)?,
                 _ => (),
             }
         }
@@ -83,23 +101,29 @@ impl Proto {
             match (number, value) {
                 (3, Value::Number(1)) => self.model_type = ModelType::Unigram,
                 (3, Value::Number(2)) => self.model_type = ModelType::Bpe,
-                (3, Value::Number(_)) => self.model_type = ModelType::Other,
+                (3, Value::Number(3)) => self.model_type = ModelType::Word,
+                (3, Value::Number(4)) => self.model_type = ModelType::Char,
                 (24, Value::Number(flag)) => self.normalizer.whitespace_as_suffix = flag != 0,
                 (35, Value::Number(flag)) => self.byte_fallback = flag != 0,
+                (44, Value::Bytes(text)) => self.unknown_surface = std::str::from_utf8(text).ok()?.to_string(),
+                (47, Value::Bytes(name)) if !name.is_empty() => {
+                    self.eos_name = std::str::from_utf8(name).ok()?.to_string();
+                }
                 _ => (),
             }
         }
         Some(())
     }
+}
 
-    fn normalizer(&mut self, bytes: &[u8]) -> Option<()> {
+impl Rules {
+    fn merge(&mut self, bytes: &[u8]) -> Option<()> {
         for (number, value) in Fields::of(bytes)? {
-            let spec = &mut self.normalizer;
             match (number, value) {
-                (2, Value::Bytes(charsmap)) => spec.charsmap = charsmap.to_vec(),
-                (3, Value::Number(flag)) => spec.add_dummy_prefix = flag != 0,
-                (4, Value::Number(flag)) => spec.remove_extra_whitespaces = flag != 0,
-                (5, Value::Number(flag)) => spec.escape_whitespaces = flag != 0,
+                (2, Value::Bytes(charsmap)) => self.charsmap = charsmap.to_vec(),
+                (3, Value::Number(flag)) => self.add_dummy_prefix = flag != 0,
+                (4, Value::Number(flag)) => self.remove_extra_whitespaces = flag != 0,
+                (5, Value::Number(flag)) => self.escape_whitespaces = flag != 0,
                 _ => (),
             }
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::{char_length, SentencePiece};
-use crate::sentencepiece::Kind;
+use super::model::Cut;
+use super::{Kind, SentencePiece};
 
 /// A piece so far: a range of the text, empty once it was merged into the one before.
 #[derive(Clone, Copy)]
@@ -55,8 +55,7 @@ struct Merging<'a> {
 }
 
 impl SentencePiece {
-    /// Pieces of normalized text with their ids.
-    pub(super) fn bpe<'a>(&'a self, text: &'a [u8]) -> Vec<(&'a [u8], u32)> {
+    pub(super) fn bpe(&self, text: &[u8]) -> Vec<Cut> {
         let symbols = self.symbols(text);
         let mut merging = Merging { model: self, text, symbols, agenda: BinaryHeap::new(), unused: BTreeMap::new() };
         for left in 0..merging.symbols.len() {
@@ -65,7 +64,7 @@ impl SentencePiece {
         merging.merge();
         let mut found = Vec::new();
         for symbol in merging.symbols.iter().filter(|symbol| symbol.start < symbol.end) {
-            merging.give(&text[symbol.start..symbol.end], &mut found);
+            merging.give(symbol.start, symbol.end, &mut found);
         }
         found
     }
@@ -74,11 +73,10 @@ impl SentencePiece {
     fn symbols(&self, text: &[u8]) -> Vec<Symbol> {
         let (mut symbols, mut start) = (Vec::new(), 0);
         while start < text.len() {
-            let whole = self.normalizer.as_it_is(&text[start..]);
-            let length = if whole > 0 { whole } else { char_length(text[start]).min(text.len() - start) };
+            let (length, frozen) = self.symbol(&text[start..]);
             let (i, end) = (symbols.len(), start + length);
             let next = (end < text.len()).then_some(i + 1);
-            symbols.push(Symbol { start, end, previous: i.checked_sub(1), next, frozen: whole > 0 });
+            symbols.push(Symbol { start, end, previous: i.checked_sub(1), next, frozen });
             start = end;
         }
         symbols
@@ -94,7 +92,7 @@ impl<'a> Merging<'a> {
             return;
         }
         let whole = &self.text[a.start..b.end];
-        let Some(&id) = self.model.text.get(whole) else { return };
+        let Some(id) = self.model.text.get(whole) else { return };
         let piece = self.model.piece(id);
         if piece.kind == Kind::Unused {
             self.unused.insert(whole, a.end - a.start);
@@ -121,14 +119,15 @@ impl<'a> Merging<'a> {
     }
 
     /// The piece, or the parts of one that is not given out.
-    fn give(&self, piece: &'a [u8], found: &mut Vec<(&'a [u8], u32)>) {
+    fn give(&self, start: usize, end: usize, found: &mut Vec<Cut>) {
+        let piece = &self.text[start..end];
         let id = self.model.id(piece);
         match self.unused.get(piece).filter(|_| self.model.piece(id).kind == Kind::Unused) {
             Some(&cut) => {
-                self.give(&piece[..cut], found);
-                self.give(&piece[cut..], found);
+                self.give(start, start + cut, found);
+                self.give(start + cut, end, found);
             }
-            None => found.push((piece, id)),
+            None => found.push((end, id)),
         }
     }
 }

@@ -1,0 +1,211 @@
+//! A model that was read and checked, and the pieces of a line.
+
+use std::collections::HashSet;
+
+use super::decode::byte;
+use super::normalize::{char_length, Normalizer};
+use super::trie::Trie;
+use super::{Kind, ModelType, Piece, Proto, Rules, SPACE};
+
+/// What is wrong with the bytes of a model.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Damage(String);
+
+/// A SentencePiece model, ready for use.
+pub struct SentencePiece {
+    pub(super) pieces: Vec<Piece>,
+    /// Pieces that text can become.
+    pub(super) text: Trie,
+    pub(super) unknown: u32,
+    pub(super) normalizer: Normalizer,
+    /// Applied to decoded text.
+    pub(super) denormalizer: Option<Normalizer>,
+    pub(super) unknown_surface: String,
+    eos_name: String,
+    model_type: ModelType,
+    /// Ids of the pieces that spell bytes, by byte; empty without byte fallback.
+    bytes: Vec<u32>,
+    /// The worst and the best score of normal pieces.
+    pub(super) min_score: f32,
+    pub(super) max_score: f32,
+}
+
+/// Where a piece of normalized text ends, and its id. It begins where the one before ends.
+pub(super) type Cut = (usize, u32);
+
+impl SentencePiece {
+    /// Reads the bytes of a `.model` file.
+    ///
+    /// # Errors
+    /// What is no such model, or one that the library refuses: without pieces or unknown piece, with a piece twice, with
+    /// byte fallback but not all bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        let damage = |what: &str| Damage(what.to_string());
+        let proto = Proto::parse(bytes).ok_or_else(|| damage("it does not have that format"))?;
+        let unknown = check(&proto.pieces).map_err(Damage)?;
+        let of_kind = |wanted: Kind| {
+            let all = proto.pieces.iter().zip(0..).filter(move |(piece, _)| piece.kind == wanted);
+            all.map(|(piece, id)| (piece.text.as_bytes(), id)).collect::<Vec<_>>()
+        };
+        let text = [Kind::Normal, Kind::UserDefined, Kind::Unused].map(of_kind).concat();
+        let scores = || proto.pieces.iter().filter(|piece| piece.kind == Kind::Normal).map(|piece| piece.score);
+        let (min_score, max_score) = (scores().fold(f32::MAX, f32::min), scores().fold(f32::MIN_POSITIVE, f32::max));
+        let spelled = byte_ids(&proto).map_err(Damage)?;
+        let normalizer = Normalizer::new(proto.normalizer, of_kind(Kind::UserDefined));
+        let denormalizer = proto.denormalizer.filter(|rules| !rules.charsmap.is_empty());
+        let denormalizer = denormalizer.map(|rules| Normalizer::new(rules, Vec::new()).ok_or(()));
+        Ok(SentencePiece {
+            text: Trie::new(text),
+            unknown,
+            normalizer: normalizer.ok_or_else(|| damage("its rules are damaged"))?,
+            denormalizer: denormalizer.transpose().map_err(|()| damage("its rules are damaged"))?,
+            unknown_surface: proto.unknown_surface,
+            eos_name: proto.eos_name,
+            model_type: proto.model_type,
+            bytes: spelled,
+            min_score,
+            max_score,
+            pieces: proto.pieces,
+        })
+    }
+
+    /// All pieces by id.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The piece of this id.
+    pub fn piece(&self, id: u32) -> &Piece {
+        &self.pieces[id as usize]
+    }
+
+    /// The id of unknown text.
+    pub fn unknown(&self) -> u32 {
+        self.unknown
+    }
+
+    /// What the model calls the end of a sentence; it need not have such a piece.
+    pub fn eos_name(&self) -> &str {
+        &self.eos_name
+    }
+
+    pub fn model_type(&self) -> ModelType {
+        self.model_type
+    }
+
+    /// How text is normalized.
+    pub fn rules(&self) -> &Rules {
+        &self.normalizer.rules
+    }
+
+    /// Whether unknown characters are spelled in bytes.
+    pub fn has_byte_fallback(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// A line as it is before it is cut.
+    pub fn normalize(&self, line: &str) -> String {
+        String::from_utf8_lossy(&self.normalizer.normalize(line.as_bytes())).into_owned()
+    }
+
+    /// Gives the pieces of a line with their ids one by one. What is unknown in a row is one piece.
+    pub fn encode(&self, line: &str, mut give: impl FnMut(&[u8], u32)) {
+        let text = self.normalizer.normalize(line.as_bytes());
+        let cuts = match self.model_type {
+            ModelType::Unigram => self.unigram(&text),
+            ModelType::Bpe => self.bpe(&text),
+            ModelType::Word => self.words(&text),
+            ModelType::Char => self.characters(&text),
+        };
+        let (mut start, mut unknown_from) = (0, None);
+        for (end, id) in cuts {
+            if id == self.unknown && self.bytes.is_empty() {
+                unknown_from.get_or_insert(start);
+            } else if id == self.unknown {
+                for &byte in &text[start..end] {
+                    let id = self.bytes[usize::from(byte)];
+                    give(self.piece(id).text.as_bytes(), id);
+                }
+            } else {
+                if let Some(from) = unknown_from.take() {
+                    give(&text[from..start], self.unknown);
+                }
+                give(&text[start..end], id);
+            }
+            start = end;
+        }
+        if let Some(from) = unknown_from {
+            give(&text[from..], self.unknown);
+        }
+    }
+
+    /// The piece that these bytes are, the unknown one for want of it.
+    pub(super) fn id(&self, bytes: &[u8]) -> u32 {
+        self.text.get(bytes).unwrap_or(self.unknown)
+    }
+
+    /// Bytes of the character or user-defined piece at the beginning of the text, and whether it is the latter.
+    pub(super) fn symbol(&self, text: &[u8]) -> (usize, bool) {
+        match self.normalizer.as_it_is(text) {
+            0 => (char_length(text[0]).min(text.len()), false),
+            length => (length, true),
+        }
+    }
+
+    fn characters(&self, text: &[u8]) -> Vec<Cut> {
+        let (mut cuts, mut start) = (Vec::new(), 0);
+        while start < text.len() {
+            let end = start + self.symbol(&text[start..]).0;
+            cuts.push((end, self.id(&text[start..end])));
+            start = end;
+        }
+        cuts
+    }
+
+    /// A word begins with each space.
+    fn words(&self, text: &[u8]) -> Vec<Cut> {
+        let (mut cuts, mut start) = (Vec::new(), 0);
+        while start < text.len() {
+            let next = (start + 1..text.len()).find(|&at| text[at..].starts_with(SPACE.as_bytes()));
+            let end = next.unwrap_or(text.len());
+            cuts.push((end, self.id(&text[start..end])));
+            start = end;
+        }
+        cuts
+    }
+}
+
+/// The id of the unknown piece.
+fn check(pieces: &[Piece]) -> Result<u32, String> {
+    let mut seen = [HashSet::new(), HashSet::new()];
+    for piece in pieces {
+        let is_text = matches!(piece.kind, Kind::Normal | Kind::UserDefined | Kind::Unused);
+        if piece.text.is_empty() || piece.text.contains('\0') {
+            return Err("it has a piece without text".to_string());
+        }
+        if !seen[usize::from(is_text)].insert(piece.text.as_str()) {
+            return Err(format!("it has the piece {} twice", piece.text));
+        }
+    }
+    let mut unknown = pieces.iter().zip(0..).filter(|(piece, _)| piece.kind == Kind::Unknown).map(|(_, id)| id);
+    match (unknown.next(), unknown.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err("it has two unknown pieces".to_string()),
+        (None, _) => Err("it has no unknown piece".to_string()),
+    }
+}
+
+fn byte_ids(proto: &Proto) -> Result<Vec<u32>, String> {
+    let mut ids = vec![None; 256];
+    for (piece, id) in proto.pieces.iter().zip(0..).filter(|(piece, _)| piece.kind == Kind::Byte) {
+        let byte = byte(&piece.text).ok_or_else(|| format!("its piece {} is to be a byte and is none", piece.text))?;
+        ids[usize::from(byte)] = Some(id);
+    }
+    match (proto.byte_fallback, ids.iter().all(Option::is_some), ids.iter().any(Option::is_some)) {
+        (true, true, _) => Ok(ids.into_iter().flatten().collect()),
+        (true, false, _) => Err("it spells unknown characters in bytes, but has not all 256".to_string()),
+        (false, _, true) => Err("it has pieces for bytes, but does not spell unknown characters in bytes".to_string()),
+        (false, _, false) => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,61 @@
+//! The most probable pieces of a line (Kudo 2018), as SentencePiece's `EncodeOptimized` finds them, rounding and ties
+//! included.
+
+use super::model::Cut;
+use super::normalize::char_length;
+use super::{Kind, SentencePiece};
+
+/// A character in no piece costs this more than the worst piece.
+const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// The best way to a position.
+#[derive(Clone, Copy, Default)]
+struct Best {
+    id: u32,
+    score: f32,
+    /// Where its last piece begins; nothing ends here yet without it.
+    start: Option<usize>,
+}
+
+impl SentencePiece {
+    pub(super) fn unigram(&self, text: &[u8]) -> Vec<Cut> {
+        let unknown_score = self.min_score - UNKNOWN_PENALTY;
+        let mut best = vec![Best::default(); text.len() + 1];
+        let mut start = 0;
+        while start < text.len() {
+            let so_far = best[start].score;
+            let length = char_length(text[start]).min(text.len() - start);
+            let mut is_known = false;
+            for (bytes, id) in self.text.prefixes(&text[start..]) {
+                let piece = self.piece(id);
+                // the library adds in double precision here and keeps what it found in single
+                let score = match piece.kind {
+                    Kind::Unused => continue,
+                    Kind::UserDefined => f64::from(bytes as f32 * self.max_score) - 0.1,
+                    _ => f64::from(piece.score),
+                };
+                best[start + bytes].improve(score + f64::from(so_far), start, id);
+                is_known |= bytes == length;
+            }
+            if !is_known {
+                best[start + length].improve(f64::from(unknown_score + so_far), start, self.unknown);
+            }
+            start += length;
+        }
+        let (mut cuts, mut end) = (Vec::new(), text.len());
+        while let Some(start) = best[end].start {
+            cuts.push((end, best[end].id));
+            end = start;
+        }
+        cuts.reverse();
+        cuts
+    }
+}
+
+impl Best {
+    fn improve(&mut self, score: f64, start: usize, id: u32) {
+        if self.start.is_none() || score > f64::from(self.score) {
+            *self = Best { id, score: score as f32, start: Some(start) };
+        }
+    }
+}
