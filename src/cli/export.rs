@@ -16,6 +16,7 @@ pub(super) fn export(args: &ExportArgs, common: &CommonArgs) -> Result<ExitCode>
     let run = trained::load(&args.run, &args.checkpoint, &on_cpu)?;
     let exported = interop::export(&run, args.format, args.dtype, &args.out)?;
     let weights = match run.step {
+        Some(0) => "the weights".to_string(),
         Some(step) => format!("the weights of update {step}"),
         None => "the averaged weights".to_string(),
     };

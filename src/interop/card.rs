@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::marian::activation_name;
 use super::Dtype;
-use crate::config::{Config, Corpora, TiedEmbeddings};
+use crate::config::{Config, Corpora};
 use crate::fsio;
 use crate::run::rows::{self, Row};
 use crate::run::Usable;
@@ -20,8 +20,8 @@ pub(super) struct Card<'a> {
     /// The update whose weights it has; `None` = averaged ones.
     pub(super) step: Option<u64>,
     pub(super) parameters: usize,
-    /// Tokens of source and target vocabulary.
-    pub(super) vocabulary: [usize; 2],
+    /// Tokens of the vocabularies of source and target; one where they share it.
+    pub(super) vocabularies: Vec<usize>,
     pub(super) dtype: Dtype,
     /// metrics.jsonl, what of it holds.
     pub(super) rows: Vec<Row>,
@@ -45,12 +45,16 @@ impl<'a> Card<'a> {
         let read = rows::read(&run.paths.metrics());
         let fault = read.as_ref().err().map(|fault| format!("the model card has no scores: {fault}"));
         let tokenizers = &run.tokenizers;
+        let mut vocabularies = vec![tokenizers.source.vocab_size(), tokenizers.target.vocab_size()];
+        if tokenizers.share_vocabulary() {
+            vocabularies.pop();
+        }
         let card = Card {
             name,
             config: &run.config,
             step: run.step,
             parameters: run.model.params().elements(),
-            vocabulary: [tokenizers.source.vocab_size(), tokenizers.target.vocab_size()],
+            vocabularies,
             dtype,
             rows: rows::that_hold(read.unwrap_or_default()),
             commands: fsio::read_to_string(&run.paths.commands()).unwrap_or_default(),
@@ -158,12 +162,12 @@ impl<'a> Card<'a> {
     fn introduction(&self) -> Vec<String> {
         let data = &self.config.data;
         let version = self.started_with("version").and_then(Value::as_str);
-        let program = version.map_or("nmt-train".to_string(), |version| format!("nmt-train {version}"));
+        let trained = version.map_or(String::new(), |version| format!(" It was trained with nmt-train {version}."));
         let languages = format!("{} to {}", data.source_language, data.target_language);
         vec![
             format!("# {}", self.name),
             String::new(),
-            format!("Translates {languages}. A Transformer with the architecture of Marian, trained with {program}."),
+            format!("A Transformer with the architecture of Marian that translates {languages}.{trained}"),
             String::new(),
             "*To fill in: licence (above), what it is meant for, where its text comes from, known limits.*".to_string(),
         ]
@@ -207,12 +211,9 @@ nmt-train translate run <in.txt >out.txt
             let pairs = pairs.map_or(String::new(), |pairs| format!(", {} pairs", units::count(pairs)));
             facts.push(("training text", format!("{}{pairs}", files(&data.train))));
         }
-        let [source, target] = self.vocabulary.map(|size| units::count(size as u64));
-        let vocabulary = match self.config.model.tied_embeddings {
-            TiedEmbeddings::All => format!("{target} pieces for both languages"),
-            _ => format!("{source} and {target} pieces"),
-        };
-        facts.push(("vocabulary", vocabulary));
+        let sizes: Vec<String> = self.vocabularies.iter().map(|&size| units::count(size as u64)).collect();
+        let both = if sizes.len() == 1 { " for both languages" } else { "" };
+        facts.push(("vocabulary", format!("{} pieces{both}", sizes.join(" and "))));
         let (encoder, decoder) = (model.encoder_layers(), model.decoder_layers());
         facts.push((
             "model",
@@ -229,10 +230,12 @@ nmt-train translate run <in.txt >out.txt
             facts.push(("began with the weights of", model.init_from.clone()));
         }
         let weights = match self.step {
-            Some(step) => format!("of update {}", units::count(step)),
-            None => "the average of several checkpoints".to_string(),
+            // of an import, which has no updates
+            Some(0) => String::new(),
+            Some(step) => format!("of update {}, ", units::count(step)),
+            None => "the average of several checkpoints, ".to_string(),
         };
-        facts.push(("weights", format!("{weights}, stored as {}", self.dtype.name())));
+        facts.push(("weights", format!("{weights}stored as {}", self.dtype.name())));
         if let Some(described) = self.started_with("optimizer").and_then(Value::as_str) {
             let warmup = units::count(schedule.warmup_updates);
             facts.push(("optimizer", described.to_string()));
@@ -305,14 +308,24 @@ mod tests {
     fn card(config: &Config, rows: &str) -> String {
         let rows = rows::parse(rows).unwrap();
         let (commands, dtype) = ("nmt-train -c c.toml\n".to_string(), Dtype::Float16);
-        Card { name: "a b", config, step: Some(20), parameters: 1000, vocabulary: [50, 60], dtype, rows, commands }
-            .text()
+        Card {
+            name: "a b",
+            config,
+            step: Some(20),
+            parameters: 1000,
+            vocabularies: vec![50, 60],
+            dtype,
+            rows,
+            commands,
+        }
+        .text()
     }
 
     #[test]
     fn what_is_not_known_is_not_said() {
         let card = card(&Config::default(), "");
-        for absent in ["model-index", "datasets", "Scores", "training text", "optimizer", "base_model", "version"] {
+        for absent in ["model-index", "datasets", "Scores", "training text", "optimizer", "base_model", "trained with"]
+        {
             assert!(!card.contains(absent), "{absent} in\n{card}");
         }
         assert!(card.contains("of update 20, stored as float16") && card.contains("nmt-train import 'a b'"), "{card}");
@@ -331,7 +344,7 @@ mod tests {
         let card = card(&Config { data, model, ..Config::default() }, "");
         assert!(card.starts_with("---\nlanguage:\n- \"ast\"\nlicense:"), "{card}");
         assert!(card.contains("\nbase_model: \"me/model\"\ndatasets:\n- \"me/text\"\n---\n"), "{card}");
-        assert!(card.contains("Translates english to ast."), "{card}");
+        assert!(card.contains("translates english to ast.\n"), "{card}");
     }
 
     #[test]

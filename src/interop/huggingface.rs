@@ -19,6 +19,9 @@ use crate::tokenizer::HuggingFace;
 const MAX_LENGTH: usize = 512;
 /// Logit of padding: its probability is 0 in f32, and a float16 holds it.
 const PAD_BIAS: f32 = -1e4;
+/// What is said of another length penalty.
+const GNMT: &str = "decode.length_penalty_type = \"gnmt\" has no counterpart in transformers: beam search divides by \
+                    length^length_penalty there";
 
 /// Fills `folder`, to be called `name`. Returns what is not as in the run.
 ///
@@ -54,10 +57,7 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     }
     folder.file("model.safetensors", |out| checkpoint::write_tensors(out, &tensors))?;
     let gnmt = decode.length_penalty_type == LengthPenalty::Gnmt && decode.length_penalty > 0.0;
-    let note =
-        "decode.length_penalty_type = \"gnmt\" has no counterpart in transformers: beam search there divides by \
-                length^length_penalty";
-    Ok(fault.into_iter().chain(gnmt.then(|| note.to_string())).collect())
+    Ok(fault.into_iter().chain(gnmt.then(|| GNMT.to_string())).collect())
 }
 
 /// The model's own bias, taken out of `tensors`, or zeros, `[1, V]`, with padding as good as impossible.

@@ -83,8 +83,6 @@ impl Dtype {
 pub enum Error {
     #[error(transparent)]
     Marian(#[from] MarianError),
-    #[error("source and target have different tokenizers, which one Hugging Face folder can not hold; {CURE}")]
-    Tokenizers,
     #[error("--format huggingface stores float32, float16 or bfloat16; --dtype {} is of --format ctranslate2", .0.name())]
     Dtype(Dtype),
     #[error("{} is not empty; delete it or give another --out", .0.display())]
@@ -108,8 +106,6 @@ pub enum Error {
     #[error("can not write JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
-
-const CURE: &str = "--format ctranslate2 holds both";
 
 impl Error {
     /// Whether the user gave what can not be done, and not the machine a fault.

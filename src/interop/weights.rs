@@ -8,13 +8,11 @@ use super::pickle;
 use crate::checkpoint;
 use crate::config::{ModelConfig, TiedEmbeddings};
 use crate::exit::InputError;
-use crate::model::OUTPUT_BIAS;
+use crate::model::{
+    OUTPUT_BIAS, OUTPUT_TABLE as OUTPUT, SHARED_TABLE as SHARED, SOURCE_TABLE as SOURCE, TARGET_TABLE as TARGET,
+};
 use crate::ops;
 
-const SHARED: &str = "model.shared.weight";
-const SOURCE: &str = "model.encoder.embed_tokens.weight";
-const TARGET: &str = "model.decoder.embed_tokens.weight";
-const OUTPUT: &str = "lm_head.weight";
 const POSITIONS: [&str; 2] = ["model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"];
 
 /// Largest difference of a stored sinusoid to ours: half precision has 11 bits.

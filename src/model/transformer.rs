@@ -17,6 +17,21 @@ use crate::params::{Init, ParamKind, ParamSet};
 /// The bias on the logits, `[V]`; `[1, V]` in MarianMT's files.
 pub const OUTPUT_BIAS: &str = "final_logits_bias";
 
+/// The one embedding table of all sides, and those of each side where they are several.
+pub const SHARED_TABLE: &str = "model.shared.weight";
+pub const SOURCE_TABLE: &str = "model.encoder.embed_tokens.weight";
+pub const TARGET_TABLE: &str = "model.decoder.embed_tokens.weight";
+pub const OUTPUT_TABLE: &str = "lm_head.weight";
+
+/// Names of the tables of source, target and output.
+pub fn table_names(tied: TiedEmbeddings) -> [&'static str; 3] {
+    match tied {
+        TiedEmbeddings::All => [SHARED_TABLE; 3],
+        TiedEmbeddings::Decoder => [SOURCE_TABLE, TARGET_TABLE, TARGET_TABLE],
+        TiedEmbeddings::None => [SOURCE_TABLE, TARGET_TABLE, OUTPUT_TABLE],
+    }
+}
+
 /// An encoder-decoder of self-attention, cross-attention and feed-forward layers.
 pub(super) struct Transformer {
     params: ParamSet,
@@ -150,18 +165,18 @@ impl Tables {
                          tokenizer"
                     );
                 }
-                let shared = table("model.shared.weight", source_size, source_pad, true)?;
+                let shared = table(SHARED_TABLE, source_size, source_pad, true)?;
                 Ok(Tables { source: shared.clone(), target: shared.clone(), output: shared })
             }
             TiedEmbeddings::Decoder => {
-                let source = table("model.encoder.embed_tokens.weight", source_size, source_pad, false)?;
-                let target = table("model.decoder.embed_tokens.weight", target_size, target_pad, true)?;
+                let source = table(SOURCE_TABLE, source_size, source_pad, false)?;
+                let target = table(TARGET_TABLE, target_size, target_pad, true)?;
                 Ok(Tables { source, target: target.clone(), output: target })
             }
             TiedEmbeddings::None => Ok(Tables {
-                source: table("model.encoder.embed_tokens.weight", source_size, source_pad, false)?,
-                target: table("model.decoder.embed_tokens.weight", target_size, target_pad, false)?,
-                output: table("lm_head.weight", target_size, target_pad, true)?,
+                source: table(SOURCE_TABLE, source_size, source_pad, false)?,
+                target: table(TARGET_TABLE, target_size, target_pad, false)?,
+                output: table(OUTPUT_TABLE, target_size, target_pad, true)?,
             }),
         }
     }

@@ -86,6 +86,12 @@ fn tokens(tokenizer: &Tokenizer) -> Result<Vec<String>, Error> {
     }
 }
 
+/// Said of models for several languages.
+const CODES: &str = "
+The code of the target language is a token of its own, which SentencePiece would cut: put it before the others, as in
+`[\">>de<<\"] + source.encode(line, out_type=str)`.
+";
+
 /// How to use the folder.
 fn readme(name: &str, tokenizers: &Tokenizers) -> String {
     let (source_file, target_file) = tokenizers.paths();
@@ -119,6 +125,11 @@ fn readme(name: &str, tokenizers: &Tokenizers) -> String {
         true => "CTranslate2 puts `</s>` at the end of each line, which the model needs",
         false => "it puts `</s>` at the end of each line, which the model needs",
     };
+    let has_codes = tokenizers.source.tokens().iter().any(|token| token.starts_with(">>") && token.ends_with("<<"));
+    let codes = match has_codes && is_spm(source_file) {
+        true => CODES,
+        false => "",
+    };
     format!(
         r#"# {name}
 
@@ -135,7 +146,7 @@ lines = ["A line to translate."]
 for result in translator.translate_batch({tokens}, beam_size=5, max_input_length=0):
     print({text})
 ```
-
+{codes}
 By default CTranslate2 forbids empty translations (`min_decoding_length`), stops at 256 tokens (`max_decoding_length`) and
 cuts texts of more than 1024 tokens (`max_input_length`).
 "#,

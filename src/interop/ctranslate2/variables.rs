@@ -7,9 +7,9 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::marian::MarianError;
 use super::super::Error;
-use crate::config::{ModelConfig, ModelKind, Norm, TiedEmbeddings};
+use crate::config::{ModelConfig, ModelKind, Norm};
 use crate::kinds::Activation;
-use crate::model::OUTPUT_BIAS;
+use crate::model::{table_names, OUTPUT_BIAS};
 use crate::ops;
 
 /// A value of the model.
@@ -54,17 +54,9 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn sides(&mut self, model: &ModelConfig, positions: usize) -> Result<()> {
-        let [source, target, output] = match model.tied_embeddings {
-            TiedEmbeddings::All => ["model.shared.weight"; 3],
-            TiedEmbeddings::Decoder => {
-                let target = "model.decoder.embed_tokens.weight";
-                ["model.encoder.embed_tokens.weight", target, target]
-            }
-            TiedEmbeddings::None => {
-                ["model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"]
-            }
-        };
-        let encodings = sinusoids(positions, model.d_model)?;
+        let [source, target, output] = table_names(model.tied_embeddings);
+        // its own sinusoids are others
+        let encodings = ops::sinusoids(positions, model.d_model)?;
         for side in ["encoder", "decoder"] {
             self.number(side, "num_heads", Variable::Int16(model.heads.try_into().unwrap_or(i16::MAX)));
             self.number(side, "pre_norm", Variable::Int8((model.norm == Norm::Pre).into()));
@@ -173,13 +165,6 @@ impl Maker<'_> {
             None => candle_core::bail!("the model has no weight {name}"),
         }
     }
-}
-
-/// Rows of the table of positions, as our embeddings add them: CTranslate2's own sinusoids are others.
-fn sinusoids(positions: usize, width: usize) -> Result<Tensor> {
-    let zeros = Tensor::zeros((1, width), DType::F32, &Device::Cpu)?;
-    let all: Vec<usize> = (0..positions).collect();
-    ops::untracked(|| ops::embed(&zeros, &vec![0; positions], Some(&all), 1.0, None))
 }
 
 /// Number in CTranslate2's list (`include/ctranslate2/ops/activation.h`).
