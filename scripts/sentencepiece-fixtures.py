@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/fixtures/sentencepiece/: small models, and what the sentencepiece library makes of texts with them.
+"""Writes tests/fixtures/sentencepiece/: small models, and what the sentencepiece library makes of texts with them, and sacreBLEU's spBLEU over their pieces.
 
     pip install sacrebleu==2.6.0 sentencepiece==0.2.3
     python scripts/sentencepiece-fixtures.py [FOLDER]    # rewrites every file; FOLDER holds more models, *.model
@@ -14,9 +14,13 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
+import sacrebleu
 import sentencepiece
+from sacrebleu.tokenizers import tokenizer_spm
 
 HERE = pathlib.Path(__file__).resolve().parent
 OUT = HERE.parent / "tests" / "fixtures" / "sentencepiece"
@@ -52,6 +56,18 @@ def train(name, lines, **options):
     return path
 
 
+def spbleu(model, hypotheses, references):
+    """BLEU as sacreBLEU gives it where its model of flores200 is `model`."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer_spm.SACREBLEU_DIR = folder
+        models = pathlib.Path(folder) / "models"
+        models.mkdir()
+        shutil.copy(model, models / os.path.basename(tokenizer_spm.SPM_MODELS["flores200"]["url"]))
+        metric = sacrebleu.metrics.BLEU(tokenize="flores200")
+        score = metric.corpus_score(hypotheses, [references])
+        return [score.score, str(score), str(metric.get_signature())]
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     others = sorted(pathlib.Path(sys.argv[1]).resolve().glob("*.model")) if len(sys.argv) > 1 else []
@@ -77,8 +93,10 @@ def main():
         ids = [processor.EncodeAsIds(line) for line in MORE]
         result["ids"][path.name] = ids
         result["text"][path.name] = [processor.DecodeIds([i for i in line if i != processor.unk_id()]) for line in ids]
+    # every line against the next
+    bleu = {path.name: spbleu(path, lines[:-1], lines[1:]) for path in models}
     rows = lambda values: "[\n" + ",\n".join(json.dumps(value, ensure_ascii=False) for value in values) + "\n]"
-    parts = [f'"lines": {rows(lines)}', f'"more": {rows(MORE)}']
+    parts = [f'"lines": {rows(lines)}', f'"more": {rows(MORE)}', f'"spbleu": {json.dumps(bleu, ensure_ascii=False, indent=0)}']
     for what, models in result.items():
         parts.append(f'"{what}": {{\n' + ",\n".join(f'"{name}": {rows(values)}' for name, values in models.items()) + "\n}")
     (OUT / "pieces.json").write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")

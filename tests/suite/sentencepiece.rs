@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nmt_train::config::TokenizerConfig;
 use nmt_train::fsio;
-use nmt_train::metrics::SpmTokenizer;
+use nmt_train::metrics::{bleu, BleuOptions, BleuTokenizer, MetricsError, SpmTokenizer};
 use nmt_train::tokenizer::{HuggingFace, MarianFiles, RoundTrip, Tokenizer, Tokenizers};
 use serde_json::{json, Value};
 
@@ -41,6 +41,47 @@ fn pieces_are_those_of_the_library() {
         compared += 1;
     }
     assert!(compared >= 6, "{compared}");
+}
+
+#[test]
+fn spbleu_is_that_of_sacrebleu() {
+    let json: Value = serde_json::from_str(&fsio::read_to_string(&fixtures().join("pieces.json")).unwrap()).unwrap();
+    let lines: Vec<&str> = json["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let (references, hypotheses) = (vec![lines[1..].to_vec()], &lines[..lines.len() - 1]);
+    for (name, wanted) in json["spbleu"].as_object().unwrap() {
+        let path = fixtures().join(name);
+        let named = format!("flores200:{}", path.display());
+        let tokenizer = BleuTokenizer::wanted(&named, "en", |file| Ok::<_, MetricsError>(PathBuf::from(file))).unwrap();
+        let found = bleu(hypotheses, &references, &BleuOptions { tokenizer, ..Default::default() }).unwrap();
+        let score = wanted[0].as_f64().unwrap();
+        assert!((found.score - score).abs() <= 1e-12 * score, "{name}: {} {score}", found.score);
+        assert_eq!(found.to_string(), wanted[1].as_str().unwrap(), "{name}");
+        let theirs = wanted[2].as_str().unwrap();
+        let fields = |signature: &str| signature.rsplit_once("|version:").unwrap().0.to_string();
+        assert_eq!(fields(&found.signature()), fields(theirs), "{name}");
+    }
+}
+
+#[test]
+fn names_of_sacrebleu_take_the_model_that_it_fetched() {
+    let toy = Toy::new();
+    let model = fsio::read(&fixtures().join("unigram.model")).unwrap();
+    for file in ["flores200sacrebleuspm", "sacrebleu_tokenizer_spm.model"] {
+        toy.write(&format!("models/{file}"), &model);
+    }
+    toy.write("h", "The old clock had stopped.\n");
+    toy.write("r", "The old clock in the hall had stopped.\n");
+    let command = "evaluate --hypothesis h --reference r -m bleu --tokenize";
+    let here = toy.path("").display().to_string();
+    for (name, signature) in [("flores200", "flores200"), ("flores101", "flores101"), ("spm", "flores101")] {
+        let told = toy.run_with(&format!("{command} {name}"), b"", &[("SACREBLEU", &here)]).exits(0).out;
+        assert!(told.contains(&format!("|tok:{signature}|")), "{told}");
+        let nowhere = toy.run_with(&format!("{command} {name}"), b"", &[("SACREBLEU", "absent")]).exits(3);
+        nowhere.tells(&["absent/models/", "where sacreBLEU keeps it; fetch https://", &format!("{name}:FILE")]);
+    }
+    let told = toy.run(&format!("{command} flores101:models/flores200sacrebleuspm")).exits(0).out;
+    assert!(told.contains("|tok:flores101|"), "{told}");
+    toy.run(&format!("{command} flores200:")).exits(2).tells(&["known are 13a, ", "flores200[:FILE]"]);
 }
 
 #[test]
