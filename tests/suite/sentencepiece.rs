@@ -66,6 +66,7 @@ fn spbleu_is_that_of_sacrebleu() {
 fn names_of_sacrebleu_take_the_model_that_it_fetched() {
     let toy = Toy::new();
     let model = fsio::read(&fixtures().join("unigram.model")).unwrap();
+    fsio::create_dir_all(&toy.path("models")).unwrap();
     for file in ["flores200sacrebleuspm", "sacrebleu_tokenizer_spm.model"] {
         toy.write(&format!("models/{file}"), &model);
     }
