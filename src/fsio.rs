@@ -23,7 +23,7 @@ pub enum Error {
     #[error("can not {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "no space left on the disk for {}: free some space there (or put run_dir on another disk) and run again; \
+        "no space left on the disk for {}: free some space there (or write to another disk) and run again; \
          what was saved before is whole",
         path.display()
     )]
@@ -119,6 +119,14 @@ pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io
         let _ = fs::remove_file(&temp);
     }
     written
+}
+
+/// Gives a file that is on the disk another name on the same disk; one that has the name is replaced.
+///
+/// # Errors
+/// When that can not be done; the file then keeps its name.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|e| Error::io("write", to, e)).and_then(|()| sync_parent(to))
 }
 
 /// Deletes what interrupted writes left in a folder (`.tmp-…`); returns what was deleted. Call it only while holding

@@ -4,8 +4,9 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 6 | `cli` (and `main`; in a CUDA build `launcher` and `main_cuda`) |
-//! | 5 | `train` `report` `sweep` |
+//! | 7 | `cli` (and `main`; in a CUDA build `launcher` and `main_cuda`) |
+//! | 6 | `train` `report` `sweep` |
+//! | 5 | `interop` |
 //! | 4 | `run` |
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
@@ -22,6 +23,7 @@ pub mod events;
 pub mod exact;
 pub mod exit;
 pub mod fsio;
+pub mod interop;
 pub mod kinds;
 pub mod machine;
 pub mod metrics;

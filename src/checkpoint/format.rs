@@ -109,7 +109,10 @@ fn hex(hash: u64) -> String {
 
 /// Writes tensors as safetensors with `{"format": "pt"}`, which the loaders of Hugging Face ask for. Sorted as the
 /// format's own writer does (wide numbers first, then names), so that every tensor is aligned.
-pub(super) fn write_tensors(out: &mut dyn Write, tensors: &[(String, Tensor)]) -> io::Result<()> {
+///
+/// # Errors
+/// Two tensors of one name; what `out` meets.
+pub fn write_tensors(out: &mut dyn Write, tensors: &[(String, Tensor)]) -> io::Result<()> {
     let mut sorted: Vec<&(String, Tensor)> = tensors.iter().collect();
     sorted.sort_by(|(a, x), (b, y)| View::dtype(y).cmp(&View::dtype(x)).then(a.cmp(b)));
     let mut infos = Vec::with_capacity(sorted.len());

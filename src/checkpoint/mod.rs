@@ -30,7 +30,7 @@ mod store;
 mod weights;
 
 pub use average::average;
-pub use format::FORMAT_VERSION;
+pub use format::{write_tensors, FORMAT_VERSION};
 pub use retain::{plan, Existing, Plan};
 pub use store::{Found, Store, Which, FOLDER};
 pub use weights::{fill, load_weights, read_weights, save_weights};

@@ -82,7 +82,7 @@ fn set_weights(weights: Vec<(String, Tensor)>, params: &ParamSet) -> std::result
             _ => format!("; {label}: {}", names.join(", ")),
         };
         return Err(Fault::Mismatch(format!(
-            "the checkpoint is of another kind of model (compare [model] of both configs){}{}",
+            "these weights are of another kind of model than the config says (kind, layers, norm, ties){}{}",
             part("missing", &missing),
             part("not expected", &unexpected)
         )));
@@ -103,6 +103,6 @@ fn misshapen_text(param: &Param, tensor: &Tensor, others: usize) -> String {
              use the tokenizer that the checkpoint was trained with",
             theirs[0], ours[0]
         ),
-        _ => format!("the checkpoint has other sizes than [model] of the config ({shapes}){more}"),
+        _ => format!("these weights have other sizes than the config says ({shapes}){more}"),
     }
 }

@@ -1,11 +1,12 @@
 //! What can be typed: types and help, no logic.
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 use crate::config;
 use crate::events::console::Color;
+use crate::interop::{self, Dtype};
 use crate::scores::Metric;
 
 const TEMPLATE: &str =
@@ -159,30 +160,56 @@ pub enum Command {
     Init(InitArgs),
     /// Train the tokenizer of a config and nothing else
     Tokenizer(TokenizerArgs),
-    /// Translate lines from stdin to stdout
+    /// Translate lines from stdin or a file to stdout or a file
     ///
     /// One line in, one line out, in order; blank lines give empty ones. On a terminal it prompts, and Ctrl-C or Ctrl-D
     /// ends it. Through a pipe it answers as soon as no more lines are waiting. Several runs translate together as an
     /// ensemble; they must share the vocabulary.
     ///
-    /// The score of --n-best and --scores is log P(translation | source), the sum over its tokens with `</s>`, divided
-    /// by the length penalty: by length^A (decode.length_penalty_type = "length": with A = 1 it is the mean a token) or
-    /// by ((5 + length) / 6)^A ("gnmt"). With --length-penalty 0 it is the sum itself, as `score` prints it.
+    /// The score of --n-best, --scores and --format json is log P(translation | source), the sum over its tokens with
+    /// `</s>`, divided by the length penalty: by length^A (decode.length_penalty_type = "length": with A = 1 it is the mean
+    /// a token) or by ((5 + length) / 6)^A ("gnmt"). With --length-penalty 0 it is the sum itself. `score` prints the same
+    /// numbers, given the same A. An empty translation of a blank line scores 0. --n-best does not change the best
+    /// translation, unless it needs a larger beam.
+    ///
+    /// --format json prints one object a line of text: {"source", "source_pieces", "translations": [{"text", "score",
+    /// "log_probability", "pieces", "alignment"}, ...]}, best first, one translation unless --n-best says more. Pieces are
+    /// those of the vocabulary, `</s>` included, which a translation that was cut at its longest lacks; log_probability is
+    /// the sum over them, before the length penalty. alignment, with --alignment, is a list of [source piece, target
+    /// piece], both counted from 0: for each target piece the source piece with the most attention in the last layer, mean
+    /// over its heads, in the first model of an ensemble. A score that is not finite is null.
+    ///
+    /// --output FILE appears when it is whole. Until then its lines are in FILE.partial/; a job that was interrupted goes on
+    /// with the same command, if input, model and options are what they were.
     Translate(TranslateArgs),
     /// BLEU, chrF and TER of a run or of a file, as sacreBLEU prints them
     ///
     /// Files may be pipes; one of them may be "-", stdin. Several references a line: give --reference several times. As
     /// in sacreBLEU, an empty line of a further reference is a reference without words.
     Evaluate(EvaluateArgs),
-    /// Log-probability of given translations
+    /// Scores of given translations
     ///
-    /// Prints one natural logarithm a line: log P(target | source), the sum over the tokens of the target with `</s>`, not
-    /// divided by anything (what `translate --scores --length-penalty 0` prints). A blank target is `</s>` alone. For a
-    /// blank source, which is translated to nothing without asking the model, it is 0 with a blank target, else -inf.
-    /// For rescoring.
+    /// Prints one number a line: log P(target | source), a natural logarithm, the sum over the tokens of the target with
+    /// `</s>`. It is divided by nothing, unless --length-penalty says so: then it is the score that `translate` prints of
+    /// the same translation with the same penalty. A blank target is `</s>` alone. For a blank source, which is translated
+    /// to nothing without asking the model, it is 0 with a blank target, else -inf. For rescoring.
     Score(ScoreArgs),
     /// Average the weights of the last checkpoints
     Average(AverageArgs),
+    /// Write the model as a folder that Hugging Face or CTranslate2 loads
+    ///
+    /// huggingface: config, weights, tokenizer and a model card, for `AutoTokenizer`, `AutoModelForSeq2SeqLM` and the
+    /// Hub. ctranslate2: what CTranslate2's own converter would make, for `ctranslate2.Translator`, quantized by --dtype.
+    /// What a format can not hold is an error that names the one that can: pre-norm models and separate vocabularies go to
+    /// CTranslate2, RNNs nowhere. The folder appears when all of it is written.
+    Export(ExportArgs),
+    /// Make a run folder of a Marian model of Hugging Face
+    ///
+    /// Takes a folder as those of Helsinki-NLP/opus-mt-* (config.json; model.safetensors or pytorch_model.bin; source.spm,
+    /// target.spm and vocab.json, or tokenizer.json), by its path or from the Hub as hf://OWNER/NAME[@REVISION]. The run
+    /// folder then serves translate, evaluate, score and export. To train the model on, name either folder in
+    /// model.init_from of a config.
+    Import(ImportArgs),
     /// Train all runs of a file, several at once; goes on where it stopped
     #[command(long_about = SWEEP)]
     Sweep(SweepArgs),
@@ -236,9 +263,19 @@ pub struct DecodeArgs {
     /// Exponent of the length penalty; 0 = off
     #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub length_penalty: Option<f64>,
-    /// Source tokens translated together
-    #[arg(long, value_name = "TOKENS")]
+    /// Source tokens translated together; a longer line goes alone [default: decode.batch_size]
+    #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
+}
+
+/// What `translate` writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -248,12 +285,30 @@ pub struct TranslateArgs {
     pub runs: Vec<PathBuf>,
     #[command(flatten)]
     pub decode: DecodeArgs,
+    /// Text to translate, plain or .gz; "-" = stdin [default: stdin]
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// File for the translations; an interrupted job goes on there; "-" = stdout [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing --output, once the job is done
+    #[arg(long, requires = "output")]
+    pub force: bool,
+    /// Print lines of text, or one JSON object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
     /// Print the N best of each line as "line ||| translation ||| score", lines counted from 0
+    ///
+    /// Of --format json: N translations in each object. The beam is N at least. Translations that were cut at their longest
+    /// stand last, whatever their score.
     #[arg(long, value_name = "N")]
     pub n_best: Option<usize>,
     /// Print the score (log-probability, divided by the length penalty) and a tab before each translation
     #[arg(long, conflicts_with = "n_best")]
     pub scores: bool,
+    /// With --format json: which source piece each piece of a translation was read from
+    #[arg(long)]
+    pub alignment: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -316,8 +371,11 @@ pub struct ScoreArgs {
     /// Which weights: best, latest, average, or the number of an update
     #[arg(long, value_name = "WHICH", default_value = "best")]
     pub checkpoint: String,
-    /// Target tokens scored together; a longer line goes alone
-    #[arg(long, value_name = "TOKENS")]
+    /// Exponent of the length penalty; 0 = off, whatever the run's is
+    #[arg(long, value_name = "A", allow_negative_numbers = true, default_value = "0")]
+    pub length_penalty: f64,
+    /// Target tokens scored together; a longer line goes alone [default: decode.batch_size]
+    #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
 }
 
@@ -332,6 +390,35 @@ pub struct AverageArgs {
     /// File to write [default: average.safetensors in the run folder, for --checkpoint average]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// What is to load the model
+    #[arg(long, value_name = "FORMAT")]
+    pub format: interop::Format,
+    /// Folder to make; one that is there must be empty
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Which weights: best, latest, average, or the number of an update
+    #[arg(long, value_name = "WHICH", default_value = "best")]
+    pub checkpoint: String,
+    /// How weights are stored
+    #[arg(long, value_name = "TYPE", default_value = "float32")]
+    pub dtype: Dtype,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// Folder of the model, or hf://OWNER/NAME[@REVISION]
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Run folder to make
+    #[arg(short, long, value_name = "RUN")]
+    pub out: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -435,11 +522,14 @@ mod tests {
             "nmt-train init --preset transformer-base",
             "nmt-train tokenizer --config c.toml",
             "nmt-train translate a b --beam 5 --n-best 3 --length-penalty 0.6 --batch-size 100 --threads 2",
+            "nmt-train translate a --input - --output o --force --format json --alignment --max-batch-tokens 9",
             "nmt-train evaluate a --source s --reference r --metrics bleu,chrf,chrf++,ter --tokenize 13a --lowercase",
             "nmt-train evaluate --hypothesis h --reference r --reference r2 --tokenize spm:m.model",
             "nmt-train evaluate --source s --reference r a",
-            "nmt-train score a --source s --target t",
+            "nmt-train score a --source s --target t --length-penalty 1",
             "nmt-train average a --last 5 --out m.safetensors",
+            "nmt-train export a --format huggingface --out d --checkpoint average --dtype bfloat16",
+            "nmt-train export a --format ctranslate2 --out d --dtype int8",
             "nmt-train sweep f.txt --jobs 2 --threads 2 --out d --retry --dry-run --index 3 --count --device cpu",
             "nmt-train report runs/sweep a --baseline adam,adamw --target 2.5 --score nll --csv - --json j --html h",
         ] {
@@ -455,11 +545,18 @@ mod tests {
             "nmt-train evaluate --hypothesis h",
             "nmt-train translate",
             "nmt-train translate a --n-best -1",
+            "nmt-train translate a --n-best 2 --scores",
+            "nmt-train translate a --force",
+            "nmt-train translate a --format xml",
             "nmt-train translate a --beam 1.5",
             "nmt-train translate a --threads -2",
             "nmt-train translate a --length-penalty x",
             "nmt-train average a --last -3",
             "nmt-train average a --last 0",
+            "nmt-train export a --out d",
+            "nmt-train export a --format huggingface",
+            "nmt-train export a --format onnx --out d",
+            "nmt-train export a --format ctranslate2 --out d --dtype int4",
             "nmt-train report",
             "nmt-train sweep",
             "nmt-train sweep a b",

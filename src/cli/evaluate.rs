@@ -14,9 +14,9 @@ use crate::scores::Metric;
 
 use super::args::{CommonArgs, EvaluateArgs};
 use super::say;
+use super::search::{encode, search, search_options};
 use super::text::{aligned, Lengths};
 use super::trained;
-use super::translate::{encode, search, search_options};
 
 pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
     let Some(input) = args.hypothesis.as_ref().or(args.source.as_ref()) else {
@@ -57,7 +57,7 @@ fn translations(runs: &[Usable], lines: &[String], args: &EvaluateArgs, common: 
     let sources = encode(&runs[0].tokenizers.source, lines)?;
     let mut lengths = Lengths::of(runs);
     lengths.look(&sources, 0);
-    lengths.tell(common);
-    let found = search(runs, &sources, &search_options(&runs[0], &args.decode)?)?;
+    lengths.tell(&mut |text| say(common, text));
+    let found = search(runs, &sources, &search_options(&runs[0], &args.decode)?, &mut |_| ())?;
     Ok(decode::best_lines(&found, &runs[0].tokenizers.target)?)
 }

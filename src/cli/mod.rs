@@ -5,21 +5,27 @@
 //! | `args` | what can be typed: types and help, no logic |
 //! | `average` | `nmt-train average`: the mean of the weights of the last checkpoints |
 //! | `evaluate` | `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them |
+//! | `export` | `nmt-train export`: a run's model as a folder that other programs load |
+//! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
 //! | `report` | `nmt-train report`: compares runs |
-//! | `score` | `nmt-train score`: log-probability of given translations, one a line |
+//! | `score` | `nmt-train score`: scores of given translations, one a line |
+//! | `search` | what the command line changes of a run's search, and the search itself |
 //! | `sweep` | `nmt-train sweep`: trains the runs of a file |
 //! | `text` | text that the commands of a trained model read |
 //! | `tokenizer` | `nmt-train tokenizer`: trains the tokenizer of a config and nothing else |
 //! | `train` | `nmt-train --config …`, `nmt-train --resume …`: training |
 //! | `trained` | the runs that a command names, opened for use |
-//! | `translate` | `nmt-train translate`: lines from stdin to stdout, in order; a prompt on a terminal |
+//! | `translate` | `nmt-train translate`: lines from stdin or a file to stdout or a file; a prompt on a terminal |
 
 pub mod args;
 mod average;
 mod check;
 mod evaluate;
+mod export;
+mod import;
 mod report;
 mod score;
+mod search;
 mod sweep;
 mod text;
 mod tokenizer;
@@ -38,6 +44,7 @@ use crate::config::{self, Loaded, Source};
 use crate::events::console::Console;
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError, UsageError};
+use crate::interop::{self, Origin};
 use crate::{checkpoint, data, decode, fsio, machine, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Command, CommonArgs};
@@ -99,6 +106,8 @@ fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
         Some(Command::Evaluate(args)) => evaluate::evaluate(&args, &common),
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
+        Some(Command::Export(args)) => export::export(&args, &common),
+        Some(Command::Import(args)) => import::import(&args, &common, words),
         Some(Command::Sweep(args)) => sweep::sweep(&args, &common, words),
         Some(Command::Report(args)) => report::report(&args, &common),
     }
@@ -127,9 +136,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<config::Problems>()
         || error.is::<data::Error>()
         || error.is::<data::HubError>()
+        || error.is::<interop::pickle::Error>()
         || error.is::<tokenizers::Error>()
         || error.is::<metrics::MetricsError>()
         || error.is::<model::pretrained::PretrainedError>()
+        || error.downcast_ref().is_some_and(interop::Error::is_input)
         || matches!(error.downcast_ref(), Some(fsio::Error::Locked { .. } | fsio::Error::MaybeLocked { .. }))
         || matches!(error.downcast_ref(), Some(checkpoint::Error::Mismatch { .. }))
         || matches!(error.downcast_ref(), Some(decode::DecodeError::Vocabularies { .. }));
@@ -143,6 +154,13 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// A config file with the `--set` arguments, `--device` and `--threads` of the command line.
 fn load_config(path: &Path, sets: &[String], common: &CommonArgs) -> Result<Loaded> {
     Ok(config::load(&Source::Path(path.to_path_buf()), &with_common(sets, common))?)
+}
+
+/// As [`load_config`], of a run that is about to begin, with the model that it begins with, if any.
+fn load_config_to_train(path: &Path, sets: &[String], common: &CommonArgs) -> Result<(Loaded, Option<Origin>)> {
+    let mut loaded = load_config(path, sets, common)?;
+    let origin = interop::open(&mut loaded.config, &loaded.given)?;
+    Ok((loaded, origin))
 }
 
 /// The `--set` arguments and those that `--device` and `--threads` stand for.

@@ -1,34 +1,38 @@
-//! `nmt-train score`: log-probability of given translations, one a line.
+//! `nmt-train score`: scores of given translations, one a line.
 
 use std::io::Write;
 
 use anyhow::Result;
 
-use crate::decode;
+use crate::decode::{self, Penalty};
 use crate::exit::ExitCode;
 
 use super::args::{CommonArgs, ScoreArgs};
+use super::say;
+use super::search::{at_least_one, encode, length_penalty, BATCH};
 use super::text::{aligned, Lengths};
 use super::trained;
-use super::translate::{at_least_one, encode};
 
 pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
     let texts = aligned(&[&args.source, &args.target])?;
     let runs = [trained::load(&args.run, &args.checkpoint, common)?];
     let run = &runs[0];
     let batch_size = args.batch_size.unwrap_or(run.config.decode.batch_size);
-    at_least_one("--batch-size", batch_size, usize::MAX)?;
+    at_least_one(BATCH, batch_size, usize::MAX)?;
+    let exponent = length_penalty(args.length_penalty)?;
+    let penalty = Penalty { kind: run.config.decode.length_penalty_type, exponent };
     let sources = encode(&run.tokenizers.source, &texts[0])?;
     let targets: Vec<&str> = texts[1].iter().map(String::as_str).collect();
     let targets = run.tokenizers.target.encode_labels(&targets)?;
     for ids in [&sources, &targets] {
         let mut lengths = Lengths::of(&runs);
         lengths.look(ids, 0);
-        lengths.tell(common);
+        lengths.tell(&mut |text| say(common, text));
     }
     let pairs: Vec<_> = sources.into_iter().zip(targets).collect();
     let start = run.model.output().pad;
     let scores = decode::log_likelihoods(&[run.model.as_ref()], &pairs, start, batch_size, &mut |_| (), &|| false)?;
-    let text: String = scores.iter().map(|score| format!("{score:.6}\n")).collect();
+    let score = |(score, (_, target)): (&f64, &(_, Vec<u32>))| penalty.normalize(*score, target.len());
+    let text: String = scores.iter().zip(&pairs).map(|pair| format!("{:.6}\n", score(pair))).collect();
     Ok(std::io::stdout().lock().write_all(text.as_bytes()).map(|()| ExitCode::Success)?)
 }

@@ -8,8 +8,6 @@ use anyhow::Result;
 use crate::data;
 use crate::exit::InputError;
 
-use super::args::CommonArgs;
-use super::say;
 use crate::run::Usable;
 
 /// The lines of files that must be the same sentences line by line; "-" is stdin, which only one of them can be.
@@ -27,7 +25,8 @@ pub(super) fn aligned(paths: &[&Path]) -> Result<Vec<Vec<String>>> {
     Ok(texts)
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// Whether a path names what the program was given to read.
+pub(super) fn is_stdin(path: &Path) -> bool {
     ["-", "/dev/stdin", "/dev/fd/0"].iter().any(|name| path == Path::new(name))
 }
 
@@ -59,22 +58,22 @@ impl Lengths {
     }
 
     /// Says it when it was not said yet.
-    pub(super) fn tell(&mut self, common: &CommonArgs) {
+    pub(super) fn tell(&mut self, say: &mut dyn FnMut(&str)) {
         if self.told == 0 {
-            self.say(common);
+            self.say(say);
         }
     }
 
     /// Says it again where more such lines came after it was said.
-    pub(super) fn tell_rest(&mut self, common: &CommonArgs) {
+    pub(super) fn tell_rest(&mut self, say: &mut dyn FnMut(&str)) {
         if self.told != self.count {
-            self.say(common);
+            self.say(say);
         }
     }
 
-    fn say(&mut self, common: &CommonArgs) {
+    fn say(&mut self, say: &mut dyn FnMut(&str)) {
         if let Some(text) = self.text() {
-            say(common, &text);
+            say(&text);
         }
         self.told = self.count;
     }

@@ -18,6 +18,13 @@ pub(super) fn tokenizer(args: &TokenizerArgs, common: &CommonArgs) -> Result<Exi
     if let Some(file) = Tokenizers::existing(&out) {
         return Err(InputError::new(format!("{} exists; choose another --out", file.display())).into());
     }
+    if !loaded.config.model.init_from.is_empty() && loaded.config.model.init_tokenizer {
+        let from = &loaded.config.model.init_from;
+        return Err(InputError::new(format!(
+            "there is nothing to train: the tokenizer is that of model.init_from = \"{from}\""
+        ))
+        .into());
+    }
     let (tokenizers, note) = train::obtain_tokenizers(&loaded.config, &mut |note| say(common, &note))?;
     fsio::create_dir_all(&out)?;
     tokenizers.save(&out)?;

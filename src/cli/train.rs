@@ -10,33 +10,37 @@ use crate::events::jsonl::final_json;
 use crate::events::sinks::Sinks;
 use crate::events::{End, Event};
 use crate::exit::{ExitCode, InputError};
+use crate::interop;
 use crate::machine;
 use crate::run::{Paths, RunFolder, StopReason};
 use crate::train::{self, Job, Opened, Session, Signals};
 use crate::{fsio, shell};
 
 use super::args::{CommonArgs, TrainArgs};
-use super::{load_config, load_run_config, say, terminal, with_common};
+use super::{load_config, load_config_to_train, load_run_config, say, terminal, with_common};
 
 /// `words`: the command line, to be recorded.
 pub(super) fn train(args: &TrainArgs, common: &CommonArgs, words: &[String]) -> Result<ExitCode> {
     let signals = Signals::install()?;
     let mut sinks = terminal(common);
-    let (config, previous, folder) = match (&args.resume, &args.config) {
-        (Some(run), _) => resumed(run, args, common, &mut sinks)?,
+    let (config, previous, origin, folder) = match (&args.resume, &args.config) {
+        (Some(run), _) => {
+            let (config, previous, folder) = resumed(run, args, common, &mut sinks)?;
+            (config, previous, None, folder)
+        }
         (None, Some(path)) => {
-            let loaded = load_config(path, &args.set, common)?;
+            let (loaded, origin) = load_config_to_train(path, &args.set, common)?;
             // Before the folder is made: a wrong device should not leave one behind.
             machine::device(loaded.config.device, loaded.config.train.precision)?;
             let folder = RunFolder::create(&loaded.run_dir(), args.force)?;
             // So that the config in the folder names the folder, whatever that config's own name.
-            (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, None, folder)
+            (Config { run_dir: folder.root().display().to_string(), ..loaded.config }, None, origin, folder)
         }
         (None, None) => return Err(InputError::new("nothing to train: give --config FILE or --resume RUN").into()),
     };
     let threads = machine::set_threads(config.threads)?;
     let command = shell::command(words);
-    let job = Job { config, previous, folder, sinks, signals, threads, command };
+    let job = Job { config, previous, origin, folder, sinks, signals, threads, command };
     let session = match Session::open(job)? {
         Opened::Ready(session) => session,
         Opened::Finished(finished) => {
@@ -74,8 +78,19 @@ fn resumed(
         .into());
     }
     let old = old.config;
+    if old.is_imported() {
+        return Err(InputError::new(format!(
+            "{run} holds a model that was imported, so there is no training to go on with; to train it on, start a new run \
+             with model.init_from = \"{run}\"",
+            run = run.display()
+        ))
+        .into());
+    }
     let mut new = match &args.config {
-        Some(path) => load_config(path, &args.set, common)?.config,
+        Some(path) => {
+            let loaded = load_config(path, &args.set, common)?;
+            interop::keep(&loaded, &old)
+        }
         None => config::load_recorded(&own, &with_common(&args.set, common))?.config,
     };
     // The folder may have been moved or named by the config file; it is the one that was given.

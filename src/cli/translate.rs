@@ -1,37 +1,49 @@
-//! `nmt-train translate`: lines from stdin to stdout, in order; a prompt on a terminal.
+//! `nmt-train translate`: lines from stdin or a file to stdout or a file, in order; a prompt on a terminal.
 //!
-//! No signal is caught: there is nothing to save, so Ctrl-C ends the program as it ends any other, also at the prompt.
+//! | file | owns |
+//! |---|---|
+//! | `answer` | translations as what is printed: plain lines, lines with scores, n-best lists, JSON |
+//! | `blocks` | the input in blocks of lines, each translated together |
+//! | `job` | a file of answers that an interrupted job goes on with |
+//! | `progress` | lines done, on a terminal |
+//!
+//! No signal is caught: stdout has nothing to save and a file is whole at every moment, so Ctrl-C ends the program as it
+//! ends any other, also at the prompt.
 
+mod answer;
+mod blocks;
+mod job;
+mod progress;
+
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use anyhow::Result;
 use rustix::fs::{fstat, FileType};
 
 use crate::config::LARGEST_BEAM;
-use crate::data::{Error, Lines};
-use crate::decode::{self, Hypothesis, Options, Penalty};
-use crate::exit::{ExitCode, InputError};
-use crate::model::Model;
+use crate::data::Lines;
+use crate::decode::Options;
+use crate::exit::{ExitCode, UsageError};
 use crate::run::Usable;
-use crate::tokenizer::Tokenizer;
 
-use super::args::{CommonArgs, DecodeArgs, TranslateArgs};
+use super::args::{CommonArgs, Format, TranslateArgs};
 use super::say;
-use super::text::Lengths;
+use super::search::{at_least_one, encode, search, search_options};
+use super::text::{is_stdin, Lengths};
 use super::trained;
-
-/// Lines read before any of them is translated, at most; more sort better into batches.
-const BLOCK_LINES: usize = 4096;
-/// Whoever writes nothing for so long is taken to wait for an answer.
-const PAUSE: Duration = Duration::from_millis(50);
-/// A block is translated after this time also when lines keep dribbling in. So which lines come together may depend on
-/// time; sums over 8 rows and fewer are rounded in another order than over more, which the sixth digit of a score may show.
-const PATIENCE: Duration = Duration::from_millis(500);
+use answer::Answers;
+use blocks::Blocks;
+use job::Job;
+use progress::Bar;
 
 pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<ExitCode> {
+    let stdin = std::io::stdin();
+    let input = args.input.as_deref().filter(|path| !is_stdin(path));
+    let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    check(args, input, output, input.is_none() && stdin.is_terminal())?;
     let runs = trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
     let mut options = search_options(&runs[0], &args.decode)?;
     if let Some(n) = args.n_best {
@@ -39,209 +51,119 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
         options.n_best = n;
         options.beam_size = options.beam_size.max(n);
     }
-    let mut lengths = Lengths::of(&runs);
-    let mut answer = |lines: &[String], first_line: usize| -> Result<()> {
-        let sources = encode(&runs[0].tokenizers.source, lines)?;
-        lengths.look(&sources, first_line);
-        lengths.tell(common);
-        print(&runs[0], &search(&runs, &sources, &options)?, first_line, args)
+    let translator = Translator { runs: &runs, options, answers: Answers::new(args, &runs, options) };
+    let (lines, whole) = match input {
+        Some(path) => (Lines::open(&path.to_string_lossy())?, true),
+        None if stdin.is_terminal() => return interactive(&translator, common),
+        None => (Lines::reading("stdin", std::io::stdin()), is_regular_file(&stdin)),
     };
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        interactive(&runs[0], &mut answer, common)?;
-        return Ok(ExitCode::Success);
+    let shows = output.is_some() || (input.is_some() && !std::io::stdout().is_terminal());
+    let mut bar = Bar::new(common, shows, input);
+    match output {
+        Some(path) => translator.into_file(path, lines, whole, bar)?,
+        None => translator.lines(Blocks::new(lines, whole), 0, &mut bar, &mut |_, text| print(text))?,
     }
-    let mut blocks = Blocks::new(Lines::reading("stdin", std::io::stdin()), is_regular_file(&stdin));
-    let mut first_line = 0;
-    loop {
-        let (lines, fault) = blocks.next();
-        answer(&lines, first_line)?;
-        first_line += lines.len();
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        if lines.is_empty() {
-            lengths.tell_rest(common);
-            return Ok(ExitCode::Success);
-        }
+    Ok(ExitCode::Success)
+}
+
+/// What is wrong with the arguments, before a model is loaded.
+fn check(args: &TranslateArgs, input: Option<&Path>, output: Option<&Path>, prompts: bool) -> Result<()> {
+    let json = args.format == Format::Json;
+    if json && args.scores {
+        return Err(UsageError("--scores is of --format text; the objects of --format json have scores".into()).into());
     }
-}
-
-/// One line at a time, with a prompt.
-fn interactive(
-    run: &Usable,
-    answer: &mut dyn FnMut(&[String], usize) -> Result<()>,
-    common: &CommonArgs,
-) -> Result<()> {
-    let language = &run.config.data.source_language;
-    say(common, &format!("type {language} and press Enter; Ctrl-D or Ctrl-C ends"));
-    let mut input = Lines::reading("stdin", std::io::stdin());
-    for number in 0.. {
-        write!(std::io::stderr(), "{language}> ")?;
-        let Some(line) = input.next()? else { break };
-        answer(&[line], number)?;
+    if args.alignment && !json {
+        return Err(UsageError("--alignment needs --format json".into()).into());
     }
-    Ok(())
-}
-
-/// The configured search with what the command line changes.
-pub(super) fn search_options(run: &Usable, args: &DecodeArgs) -> Result<Options> {
-    let mut options = Options::new(&run.config.decode, run.tokenizers.target.eos_id(), run.model.output().pad);
-    options.beam_size = args.beam.unwrap_or(options.beam_size);
-    options.batch_size = args.batch_size.unwrap_or(options.batch_size);
-    options.penalty = Penalty { exponent: args.length_penalty.unwrap_or(options.penalty.exponent), ..options.penalty };
-    at_least_one("--beam", options.beam_size, LARGEST_BEAM)?;
-    at_least_one("--batch-size", options.batch_size, usize::MAX)?;
-    if !(options.penalty.exponent >= 0.0 && options.penalty.exponent.is_finite()) {
-        return Err(InputError::new("--length-penalty must be 0 or more").into());
+    let Some(output) = output else { return Ok(()) };
+    if prompts {
+        return Err(UsageError("--output needs --input FILE, or text through a pipe".into()).into());
     }
-    Ok(options)
+    job::check(output, input, args.force)
 }
 
-/// Refuses a number of 0, and one above `most`.
-pub(super) fn at_least_one(option: &str, n: usize, most: usize) -> Result<(), InputError> {
-    match n {
-        0 => Err(InputError::new(format!("{option} must be 1 or more"))),
-        n if n > most => Err(InputError::new(format!("{option} must be {most} at most, not {n}"))),
-        _ => Ok(()),
+/// The models, and how they are asked.
+struct Translator<'a> {
+    runs: &'a [Usable],
+    options: Options,
+    answers: Answers<'a>,
+}
+
+/// Takes the lines of a block and the answer to them.
+type Taker<'a> = &'a mut dyn FnMut(&[String], &str) -> Result<()>;
+
+impl Translator<'_> {
+    /// The answer to lines of which the first has the number `first_line` from 0.
+    fn answer(&self, lines: &[String], first_line: usize, lengths: &mut Lengths, bar: &mut Bar) -> Result<String> {
+        let sources = encode(&self.runs[0].tokenizers.source, lines)?;
+        lengths.look(&sources, first_line);
+        lengths.tell(&mut |text| bar.tell(text));
+        let found = search(self.runs, &sources, &self.options, &mut |done| bar.show(first_line + done))?;
+        self.answers.text(lines, &sources, &found, first_line)
     }
-}
 
-/// Lines as a model reads them.
-pub(super) fn encode(tokenizer: &Tokenizer, lines: &[String]) -> Result<Vec<Vec<u32>>> {
-    Ok(tokenizer.encode_lines(&lines.iter().map(String::as_str).collect::<Vec<_>>())?)
-}
-
-/// Translations, best first each. A line without ids gives one empty translation.
-pub(super) fn search(runs: &[Usable], sources: &[Vec<u32>], options: &Options) -> Result<Vec<Vec<Hypothesis>>> {
-    let models: Vec<&dyn Model> = runs.iter().map(|run| run.model.as_ref()).collect();
-    Ok(decode::translate(&models, sources, options, &mut |_| (), &|| false)?)
-}
-
-fn print(run: &Usable, found: &[Vec<Hypothesis>], first_line: usize, args: &TranslateArgs) -> Result<()> {
-    let mut text = String::new();
-    for (hypotheses, number) in found.iter().zip(first_line..) {
-        for hypothesis in hypotheses {
-            let line = run.tokenizers.target.decode_line(&hypothesis.ids)?;
-            match args.n_best {
-                Some(_) => text.push_str(&format!("{number} ||| {line} ||| {:.6}\n", hypothesis.normalized)),
-                None if args.scores => text.push_str(&format!("{:.6}\t{line}\n", hypothesis.normalized)),
-                None => text.push_str(&format!("{line}\n")),
+    /// Translates block after block until the input ends; the first line has the number `first_line`.
+    fn lines(&self, mut blocks: Blocks, mut first_line: usize, bar: &mut Bar, take: Taker) -> Result<()> {
+        let mut lengths = Lengths::of(self.runs);
+        loop {
+            let (lines, fault) = blocks.next();
+            let text = self.answer(&lines, first_line, &mut lengths, bar)?;
+            take(&lines, &text)?;
+            first_line += lines.len();
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
+            if lines.is_empty() {
+                lengths.tell_rest(&mut |text| bar.tell(text));
+                return Ok(());
             }
         }
     }
-    // Whole, so that a reader who has seen enough or an end by Ctrl-C seldom finds half a line.
+
+    /// Writes a file, or the rest of it.
+    fn into_file(&self, path: &Path, mut lines: Lines, whole: bool, mut bar: Bar) -> Result<()> {
+        let mut made_with: BTreeMap<_, _> =
+            self.answers.made_with().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        made_with.insert(job::WEIGHTS.to_string(), job::weights(self.runs)?);
+        let mut job = Job::begin(path, made_with, &mut lines)?;
+        let before = job.lines();
+        if before > 0 {
+            bar.tell(&format!("{}: going on behind line {before}", job.folder().display()));
+        }
+        bar.begin_at(before);
+        let done = self.lines(Blocks::new(lines, whole), before, &mut bar, &mut |lines, text| job.add(lines, text));
+        if done.is_err() && job.lines() > 0 {
+            let (folder, lines) = (job.folder().display(), job.lines());
+            bar.tell(&format!(
+                "{folder} keeps the answers to the first {lines} lines; the same command goes on behind them"
+            ));
+        }
+        done?;
+        job.finish()
+    }
+}
+
+/// Whole, so that a reader who has seen enough or an end by Ctrl-C seldom finds half a line.
+fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// The input in blocks of lines. A thread reads, so that what has come can be translated while nothing comes.
-struct Blocks {
-    lines: Receiver<Result<String, Error>>,
-    /// Whether nobody can wait for an answer: a file is there as a whole.
-    whole: bool,
-}
-
-impl Blocks {
-    fn new(mut input: Lines, whole: bool) -> Self {
-        let (sender, lines) = sync_channel(BLOCK_LINES);
-        std::thread::spawn(move || {
-            while let Some(line) = input.next().transpose() {
-                let last = line.is_err();
-                if sender.send(line).is_err() || last {
-                    break;
-                }
-            }
-        });
-        Blocks { lines, whole }
+/// One line at a time, with a prompt.
+fn interactive(translator: &Translator, common: &CommonArgs) -> Result<ExitCode> {
+    let language = &translator.runs[0].config.data.source_language;
+    say(common, &format!("type {language} and press Enter; Ctrl-D or Ctrl-C ends"));
+    let mut input = Lines::reading("stdin", std::io::stdin());
+    let (mut lengths, mut bar) = (Lengths::of(translator.runs), Bar::new(common, false, None));
+    for number in 0.. {
+        write!(std::io::stderr(), "{language}> ")?;
+        let Some(line) = input.next()? else { break };
+        print(&translator.answer(&[line], number, &mut lengths, &mut bar)?)?;
     }
-
-    /// Up to [`BLOCK_LINES`] lines, empty at the end of the input; and what is wrong with the line after them, if it is.
-    /// Waits for the first as long as it takes, for the others only as long as they keep coming.
-    fn next(&mut self) -> (Vec<String>, Option<anyhow::Error>) {
-        let mut lines = Vec::new();
-        let mut started = Instant::now();
-        while lines.len() < BLOCK_LINES {
-            let next = match lines.is_empty() || self.whole {
-                true => self.lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => self.lines.recv_timeout(PAUSE.min(PATIENCE.saturating_sub(started.elapsed()))),
-            };
-            match next {
-                Ok(Ok(line)) => lines.push(line),
-                Ok(Err(fault)) => return (lines, Some(told(fault))),
-                Err(_) => break,
-            }
-            if lines.len() == 1 {
-                started = Instant::now();
-            }
-        }
-        (lines, None)
-    }
-}
-
-/// The fault of a line that comes after lines which are translated.
-fn told(fault: Error) -> anyhow::Error {
-    match fault {
-        Error::Utf8 { file, line, .. } => InputError::new(format!(
-            "{file}:{line}: not valid UTF-8; the lines before it were translated, it and the rest not"
-        ))
-        .into(),
-        other => other.into(),
-    }
+    Ok(ExitCode::Success)
 }
 
 fn is_regular_file(input: &impl AsFd) -> bool {
     fstat(input).is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_file())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::PipeWriter;
-
-    fn piped(whole: bool) -> (Blocks, PipeWriter) {
-        let (reader, writer) = std::io::pipe().unwrap();
-        (Blocks::new(Lines::reading("stdin", reader), whole), writer)
-    }
-
-    #[test]
-    fn a_block_ends_where_the_writer_waits() {
-        let (mut blocks, mut writer) = piped(false);
-        for round in 0..3 {
-            writer.write_all(format!("a{round}\nb{round}\n").as_bytes()).unwrap();
-            let (lines, fault) = blocks.next();
-            assert!(fault.is_none());
-            // the two lines may come apart on a busy machine, but they come without a third
-            let rest = if lines.len() == 1 { blocks.next().0 } else { Vec::new() };
-            assert_eq!([lines, rest].concat(), [format!("a{round}"), format!("b{round}")]);
-        }
-        drop(writer);
-        assert!(blocks.next().0.is_empty());
-    }
-
-    #[test]
-    fn a_file_is_cut_by_number_alone() {
-        let (mut blocks, mut writer) = piped(true);
-        let writing = std::thread::spawn(move || {
-            for line in 0..BLOCK_LINES + 3 {
-                writeln!(writer, "{line}").unwrap();
-                if line == BLOCK_LINES / 2 {
-                    std::thread::sleep(3 * PAUSE);
-                }
-            }
-        });
-        let sizes = [blocks.next().0.len(), blocks.next().0.len(), blocks.next().0.len()];
-        assert_eq!(sizes, [BLOCK_LINES, 3, 0]);
-        writing.join().unwrap();
-    }
-
-    #[test]
-    fn what_came_before_a_fault_comes_with_it() {
-        let (mut blocks, mut writer) = piped(true);
-        writer.write_all(b"good\n\xFF\nnever\n").unwrap();
-        let (lines, fault) = blocks.next();
-        assert_eq!(lines, ["good"]);
-        assert!(fault.is_some_and(|fault| fault.to_string().starts_with("stdin:2: not valid UTF-8")));
-    }
 }

@@ -61,6 +61,14 @@ pub fn read_lines(name: &str) -> Result<Vec<String>, Error> {
     Ok(all)
 }
 
+/// Number of lines of a text; names as for [`Lines::open`].
+///
+/// # Errors
+/// A file that can not be read.
+pub fn count_lines(name: &str) -> Result<u64, Error> {
+    Lines::open(name)?.count_rest()
+}
+
 /// A line ends at `\n` only, so U+2028, U+0085, form feeds and NUL stay inside it; one `\r` before the `\n` and a byte
 /// order mark at the start of the text are removed. gzip is known by its first bytes. A line is there as soon as its end
 /// was written, also through a pipe.

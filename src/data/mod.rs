@@ -45,11 +45,11 @@ pub use error::Error;
 pub use filter::{Dropped, Reason};
 pub use hub::{resolve, Hub, HubError};
 pub use joined::Joined;
-pub use lines::{read_lines, Lines};
+pub use lines::{count_lines, read_lines, Lines};
 pub use look::{look, Remark};
 pub use moved::all_there;
 pub use prepare::{prepare, Encode, Prepare};
-pub use source::{held_out, text_lines, HeldOut, Pair, Pairs, TextLines};
+pub use source::{further_references, held_out, text_lines, HeldOut, Pair, Pairs, TextLines};
 
 /// One of the two languages of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

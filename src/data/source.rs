@@ -2,7 +2,7 @@
 
 use super::fields::{self, Columns, Fields};
 use super::joined::Joined;
-use super::lines::{locate, Lines};
+use super::lines::{locate, read_lines, Lines};
 use super::{Error, Side};
 use crate::config::{ending, BothSides, Corpora, Corpus, DataConfig};
 
@@ -210,6 +210,23 @@ pub fn held_out(corpora: &Corpora, data: &DataConfig) -> Result<HeldOut, Error> 
         }
     }
     Ok(all)
+}
+
+/// Further references of `pairs` pairs of held-out text, one stream a file.
+///
+/// # Errors
+/// A file that can not be read twice, or has another number of lines.
+pub fn further_references(files: &[String], corpora: &Corpora, pairs: usize) -> Result<Vec<Vec<String>>, Error> {
+    let read = |file: &String| {
+        locate(file)?;
+        let lines = read_lines(file)?;
+        if lines.len() != pairs {
+            let names: Vec<&str> = corpora.0.iter().filter_map(|corpus| Some(corpus.files.last()?.as_str())).collect();
+            return Err(Error::unequal((&names.join(" + "), pairs as u64), (file, lines.len() as u64)));
+        }
+        Ok(lines)
+    };
+    files.iter().map(read).collect()
 }
 
 /// Every line of `side` (`None` = both sides, alternating) of all corpora, streaming, for training a tokenizer.

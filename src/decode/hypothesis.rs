@@ -15,6 +15,14 @@ pub struct Hypothesis {
     pub length: usize,
 }
 
+impl Hypothesis {
+    /// The tokens that the search chose: `ids`, and `eos` where it got there. `score` is the sum over them.
+    pub fn labels(&self, eos: u32) -> Vec<u32> {
+        let end = (self.length > self.ids.len()).then_some(eos);
+        self.ids.iter().copied().chain(end).collect()
+    }
+}
+
 /// Length penalty: scores are divided by lengthᵃ (Marian, fairseq) or by ((5 + length) / 6)ᵃ (Wu et al. 2016, eq. 14).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Penalty {

@@ -3,17 +3,16 @@
 use candle_core::Tensor;
 
 use super::distribution::token_scores;
-use super::{check_ensemble, DecodeError, Result};
+use super::{check_ensemble, pairs, DecodeError, Result};
 use crate::batch::Sequences;
-use crate::data::SOURCE_SHARE;
 use crate::model::{Forward, Model, Output};
 
 /// log P(target | source) of each `(source, target)` pair: the sum over target tokens; both sides end with `</s>`, but a
 /// blank source has no ids at all.
 ///
-/// `start`: what the decoder reads first. `batch_size`: target tokens scored together, with [`SOURCE_SHARE`] times as many
-/// source tokens at most; a longer pair goes alone. A pair with an empty source scores 0 when its target has no words either (what [`super::translate`] gives), else −∞.
-/// Several models score with the mean of their probabilities of each token.
+/// `start`: what the decoder reads first. `batch_size`: target tokens scored together, see [`pairs::batches`]. A pair with
+/// an empty source scores 0 when its target has no words either (what [`super::translate`] gives), else −∞. Several models
+/// score with the mean of their probabilities of each token.
 ///
 /// # Errors
 /// [`DecodeError::Stopped`] when `stop` said so; no models, or models of different vocabularies; errors of candle.
@@ -29,21 +28,11 @@ pub fn log_likelihoods(
     let outputs: Vec<Output> = models.iter().map(|model| model.output()).collect();
     let mut scores: Vec<f64> =
         pairs.iter().map(|(_, target)| if target.len() <= 1 { 0.0 } else { f64::NEG_INFINITY }).collect();
-    let full: Vec<usize> = (0..pairs.len()).filter(|&i| !pairs[i].0.is_empty() && !pairs[i].1.is_empty()).collect();
-    let mut rest = full.as_slice();
-    while !rest.is_empty() {
+    for batch in pairs::batches(pairs, batch_size) {
         if stop() {
             return Err(DecodeError::Stopped);
         }
-        let (mut source, mut target) = (0, 0);
-        let fitting = rest.iter().take_while(|&&i| {
-            (source, target) = (source + pairs[i].0.len(), target + pairs[i].1.len());
-            target <= batch_size && source <= batch_size.saturating_mul(SOURCE_SHARE)
-        });
-        let (batch, later) = rest.split_at(fitting.count().max(1));
-        rest = later;
-        let source = Sequences::pack(batch.iter().map(|&i| pairs[i].0.as_slice()));
-        let target = Sequences::pack(batch.iter().map(|&i| pairs[i].1.as_slice()));
+        let [source, target] = pairs::pack(pairs, &batch);
         let tokens = token_scores(&outputs, &decode(models, &source, &target, start)?, &target.ids)?;
         for (n, &i) in batch.iter().enumerate() {
             scores[i] = tokens[target.range(n)].iter().sum();

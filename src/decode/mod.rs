@@ -3,21 +3,26 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `alignment` | which source token each token of a translation was read from |
 //! | `distribution` | next-token distributions from decoder states, and the mean of several models' |
 //! | `hypothesis` | a finished translation and the score by which translations of different lengths are compared |
 //! | `likelihood` | log-probabilities of given translations, for rescoring n-best lists |
+//! | `pairs` | pairs of given source and target ids, cut into batches |
 //! | `search` | beam search for one sentence, without tensors |
 //! | `table_model` | a model for tests whose next-token distribution is a table lookup by source and last token |
 //! | `translate` | many sentences: sorted by length |
 
+mod alignment;
 mod distribution;
 mod hypothesis;
 mod likelihood;
+mod pairs;
 mod search;
 #[cfg(test)]
 mod table_model;
 mod translate;
 
+pub use alignment::alignments;
 pub use hypothesis::{Hypothesis, Penalty};
 pub use likelihood::log_likelihoods;
 pub use translate::translate;
@@ -36,7 +41,7 @@ pub struct Options {
     pub max_length_factor: f64,
     /// Source tokens decoded together; a longer sentence goes alone.
     pub batch_size: usize,
-    /// Hypotheses returned a sentence, at most; more than `beam_size` are not always found.
+    /// Hypotheses returned a sentence, `beam_size` at most; the best does not depend on it.
     pub n_best: usize,
     /// `</s>` of the target vocabulary.
     pub eos: u32,

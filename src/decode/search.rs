@@ -1,11 +1,12 @@
-//! Beam search for one sentence, as Marian and fairseq do it, without tensors: it takes the best continuations of
-//! each alive hypothesis and says which ones go on.
+//! Beam search for one sentence, as Hugging Face transformers does it with `early_stopping=False`, without tensors: it
+//! takes the best continuations of each alive hypothesis and says which ones go on.
 //!
 //! A step looks at the 2·beam best continuations of all alive hypotheses, best first, equal ones by hypothesis and id.
 //! Those ending in `</s>` are finished if they are among the first `beam`; the first `beam` others stay alive. The
 //! search ends when `beam` hypotheses are finished and the best alive one, normalized at its present length, is not
-//! better than the worst one that will be returned; or at the maximum length, where alive hypotheses are returned only
-//! for want of finished ones.
+//! better than the worst of the `beam` best finished ones; or at the maximum length, where alive hypotheses are returned
+//! only for want of finished ones, behind them. How many are returned has no say in it: the best of a longer list is the
+//! best of a shorter one.
 
 use super::distribution::Candidate;
 use super::{Hypothesis, Options};
@@ -15,10 +16,8 @@ pub(super) struct Search<'a> {
     options: &'a Options,
     max_length: usize,
     alive: Vec<Alive>,
-    /// The best of those that met `</s>`, best first, no more than will be returned: each holds all of its ids.
+    /// The `beam` best of those that met `</s>`, best first; each holds all of its ids.
     finished: Vec<Hypothesis>,
-    /// How many met `</s>`.
-    count: usize,
 }
 
 /// A hypothesis that has not met `</s>`.
@@ -32,7 +31,7 @@ impl<'a> Search<'a> {
     /// One empty hypothesis.
     pub(super) fn new(options: &'a Options, source_tokens: usize) -> Self {
         let alive = vec![Alive { ids: Vec::new(), score: 0.0 }];
-        Search { options, max_length: options.max_length(source_tokens), alive, finished: Vec::new(), count: 0 }
+        Search { options, max_length: options.max_length(source_tokens), alive, finished: Vec::new() }
     }
 
     /// Alive hypotheses; 0 when the search is over.
@@ -66,8 +65,7 @@ impl<'a> Search<'a> {
             let ids = &self.alive[parent].ids;
             if token == self.options.eos {
                 if rank < beam {
-                    finish(&mut self.finished, self.options, &self.alive[parent], (score, 1));
-                    self.count += 1;
+                    finish(&mut self.finished, self.options, &self.alive[parent], score);
                 }
             } else if alive.len() < beam {
                 let mut longer = Vec::with_capacity(ids.len() + 1);
@@ -91,17 +89,21 @@ impl<'a> Search<'a> {
             return true;
         }
         let present = self.options.penalty.normalize(best.score, best.ids.len());
-        self.count >= self.options.beam_size.max(1)
-            && self.finished.last().is_some_and(|worst| worst.normalized >= present)
+        let worst = self.finished.get(self.options.beam_size.max(1) - 1);
+        worst.is_some_and(|worst| worst.normalized >= present)
     }
 
-    /// Keeps the wanted number, best first. Translations cut at the maximum length only fill up: those that repeat
-    /// themselves have high scores.
+    /// Keeps the wanted number, best first. Translations cut at the maximum length only fill up the end of the list: those
+    /// that repeat themselves have high scores.
     fn close(&mut self) {
-        let room = self.options.n_best.max(1) - self.finished.len();
+        let wanted = self.options.n_best.max(1);
+        self.finished.truncate(wanted);
         let alive = std::mem::take(&mut self.alive);
-        for cut in alive.iter().filter(|alive| alive.ids.len() >= self.max_length).take(room) {
-            finish(&mut self.finished, self.options, cut, (cut.score, 0));
+        let cut = alive.into_iter().filter(|alive| alive.ids.len() >= self.max_length);
+        for Alive { ids, score } in cut.take(wanted - self.finished.len()) {
+            let length = ids.len();
+            let normalized = self.options.penalty.normalize(score, length);
+            self.finished.push(Hypothesis { ids, score, normalized, length });
         }
         if self.finished.is_empty() {
             let score = f64::NEG_INFINITY;
@@ -115,14 +117,14 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Puts a hypothesis, `</s>` being `ends` tokens more, behind those that are as good, while it is one of those wanted.
-fn finish(finished: &mut Vec<Hypothesis>, options: &Options, hypothesis: &Alive, (score, ends): (f64, usize)) {
-    let length = hypothesis.ids.len() + ends;
+/// Puts a hypothesis that met `</s>` behind those that are as good, while it is one of the `beam` best.
+fn finish(finished: &mut Vec<Hypothesis>, options: &Options, hypothesis: &Alive, score: f64) {
+    let (beam, length) = (options.beam_size.max(1), hypothesis.ids.len() + 1);
     let normalized = options.penalty.normalize(score, length);
     let place = finished.partition_point(|other| other.normalized.total_cmp(&normalized).is_ge());
-    if place < options.n_best.max(1) {
+    if place < beam {
         finished.insert(place, Hypothesis { ids: hypothesis.ids.clone(), score, normalized, length });
-        finished.truncate(options.n_best.max(1));
+        finished.truncate(beam);
     }
 }
 
@@ -167,42 +169,56 @@ mod tests {
             let options = options(1, 1.0);
             let mut search = Search::new(&options, 1);
             search.finished.push(Hypothesis { normalized: -1.0, ..Hypothesis::default() });
-            search.count = 1;
             search.advance(&[vec![(5, alive)]]);
             assert_eq!(search.rows() == 0, over);
         }
     }
 
+    /// A step of transformers' `_check_early_stop_heuristic`: all `num_beams` are finished, and the best running score at
+    /// the present length is not better than the least of them.
     #[test]
-    fn only_what_is_wanted_is_kept_of_the_finished_ones() {
-        // the longer the better, so that one more ends at every step
-        let options = Options { max_length_factor: 30.0, n_best: 2, ..options(2, 2.0) };
-        let mut search = Search::new(&options, 1);
-        while search.rows() > 0 {
-            search.advance(&vec![vec![(EOS, -1.0), (5, -1.0)]; search.rows()]);
-            assert!(search.finished.len() <= 2);
+    fn the_worst_of_the_whole_beam_decides_whatever_is_returned() {
+        for n_best in [1, 2] {
+            let options = Options { n_best, max_length_factor: 9.0, ..options(2, 1.0) };
+            let mut search = Search::new(&options, 1);
+            // finished at -0.1 and, worst of the beam, at -1.5; alive at -0.9, which is worse than the first only
+            search.advance(&[vec![(EOS, -0.1), (5, -1.0), (6, -1.2)]]);
+            search.advance(&[vec![(EOS, -2.0), (7, -0.8), (8, -2.1)], vec![(9, -5.0)]]);
+            assert_eq!((search.finished.len(), search.rows()), (2, 2), "{n_best}");
+            // the next one that ends is better than the second and takes its place; nothing alive is better than it
+            search.advance(&[vec![(EOS, -0.1), (9, -6.0)], vec![(9, -6.0)]]);
+            assert_eq!(search.rows(), 0);
+            let found: Vec<Vec<u32>> = search.into_hypotheses().into_iter().map(|hypothesis| hypothesis.ids).collect();
+            assert_eq!(found, [vec![], vec![5, 7]][..n_best]);
         }
-        let lengths: Vec<usize> = search.into_hypotheses().iter().map(|hypothesis| hypothesis.length).collect();
-        assert_eq!(lengths, [40, 39]);
     }
 
     #[test]
-    fn cut_translations_only_fill_up_the_list() {
-        let options = Options { n_best: 2, ..options(2, 1.0) };
-        let mut search = Search::new(&options, 0);
-        search.advance(&[vec![(5, -0.01), (EOS, -9.0)]]);
-        while search.rows() > 0 {
-            let continuations = vec![vec![(5, -0.01)]; search.rows()];
-            search.advance(&continuations);
+    fn only_the_beam_is_kept_of_the_finished_ones_and_what_is_wanted_is_returned() {
+        // the longer the better, so that one more ends at every step
+        for n_best in [1, 2] {
+            let options = Options { max_length_factor: 30.0, n_best, ..options(2, 2.0) };
+            let mut search = Search::new(&options, 1);
+            while search.rows() > 0 {
+                search.advance(&vec![vec![(EOS, -1.0), (5, -1.0)]; search.rows()]);
+                assert!(search.finished.len() <= 2);
+            }
+            let lengths: Vec<usize> = search.into_hypotheses().iter().map(|hypothesis| hypothesis.length).collect();
+            assert_eq!(lengths, [40, 39][..n_best]);
         }
-        let list = search.into_hypotheses();
-        assert_eq!([list[0].ids.len(), list[1].ids.len()], [10, 0]);
-        let options = Options { n_best: 1, ..options };
-        let mut search = Search::new(&options, 0);
-        search.advance(&[vec![(5, -0.01), (EOS, -9.0)]]);
-        while search.rows() > 0 {
-            search.advance(&[vec![(5, -0.01)]]);
+    }
+
+    #[test]
+    fn cut_translations_only_fill_up_the_list_behind_those_that_ended() {
+        for (n_best, lengths) in [(1, &[0][..]), (2, &[0, 10])] {
+            let options = Options { n_best, ..options(2, 1.0) };
+            let mut search = Search::new(&options, 0);
+            search.advance(&[vec![(5, -0.01), (EOS, -9.0)]]);
+            while search.rows() > 0 {
+                search.advance(&vec![vec![(5, -0.01)]; search.rows()]);
+            }
+            let found: Vec<usize> = search.into_hypotheses().iter().map(|hypothesis| hypothesis.ids.len()).collect();
+            assert_eq!(found, lengths);
         }
-        assert_eq!(search.into_hypotheses()[0].length, 1);
     }
 }

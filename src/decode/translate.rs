@@ -6,7 +6,8 @@ use super::{check_ensemble, DecodeError, Hypothesis, Options, Result};
 use crate::batch::Sequences;
 use crate::model::{Forward, Model, Output, StepState};
 
-/// The `n_best` translations of each source, best first, at least one each; several models vote with the mean of their
+/// The `n_best` translations of each source, at least one each, best first, those that were cut at the maximum length
+/// behind those that ended; several models vote with the mean of their
 /// probabilities.
 ///
 /// `sources`: ids with `</s>`; an empty one (an empty line) is translated to nothing with score 0. The result depends
@@ -229,6 +230,20 @@ mod tests {
                 assert!(pair[0].normalized >= pair[1].normalized && pair[0].ids != pair[1].ids);
             }
             assert!(list.iter().all(|h| !h.ids.contains(&model.pad()) && !h.ids.contains(&EOS)));
+        }
+    }
+
+    #[test]
+    fn the_best_does_not_depend_on_how_many_are_returned() {
+        for (seed, exponent) in [(20, 0.0), (21, 0.6), (22, 1.0), (23, 2.0)] {
+            let model = TableModel::new(seed, 8);
+            let penalty = Penalty { kind: LengthPenalty::Length, exponent };
+            let options = Options { penalty, max_length_factor: 1.0, n_best: 5, ..options(&model, 5) };
+            let all = run(&[&model], &sources(20), &options);
+            for n_best in 1..5 {
+                let some = run(&[&model], &sources(20), &Options { n_best, ..options });
+                assert!(some.iter().zip(&all).all(|(some, all)| some[..] == all[..n_best]), "{n_best} of {exponent}");
+            }
         }
     }
 

@@ -97,11 +97,11 @@ impl Console {
         let _ = self.print(&[line.to_string()]);
     }
 
-    /// The live line of other work than training, of which this share is done.
-    pub fn work(&mut self, share: f64, text: String) {
+    /// The live line of other work than training, of which this share is done, if it is known.
+    pub fn work(&mut self, share: Option<f64>, text: String) {
         const PARTS: u64 = 1000;
-        self.progress.step = (share * PARTS as f64) as u64;
-        self.progress.max_updates = PARTS;
+        self.progress.step = (share.unwrap_or(0.0) * PARTS as f64) as u64;
+        self.progress.max_updates = if share.is_some() { PARTS } else { 0 };
         self.live(text);
     }
 

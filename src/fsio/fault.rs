@@ -2,6 +2,7 @@
 //!
 //! - `save:bytes=N`: the disk is full after N bytes of folders (checkpoints) written by this process.
 //! - `save:kill` or `save:kill=K`: the process kills itself (SIGKILL) in the middle of its first or K-th folder.
+//! - `append:bytes=N`: the disk is full after N bytes of append-only files ([`super::AppendLog`]).
 //! - `gradient:nan=A-B`: gradients are not finite in updates that begin with micro-batch A to B of the run.
 //! - `score:nan=STEP`, `score:inf=STEP`: the validation of this update finds such a loss.
 //!
@@ -16,6 +17,7 @@ use std::sync::OnceLock;
 enum Fault {
     Full { after_bytes: u64 },
     Kill { in_folder: u64 },
+    Appended { after_bytes: u64 },
     Gradient { first: u64, last: u64 },
     Score { step: u64, infinite: bool },
 }
@@ -57,6 +59,17 @@ impl Write for Guarded {
     }
 }
 
+/// Whether so many more bytes of append-only files can be written.
+pub(super) fn append(bytes: usize) -> io::Result<()> {
+    static BYTES: AtomicU64 = AtomicU64::new(0);
+    let all = BYTES.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+    let full = |fault: &Fault| matches!(fault, Fault::Appended { after_bytes } if all > *after_bytes);
+    if active().iter().any(full) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
 /// Whether the gradients of the update that begins with this micro-batch are to be taken for not finite.
 pub fn gradient(micro_batch: u64) -> bool {
     let strikes =
@@ -84,6 +97,7 @@ fn parse(text: &str) -> Option<Fault> {
     match what {
         "save:bytes" => Some(Fault::Full { after_bytes: number.parse().ok()? }),
         "save:kill" => Some(Fault::Kill { in_folder: number.parse().ok()? }),
+        "append:bytes" => Some(Fault::Appended { after_bytes: number.parse().ok()? }),
         "gradient:nan" => {
             let (first, last) = number.split_once('-')?;
             Some(Fault::Gradient { first: first.parse().ok()?, last: last.parse().ok()? })
@@ -103,6 +117,7 @@ mod tests {
         assert_eq!(parse("save:bytes=10"), Some(Fault::Full { after_bytes: 10 }));
         assert_eq!(parse("save:kill"), Some(Fault::Kill { in_folder: 1 }));
         assert_eq!(parse("save:kill=3"), Some(Fault::Kill { in_folder: 3 }));
+        assert_eq!(parse("append:bytes=7"), Some(Fault::Appended { after_bytes: 7 }));
         assert_eq!(parse("gradient:nan=7-9"), Some(Fault::Gradient { first: 7, last: 9 }));
         assert_eq!(parse("score:inf=20"), Some(Fault::Score { step: 20, infinite: true }));
         assert_eq!(parse("save:fire"), None);

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Error, Result};
+use super::{fault, Error, Result};
 
 /// A file of lines, only ever appended to.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl AppendLog {
     /// When it can not be written; half a line is taken back.
     pub fn append(&mut self, line: &str) -> Result<()> {
         let bytes = [line.as_bytes(), b"\n"].concat();
-        if let Err(e) = self.file.write_all(&bytes) {
+        if let Err(e) = fault::append(bytes.len()).and_then(|()| self.file.write_all(&bytes)) {
             let _ = self.file.set_len(self.len).and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
             return Err(Error::io("write", &self.path, e));
         }

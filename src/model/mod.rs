@@ -17,6 +17,8 @@ mod rnn_step;
 mod transformer;
 mod transformer_step;
 
+pub use transformer::OUTPUT_BIAS;
+
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;
 use std::ops::Range;
@@ -111,7 +113,7 @@ const PART: usize = 4096;
 pub struct Output {
     /// `[V, d]`.
     pub table: Tensor,
-    /// `[V]`, trained (RNN) or absent (Transformer).
+    /// `[V]`, trained; of the Transformer only with `model.output_bias`.
     pub bias: Option<Tensor>,
     /// `<pad>`: what the decoder reads first; never predicted, its logit is masked in loss and search.
     pub pad: u32,

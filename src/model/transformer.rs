@@ -14,6 +14,9 @@ use crate::config::{ModelConfig, Norm, TiedEmbeddings};
 use crate::ops::{self, Strongest};
 use crate::params::{Init, ParamKind, ParamSet};
 
+/// The bias on the logits, `[V]`; `[1, V]` in MarianMT's files.
+pub const OUTPUT_BIAS: &str = "final_logits_bias";
+
 /// An encoder-decoder of self-attention, cross-attention and feed-forward layers.
 pub(super) struct Transformer {
     params: ParamSet,
@@ -46,6 +49,11 @@ impl Transformer {
             .map(|i| DecoderLayer::new(&mut params, &format!("model.decoder.layers.{i}"), config))
             .collect::<Result<_>>()?;
         let norm = final_norm(&mut params, "model.decoder.layer_norm", config)?;
+        // last, so that the weights before it are drawn alike with and without it
+        let bias = match config.output_bias {
+            true => Some(params.add(OUTPUT_BIAS, ParamKind::Vector, &[vocabulary.target_size], Init::Zeros)?),
+            false => None,
+        };
         let embedding = Embedding::new(target, config);
         Ok(Transformer {
             params,
@@ -53,7 +61,7 @@ impl Transformer {
             encoder,
             encoder_norm,
             decoder: Arc::new(Decoder { embedding, layers, norm }),
-            output: Output { table: output, bias: None, pad: vocabulary.target_pad },
+            output: Output { table: output, bias, pad: vocabulary.target_pad },
         })
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Backward: dE[id] += s·dy ⊙ m, token by token in their order, into a table that is zero elsewhere.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
@@ -36,6 +36,16 @@ pub fn embed(
     }
     let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), width, scale, dropout };
     tape::apply(op, &[table])
+}
+
+/// The sinusoids of positions 0 to `positions` − 1, `[positions, width]`, f32 on the CPU: for files that store them.
+///
+/// # Errors
+/// An odd width.
+pub fn sinusoids(positions: usize, width: usize) -> Result<Tensor> {
+    let nothing = Tensor::zeros((1, width), DType::F32, &Device::Cpu)?;
+    let all: Vec<usize> = (0..positions).collect();
+    embed(&nothing, &vec![0; positions], Some(&all), 1.0, None)
 }
 
 /// The position of each packed token in its sentence, from 0.

@@ -79,7 +79,7 @@ pub use cell::Cell;
 pub(crate) use cholesky::{dot as dot_f64, Cholesky};
 pub use columns::{columns, join};
 pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Losses, Targets};
-pub use embed::{embed, positions};
+pub use embed::{embed, positions, sinusoids};
 pub(crate) use gemm::{matmul, product, Mat, MatMut, Store, Threads};
 pub use lanes::Direction;
 pub use linear::{joint_linear, linear, Activation};

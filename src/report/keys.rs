@@ -44,6 +44,7 @@ const ROLES: &[(&str, Role)] = &[
     ("schedule.", Role::Tuned),
     ("embedding_distance.", Role::Method),
     ("phase", Role::Method),
+    ("validation.references", Role::Task),
     ("validation.", Role::Idle),
     ("decode.", Role::Idle),
     ("checkpoint.", Role::Idle),

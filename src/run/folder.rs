@@ -61,6 +61,11 @@ impl Paths {
         self.root.join(CONFIG)
     }
 
+    /// The commands that trained the run, one a line.
+    pub fn commands(&self) -> PathBuf {
+        self.root.join(COMMANDS)
+    }
+
     /// One JSON object a line.
     pub fn metrics(&self) -> PathBuf {
         self.root.join(METRICS)
@@ -155,7 +160,7 @@ impl RunFolder {
     /// When the folder can not be written.
     pub fn record(&self, config: &Config, command: &str) -> Result<()> {
         fsio::write_atomic(&self.paths.config(), config.to_toml()?.as_bytes())?;
-        let path = self.root().join(COMMANDS);
+        let path = self.commands();
         let mut commands = if path.exists() { fsio::read_to_string(&path)? } else { String::new() };
         commands.push_str(command);
         commands.push('\n');

@@ -66,7 +66,7 @@ pub struct Unit {
     pub metric: Metric,
     /// Fingerprint of the held-out text; empty: unknown, taken for the same.
     pub text: String,
-    /// How translations are made and cut for BLEU and chrF.
+    /// How translations are made, and which further references they are compared with.
     pub translation: String,
 }
 
@@ -175,7 +175,7 @@ pub(super) fn change_unit(all: &mut Vec<Scored>, plateau: &mut Plateau, was: &Un
         (true, _) => "the validation text is another".to_string(),
         (false, true) => format!("the best is chosen by {} now, not by {}", now.metric.name(), was.metric.name()),
         (false, false) if kept == validations => return None,
-        (false, false) => "translations for validation are made another way".to_string(),
+        (false, false) => "translations for validation are made or judged another way".to_string(),
     };
     Some(format!("{why}: {kept} of the {validations} validations so far can be compared with those to come"))
 }

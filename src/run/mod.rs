@@ -34,4 +34,4 @@ pub use ledger::{Entries, Failed, Ledger, Sums, Taken, UpdateStats};
 pub use phase::Trained;
 pub use record::{Record, Tensors};
 pub use tables::DistanceState;
-pub use trained::{vocabulary, Checkpoint, Usable};
+pub use trained::{vocabulary, Checkpoint, Usable, Weights};

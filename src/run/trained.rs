@@ -18,6 +18,10 @@ pub struct Usable {
     pub config: Config,
     pub tokenizers: Tokenizers,
     pub model: Box<dyn Model>,
+    /// Where the run lies.
+    pub paths: Paths,
+    /// The update whose weights it has; `None` = the averaged ones.
+    pub step: Option<u64>,
     /// Which weights it has, where these are not the obvious ones.
     pub instead: Option<String>,
 }
@@ -65,51 +69,61 @@ impl Usable {
     pub fn load(paths: &Paths, config: Config, checkpoint: Checkpoint, device: &Device) -> Result<Self> {
         let tokenizers = Tokenizers::load_saved(paths.root())?;
         let model = model::build(&config.model, vocabulary(&tokenizers), config.seed, DType::F32, device)?;
-        let store = Store::at(paths.root());
-        let weights = weights(paths, &store, checkpoint)?;
+        let weights = Weights::find(paths, checkpoint)?;
         checkpoint::load_weights(&weights.path, model.params())?;
-        check_tokenizer(paths, &store, weights.step, &tokenizers)?;
-        Ok(Usable { config, tokenizers, model, instead: weights.instead })
+        weights.check_tokenizer(paths, &tokenizers)?;
+        let step = weights.step.filter(|_| checkpoint != Checkpoint::Average);
+        Ok(Usable { config, tokenizers, model, paths: paths.clone(), step, instead: weights.instead })
     }
 }
 
-struct Weights {
-    path: PathBuf,
+/// The weights of a run that were asked for.
+pub struct Weights {
+    /// A checkpoint's folder or a safetensors file.
+    pub path: PathBuf,
     /// Whose ledger knows the tokenizer of these weights, if one does.
-    step: Option<u64>,
-    instead: Option<String>,
+    pub step: Option<u64>,
+    /// Which ones they are, where these are not the obvious ones.
+    pub instead: Option<String>,
 }
 
-fn weights(paths: &Paths, store: &Store, checkpoint: Checkpoint) -> Result<Weights> {
-    match checkpoint {
-        Checkpoint::Saved(which) => {
-            let found = store.find(which)?;
-            Ok(Weights { path: found.path, step: Some(found.step), instead: found.instead })
-        }
-        Checkpoint::Average => {
-            let path = paths.average();
-            if !path.exists() {
-                let make = format!("nmt-train average {} --last 5", shell::path(paths.root()));
-                return Err(InputError(format!("{} does not exist; make it with `{make}`", path.display())).into());
+impl Weights {
+    /// # Errors
+    /// No such checkpoint, or no average.
+    pub fn find(paths: &Paths, checkpoint: Checkpoint) -> Result<Self> {
+        let store = Store::at(paths.root());
+        match checkpoint {
+            Checkpoint::Saved(which) => {
+                let found = store.find(which)?;
+                Ok(Weights { path: found.path, step: Some(found.step), instead: found.instead })
             }
-            let step = store.find(Which::Latest).ok().map(|found| found.step);
-            Ok(Weights { path, step, instead: None })
+            Checkpoint::Average => {
+                let path = paths.average();
+                if !path.exists() {
+                    let make = format!("nmt-train average {} --last 5", shell::path(paths.root()));
+                    return Err(InputError(format!("{} does not exist; make it with `{make}`", path.display())).into());
+                }
+                let step = store.find(Which::Latest).ok().map(|found| found.step);
+                Ok(Weights { path, step, instead: None })
+            }
         }
     }
-}
 
-/// Ids of another vocabulary of the same size would give words that mean nothing.
-fn check_tokenizer(paths: &Paths, store: &Store, step: Option<u64>, tokenizers: &Tokenizers) -> Result<()> {
-    let Some(state) = step.and_then(|step| store.state(step).ok()) else { return Ok(()) };
-    let trained_with = state["tokenizer_fingerprint"].as_str().unwrap_or_default();
-    if trained_with.is_empty() || trained_with == tokenizers.fingerprint() {
-        return Ok(());
+    /// Ids of another vocabulary of the same size would give words that mean nothing.
+    ///
+    /// # Errors
+    /// Tokenizers that are not those of the training.
+    pub fn check_tokenizer(&self, paths: &Paths, tokenizers: &Tokenizers) -> Result<(), InputError> {
+        let state = self.step.and_then(|step| Store::at(paths.root()).state(step).ok());
+        let trained_with = state.as_ref().and_then(|state| state["tokenizer_fingerprint"].as_str()).unwrap_or_default();
+        if trained_with.is_empty() || trained_with == tokenizers.fingerprint() {
+            return Ok(());
+        }
+        Err(InputError(format!(
+            "the tokenizer in {} is not the one this run was trained with, so ids would mean other words; put its own \
+             {} back",
+            paths.root().display(),
+            tokenizers.paths().0
+        )))
     }
-    Err(InputError(format!(
-        "the tokenizer in {} is not the one this run was trained with, so ids would mean other words; put its own \
-         {} back",
-        paths.root().display(),
-        tokenizers.paths().0
-    ))
-    .into())
 }

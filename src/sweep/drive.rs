@@ -240,7 +240,7 @@ impl<'a> Sweep<'a> {
         };
         let tally = Tally { running: self.active.len(), ..self.tally };
         let share = 1.0 - left / tally.runs as f64;
-        self.console.work(share, format!("{tally} | {name} step {step}/{updates}{eta}"));
+        self.console.work(Some(share), format!("{tally} | {name} step {step}/{updates}{eta}"));
     }
 
     fn tell(&mut self, line: &str) {

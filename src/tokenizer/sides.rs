@@ -95,7 +95,11 @@ impl Tokenizers {
         Ok(())
     }
 
-    fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    /// Names and contents of what [`Tokenizers::save`] writes.
+    ///
+    /// # Errors
+    /// When the library can not write a `tokenizer.json`.
+    pub fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let source = self.source.files(&SOURCE)?;
         if self.is_joint() {
             return Ok(source);

@@ -7,6 +7,7 @@ use candle_core::DType;
 
 use crate::config::Config;
 use crate::events::Start;
+use crate::interop::Origin;
 use crate::machine::{self, peak_memory_bytes_of};
 use crate::model;
 use crate::optim;
@@ -32,13 +33,21 @@ pub struct Report {
 ///
 /// # Errors
 /// What would stop the run.
-pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(String)) -> Result<Report> {
+pub fn check(
+    config: &Config,
+    origin: Option<&Origin>,
+    run: &Path,
+    threads: usize,
+    note: &mut dyn FnMut(String),
+) -> Result<Report> {
     let device = machine::device(config.device, config.train.precision)?;
     let mut config = config.clone();
-    let mut resources = Resources::load(&config, None, &resources::cache_dir(&config, run), note)?;
+    let known = resources::inherited(&config, origin);
+    let mut resources = Resources::load(&config, known, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
     batch_size::settle(&mut config, &mut resources, model.as_ref(), note)?;
     let config = &config;
+    let begins = origin.map(|origin| origin.fill(model.as_ref(), &resources.tokenizers)).transpose()?;
     let pretrained = resources::fill_pretrained(config, &resources.tokenizers, model.as_ref())?;
     super::distance::prepare(config, &resources, model.params(), note)?;
     let epoch = resources.epoch(0);
@@ -49,6 +58,7 @@ pub fn check(config: &Config, run: &Path, threads: usize, note: &mut dyn FnMut(S
         resources: &resources,
         model: model.as_ref(),
         optimizer: optim::build(&config.optimizer, model.params().dtype(), model.params().device()).describe(),
+        begins: begins.as_deref(),
         pretrained: &pretrained,
         updates_per_epoch,
         total_updates,

@@ -15,7 +15,11 @@ use super::trainer::Trainer;
 /// The parameters that are trained, sharing their values with the model's.
 pub(super) fn trained_params(params: &ParamSet, trainable: Trainable) -> ParamSet {
     let tables: Vec<String> = params.embeddings().into_iter().flatten().map(|table| table.name.clone()).collect();
-    params.subset(|param| trainable == Trainable::All || tables.contains(&param.name))
+    params.subset(|param| match trainable {
+        Trainable::All => true,
+        Trainable::Embeddings => tables.contains(&param.name),
+        Trainable::Layers => !tables.contains(&param.name),
+    })
 }
 
 /// Refuses a checkpoint whose optimizer is another than the phases say for its update.
@@ -80,6 +84,7 @@ pub(super) fn describe(config: &Config, phase: usize) -> String {
     let trained = match now.trainable {
         Trainable::All => "all parameters",
         Trainable::Embeddings => "embedding tables only",
+        Trainable::Layers => "all but the embedding tables",
     };
     let fresh = if now.optimizer_since == entry.from_update { " (fresh state)" } else { "" };
     let from = units::count(entry.from_update);

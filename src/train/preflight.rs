@@ -22,6 +22,8 @@ pub(super) struct Facts<'a> {
     pub resources: &'a Resources,
     pub model: &'a dyn Model,
     pub optimizer: String,
+    /// What the weights were at the start, where they were not drawn.
+    pub begins: Option<&'a str>,
     pub pretrained: &'a [Vectors],
     pub updates_per_epoch: u64,
     pub total_updates: u64,
@@ -116,6 +118,7 @@ fn model(facts: &Facts) -> Vec<(&'static str, String)> {
         ("parameters", units::count(facts.model.params().elements() as u64)),
         ("  by part", parts.collect::<Vec<_>>().join(", ")),
     ];
+    rows.extend(facts.begins.map(|begins| ("begins with", begins.to_string())));
     rows.extend(facts.pretrained.iter().map(|vectors| ("word vectors", vectors.to_string())));
     rows
 }

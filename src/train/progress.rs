@@ -48,6 +48,7 @@ impl Trainer {
             resources: &self.resources,
             model: self.model.as_ref(),
             optimizer: self.optimizer.describe(),
+            begins: self.begins.as_deref(),
             pretrained: &self.pretrained,
             updates_per_epoch,
             total_updates: self.pace.total_updates,

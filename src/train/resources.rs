@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::exit::InputError;
+use crate::interop::Origin;
 use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
@@ -36,37 +37,44 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Reads everything the config names. A resumed run (`run`) takes the tokenizers of its folder. `note` gets lines
-    /// for the user.
+    /// Reads everything the config names. `known`: tokenizers that are there already, and whose they are; without them
+    /// they are those of the config. `note` gets lines for the user.
     ///
     /// # Errors
     /// Everything that is wrong with the text or the tokenizer.
-    pub fn load(config: &Config, run: Option<&Path>, cache_dir: &Path, note: &mut dyn FnMut(String)) -> Result<Self> {
-        if run.is_some() {
-            data::all_there(&config.data)?;
-        }
+    pub fn load(
+        config: &Config,
+        known: Option<(Tokenizers, String)>,
+        cache_dir: &Path,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Self> {
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
         let (wanted, language) = (&config.validation.tokenize, &config.data.target_language);
         let bleu_tokenizer =
             BleuTokenizer::wanted(wanted, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
         let valid = data::held_out(&config.data.valid, &config.data)?;
         let test = data::held_out(&config.data.test, &config.data)?;
+        let further = |files, corpora, set: &data::HeldOut| data::further_references(files, corpora, set.pairs.len());
+        let (validation, text) = (&config.validation, &config.data);
+        let valid_references = further(&validation.references, &text.valid, &valid)?;
+        let test_references = further(&validation.test_references, &text.test, &test)?;
         let joined = [valid.joined, test.joined];
         let (doubtful, plain): (Vec<_>, Vec<_>) = data::look(&config.data)?.into_iter().partition(|r| r.warning);
         plain.into_iter().for_each(|remark| note(remark.text));
         let doubtful = doubtful.into_iter().map(|remark| remark.text).collect();
-        let (tokenizers, tokenizer_note) = match run {
-            Some(folder) => (Tokenizers::load_saved(folder)?, "of this run".to_string()),
+        let (tokenizers, tokenizer_note) = match known {
+            Some(known) => known,
             None => obtain_tokenizers(config, note)?,
         };
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
-        let held_out = |text: Vec<(String, String)>| -> Result<Option<Validator>> {
+        let held_out = |text: Vec<(String, String)>, references| -> Result<Option<Validator>> {
             match text.is_empty() {
                 true => Ok(None),
-                false => Validator::new(text, &tokenizers, bleu_tokenizer.clone()).map(Some),
+                false => Validator::new(text, references, &tokenizers, bleu_tokenizer.clone()).map(Some),
             }
         };
-        let (valid, test) = (held_out(valid.pairs)?, held_out(test.pairs)?);
+        let valid = held_out(valid.pairs, valid_references)?;
+        let test = held_out(test.pairs, test_references)?;
         let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
         let survey = Survey::of(&config.data, &tokenizers, &train, sets)?;
         if let Some(set) = survey.held_out.iter().find(|set| set.blank == set.pairs) {
@@ -99,6 +107,12 @@ impl Resources {
     pub fn epoch(&self, epoch: u64) -> Epoch {
         Epoch::new(&self.train, self.seed, epoch, self.batching)
     }
+}
+
+/// The tokenizers of a model to begin with, if it is to keep them.
+pub(super) fn inherited(config: &Config, origin: Option<&Origin>) -> Option<(Tokenizers, String)> {
+    let origin = origin.filter(|_| config.model.init_tokenizer)?;
+    Some((origin.tokenizers.clone(), format!("of {}", origin.name)))
 }
 
 /// Loads the tokenizers that the config names, or trains them on the training text; the second value says which.

@@ -4,11 +4,14 @@ use anyhow::{Context, Result};
 use candle_core::DType;
 
 use crate::config::Config;
+use crate::data;
 use crate::events::sinks::Sinks;
+use crate::interop::Origin;
 use crate::machine;
 use crate::model;
 use crate::optim::{self, Ema, Schedule};
 use crate::run::{Ledger, Record, Rules, RunFolder, Unit};
+use crate::tokenizer::Tokenizers;
 
 use super::finished::Finished;
 use super::progress::Pace;
@@ -28,6 +31,8 @@ pub struct Job {
     pub config: Config,
     /// The config that the run had until now; it goes on from the newest checkpoint of the folder. `None`: a new run.
     pub previous: Option<Config>,
+    /// The model that a new run begins with, if the config names one.
+    pub origin: Option<Origin>,
     pub folder: RunFolder,
     /// Sinks of the terminal.
     pub sinks: Sinks,
@@ -50,7 +55,7 @@ impl Session {
     /// Bad data, a bad tokenizer, a full disk; on resume also: no checkpoint that can be used, one that does not fit, data
     /// or tokenizer changed since, a longer run without a decision about its learning rate.
     pub fn open(job: Job) -> Result<Opened> {
-        let Job { mut config, previous, folder, sinks, signals, threads, command } = job;
+        let Job { mut config, previous, origin, folder, sinks, signals, threads, command } = job;
         let device = machine::device(config.device, config.train.precision)?;
         let mut record = Record::new(folder, sinks);
         // Looked for before the data is read: its absence should be known within a second.
@@ -71,9 +76,23 @@ impl Session {
         let run = record.paths().root().to_path_buf();
         let cache = resources::cache_dir(&config, &run);
         let mut note = |text: String| record.note(text);
-        let mut resources = Resources::load(&config, checkpoint.as_ref().map(|_| run.as_path()), &cache, &mut note)?;
+        let known = match checkpoint {
+            Some(_) => {
+                data::all_there(&config)?;
+                Some((Tokenizers::load_saved(&run)?, "of this run".to_string()))
+            }
+            None => resources::inherited(&config, origin.as_ref()),
+        };
+        let mut resources = Resources::load(&config, known, &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
         batch_size::settle(&mut config, &mut resources, model.as_ref(), &mut note)?;
+        let (begins, pretrained) = match checkpoint {
+            Some(_) => (None, Vec::new()),
+            None => (
+                origin.map(|origin| origin.fill(model.as_ref(), &resources.tokenizers)).transpose()?,
+                resources::fill_pretrained(&config, &resources.tokenizers, model.as_ref())?,
+            ),
+        };
         let distance = distance::prepare(&config, &resources, model.params(), &mut note)?;
         let in_force =
             checkpoint.as_ref().map_or_else(|| config.in_force(0), |((_, ledger), _)| ledger.in_force(&config));
@@ -85,7 +104,7 @@ impl Session {
             false => None,
         };
         let fresh = Ledger::new(resources.train.fingerprint.clone(), resources.tokenizers.fingerprint());
-        let (mut ledger, pretrained) = match checkpoint {
+        let mut ledger = match checkpoint {
             Some(((found, ledger), _)) => {
                 let path = record.checkpoint(ledger.step);
                 phases::check_same_phase(&ledger, &in_force)?;
@@ -93,12 +112,11 @@ impl Session {
                 saving::restore(&path, found, all, (&ledger, &in_force), optimizer.as_mut(), ema.as_mut())
                     .with_context(|| format!("go on from {}", path.display()))?;
                 saving::check_same_data(&ledger, &fresh, &resources.train)?;
-                (ledger, Vec::new())
+                ledger
             }
             None => {
-                let notes = resources::fill_pretrained(&config, &resources.tokenizers, model.as_ref())?;
                 resources.tokenizers.save(&run)?;
-                (fresh, notes)
+                fresh
             }
         };
         let unit = validation::unit(&config, resources.valid.as_ref());
@@ -123,6 +141,7 @@ impl Session {
             schedule,
             ema,
             threads,
+            begins,
             pretrained,
             epoch: None,
         };

@@ -40,6 +40,8 @@ pub(super) struct Trainer {
     pub(super) limits: Limits,
     pub(super) pace: Pace,
     pub(super) threads: usize,
+    /// What the weights were at the start, where they were not drawn, for the pre-flight table.
+    pub(super) begins: Option<String>,
     /// Pretrained vectors, for the pre-flight table.
     pub(super) pretrained: Vec<Vectors>,
     /// The epoch that batches are taken from, by number.

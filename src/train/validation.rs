@@ -16,22 +16,33 @@ use super::validator::{Evaluation, Validator};
 
 /// What validations of a run are measured in.
 pub(super) fn unit(config: &Config, valid: Option<&Validator>) -> Unit {
-    let mut hash = Xxh3::new();
-    for (source, target) in valid.into_iter().flat_map(|valid| (0..valid.len()).map(|i| valid.pair(i))) {
-        for side in [source, target] {
-            hash.update(side.as_bytes());
-            hash.update(b"\n");
+    let pairs = valid.into_iter().flat_map(|valid| (0..valid.len()).map(|i| valid.pair(i)));
+    let text = fingerprint(pairs.flat_map(|(source, target)| [source, target]));
+    // nll does not know of further references
+    let further = match valid.map(Validator::references).unwrap_or_default() {
+        references if references.len() > 1 => {
+            format!(", {} references {}", references.len(), fingerprint(references[1..].iter().flatten().copied()))
         }
-    }
+        _ => String::new(),
+    };
     let DecodeConfig { length_penalty, length_penalty_type, max_length_factor, .. } = &config.decode;
     let beam = config.validation.beam_size;
     Unit {
         metric: config.validation.early_stopping_metric,
-        text: format!("{:032x}", hash.digest128()),
+        text,
         translation: format!(
-            "beam {beam}, penalty {length_penalty_type:?} {length_penalty}, length {max_length_factor}"
+            "beam {beam}, penalty {length_penalty_type:?} {length_penalty}, length {max_length_factor}{further}"
         ),
     }
+}
+
+fn fingerprint<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Xxh3::new();
+    for line in lines {
+        hash.update(line.as_bytes());
+        hash.update(b"\n");
+    }
+    format!("{:032x}", hash.digest128())
 }
 
 impl Trainer {

@@ -16,7 +16,9 @@ use crate::tokenizer::Tokenizers;
 pub struct Validator {
     /// `(source, reference)` as in the files.
     text: Vec<(String, String)>,
-    /// The same as ids, each ending with `</s>`; none for a blank line.
+    /// Further references, one line a pair each.
+    further: Vec<Vec<String>>,
+    /// The pairs as ids, each ending with `</s>`; none for a blank line.
     source: Vec<Vec<u32>>,
     target: Vec<Vec<u32>>,
     /// Ids of a blank target: `</s>` alone.
@@ -37,16 +39,21 @@ pub struct Evaluation {
 }
 
 impl Validator {
-    /// Encodes the pairs once. `tokenizer`: how BLEU cuts words.
+    /// Encodes the pairs once. `further`: more references, one line a pair each; `tokenizer`: how BLEU cuts words.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn new(text: Vec<(String, String)>, tokenizers: &Tokenizers, tokenizer: BleuTokenizer) -> Result<Self> {
+    pub fn new(
+        text: Vec<(String, String)>,
+        further: Vec<Vec<String>>,
+        tokenizers: &Tokenizers,
+        tokenizer: BleuTokenizer,
+    ) -> Result<Self> {
         let sources: Vec<&str> = text.iter().map(|(source, _)| source.as_str()).collect();
         let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
         let source = tokenizers.source.encode_lines(&sources)?;
         let target = tokenizers.target.encode_lines(&targets)?;
-        Ok(Validator { source, target, nothing: [tokenizers.target.eos_id()], text, tokenizer })
+        Ok(Validator { source, target, nothing: [tokenizers.target.eos_id()], text, further, tokenizer })
     }
 
     /// Number of pairs.
@@ -58,9 +65,11 @@ impl Validator {
         self.text.is_empty()
     }
 
-    /// The target side as text.
-    pub(super) fn references(&self) -> Vec<&str> {
-        self.text.iter().map(|(_, reference)| reference.as_str()).collect()
+    /// The references, one stream of lines each: the target side of the pairs, then the further ones.
+    pub(super) fn references(&self) -> Vec<Vec<&str>> {
+        let own = self.text.iter().map(|(_, reference)| reference.as_str()).collect();
+        let further = self.further.iter().map(|lines| lines.iter().map(String::as_str).collect());
+        std::iter::once(own).chain(further).collect()
     }
 
     /// Pair `i` as text.
@@ -104,7 +113,7 @@ impl Validator {
         };
         found.hypotheses = decode::best_lines(&best, &tokenizers.target)?;
         let hypotheses: Vec<&str> = found.hypotheses.iter().map(String::as_str).collect();
-        let references = [self.references()];
+        let references = self.references();
         for metric in of_text {
             let measured = metrics::measure(metric, &hypotheses, &references, &self.tokenizer, false)?;
             found.scores.set(metric, measured.score);

@@ -139,7 +139,7 @@ fn words_of_bleu(config: &Config, resources: &Resources) -> Option<String> {
     let (validation, language) = (&config.validation, &config.data.target_language);
     let valid = resources.valid.as_ref().filter(|_| validation.metrics.contains(&Metric::Bleu));
     let mut sets = valid.into_iter().chain(&resources.test);
-    sets.find_map(|set| metrics::advice(&validation.tokenize, language, &set.references()))
+    sets.find_map(|set| metrics::advice(&validation.tokenize, language, &set.references()[0]))
 }
 
 fn coverage(vectors: &Vectors) -> Option<String> {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, D};
 use nmt_train::batch::Sequences;
 use nmt_train::config::{DecodeConfig, ModelConfig};
-use nmt_train::decode::{log_likelihoods, translate, Hypothesis, Options};
+use nmt_train::decode::{alignments, log_likelihoods, translate, Hypothesis, Options};
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::rng::{stream, Purpose};
 
@@ -52,19 +52,13 @@ fn run(models: &[&dyn Model], options: &Options) -> Result<Vec<Vec<Hypothesis>>,
     translate(models, &sources(), options, &mut |_| (), &|| false)
 }
 
-/// The tokens that the search chose: those of the translation, and `</s>` where it got there.
-fn labels(hypothesis: &Hypothesis) -> Vec<u32> {
-    let end = (hypothesis.length > hypothesis.ids.len()).then_some(EOS);
-    hypothesis.ids.iter().copied().chain(end).collect()
-}
-
 #[test]
 fn greedy_steps_choose_what_the_decoder_over_the_whole_sequence_finds_most_probable() -> Outcome {
     let model = model(1)?;
     let output = model.output();
     let mut distinct = std::collections::BTreeSet::new();
     for (source, found) in sources().iter().zip(run(&[&*model], &options(1))?) {
-        let labels = labels(&found[0]);
+        let labels = found[0].labels(EOS);
         let input = Sequences::pack([labels.as_slice()]).shifted_right(PAD);
         let memory = model.encode(&Sequences::pack([source.as_slice()]), &Forward::eval())?;
         let states = model.decode(&memory, &input, &Forward::eval())?;
@@ -84,7 +78,7 @@ fn the_scores_of_a_beam_are_those_of_forced_decoding_also_in_an_ensemble() -> Ou
         let pairs: Vec<_> = sources()
             .iter()
             .zip(&found)
-            .flat_map(|(source, list)| list.iter().map(|hypothesis| (source.clone(), labels(hypothesis))))
+            .flat_map(|(source, list)| list.iter().map(|hypothesis| (source.clone(), hypothesis.labels(EOS))))
             .collect();
         assert_eq!(pairs.len(), 36);
         let scores = log_likelihoods(&models, &pairs, PAD, 50, &mut |_| (), &|| false)?;
@@ -105,5 +99,23 @@ fn a_wider_beam_finds_better_translations_where_greedy_search_comes_to_an_end() 
         gains.extend(ended.map(|(greedy, beam)| beam[0].normalized - greedy[0].normalized));
     }
     assert!(gains.iter().sum::<f64>() > 0.1, "{gains:?}");
+    Ok(())
+}
+
+/// With one source token there is one place to look; the place does not depend on the batch.
+#[test]
+fn alignments_name_a_source_token_for_each_target_token() -> Outcome {
+    let model = model(1)?;
+    let mut pairs: Vec<_> =
+        sources().into_iter().zip(run(&[&*model], &options(2))?).map(|(s, found)| (s, found[0].labels(EOS))).collect();
+    pairs.push((vec![EOS], vec![5, 6, EOS]));
+    pairs.push((vec![], vec![EOS]));
+    let together = alignments(&*model, &pairs, PAD, 1000)?;
+    for ((source, target), places) in pairs.iter().zip(&together).take(13) {
+        assert!(places.len() == target.len() && places.iter().all(|&place| place < source.len()), "{places:?}");
+    }
+    assert_eq!((&together[12], &together[13]), (&vec![0, 0, 0], &vec![]));
+    assert!(together.iter().flatten().any(|&place| place > 1), "{together:?}");
+    assert_eq!(alignments(&*model, &pairs, PAD, 0)?, together);
     Ok(())
 }

@@ -146,6 +146,79 @@ fn several_references_count_as_in_sacrebleu() {
 }
 
 #[test]
+fn further_references_count_in_training_as_in_evaluate() {
+    let toy = Toy::new();
+    let second = toy.read("valid.de").replace("hund", "köter").replacen("die katze", "", 1);
+    toy.write("r2.de", second.replace('\n', "\r\n"));
+    toy.write("r3.de", "\n".repeat(8) + "der hund");
+    let metrics = "--set validation.metrics=[\"nll\",\"bleu\",\"chrf\",\"ter\"]";
+    // the toy model says what valid.de says
+    let set = "--set data.valid=[\"valid.en\",\"r2.de\"] --set data.test=[\"valid.en\",\"r2.de\"]";
+    let further =
+        "--set validation.references=[\"valid.de\"] --set validation.test_references=[\"valid.de\",\"r3.de\"]";
+    let told = toy.run(&format!("--config toy.toml {metrics} {set} {further}")).exits(0);
+    told.tells(&["nrefs:3|"]);
+    let row = |kind: &str| toy.rows("run").into_iter().rev().find(|row| row["event"] == kind).unwrap();
+    let (valid, end) = (row("valid"), row("end"));
+    let valid = ["bleu", "chrf", "ter"].map(|name| valid[name].as_f64().unwrap());
+    let test = ["test_bleu", "test_chrf", "test_ter"].map(|name| end[name].as_f64().unwrap());
+    for (file, scores, more, count) in
+        [("valid-00000060", valid, "", "nrefs:2|"), ("test", test, "--reference r3.de", "nrefs:3|")]
+    {
+        let args = format!("evaluate --hypothesis run/translations/{file}.txt -m bleu,chrf,ter");
+        let found = toy.run(&format!("{args} --reference r2.de --reference valid.de {more}")).exits(0).out;
+        let one = toy.run(&format!("{args} --reference r2.de")).exits(0).out;
+        for ((line, one), score) in found.lines().zip(one.lines()).zip(scores) {
+            assert!(line.contains(&format!(" = {score:.2} ")) && line.contains(count), "{line}: {score}");
+            assert!(!one.contains(&format!(" = {score:.2} ")), "{one}: a second reference changes nothing");
+        }
+    }
+    let nll = row("valid")["nll"].clone();
+    toy.run(&format!("-q --config toy.toml {metrics} {set} --set run_dir=plain")).exits(0);
+    assert_eq!(toy.rows("plain").into_iter().rev().find(|row| row["event"] == "valid").unwrap()["nll"], nll);
+}
+
+#[test]
+fn other_references_are_another_unit_for_scores_of_text_alone() {
+    let toy = Toy::new();
+    toy.write("r2.de", toy.read("valid.de").replace("hund", "köter"));
+    toy.write("r3.de", toy.read("valid.de").replace("katze", "mieze"));
+    let by = "--set validation.early_stopping_metric=bleu";
+    toy.run(&format!("-q --config toy.toml --set validation.references=[\"r2.de\"] {by}")).exits(0);
+    let same = toy.run("--resume run --set train.max_updates=80").exits(0);
+    assert!(!same.err.contains("judged another way"), "{}", same.err);
+    let other = toy.run("--resume run --set train.max_updates=100 --set validation.references=[\"r3.de\"]").exits(0);
+    other.tells(&["are not of the same references", "judged another way: 0 of the 4 validations so far"]);
+    let by_nll = "--set train.max_updates=120 --set validation.early_stopping_metric=nll";
+    toy.run(&format!("--resume run {by_nll}")).exits(0).tells(&["by nll now, not by bleu: 5 of the 5"]);
+
+    std::fs::rename(toy.path("r3.de"), toy.path("moved.de")).unwrap();
+    toy.run("--resume run --set train.max_updates=140").exits(3).tells(&[
+        "the text of this run is not where it was: r3.de",
+        "--set 'validation.references=[\"FOLDER/r3.de\"]'",
+    ]);
+    toy.run("-q --resume run --set train.max_updates=140 --set validation.references=[\"moved.de\"]").exits(0);
+}
+
+#[test]
+fn references_that_do_not_fit_are_refused_with_both_names() {
+    let toy = Toy::new();
+    toy.write("short.de", "eins\nzwei\n");
+    for (args, told) in [
+        ("--set validation.references=[\"short.de\"]", "valid.de has 9 lines, short.de has 2"),
+        ("--set validation.test_references=[\"short.de\"]", "valid.de has 9 lines, short.de has 2"),
+        ("--set validation.references=[\"train.de\"]", "the first line without a partner is train.de:10"),
+        ("--set validation.references=[\"absent.de\"]", "can not open absent.de"),
+        ("--set validation.references=[\"/dev/null\"]", "/dev/null is not a regular file"),
+        ("--set validation.references=short.de", "validation.references"),
+        ("--set data.test=[] --set validation.test_references=[\"short.de\"]", "must be [] without data.test"),
+    ] {
+        toy.run(&format!("--config toy.toml {args}")).exits(3).tells(&[told]);
+        assert!(!toy.exists("run/config.toml"));
+    }
+}
+
+#[test]
 fn a_marked_file_with_dos_ends_is_the_same_hypothesis() {
     let toy = Toy::new();
     let dos = format!("\u{FEFF}{}", toy.read("valid.de").replace('\n', "\r\n"));

@@ -30,6 +30,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file as it was named, for messages.
     pub name: String,
+    /// Keys that the file or a `--set` gives, sorted.
+    pub given: Vec<&'static str>,
     /// What a recorded configuration says that this version knows no more; the default stands in its place.
     pub removed: Vec<Problem>,
 }
@@ -91,14 +93,17 @@ fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Prob
     let config = reader.config();
     reader.ranges(&config);
     if reader.problems.is_empty() {
-        let removed = reader.removed;
-        Ok(Loaded { config, name, removed })
+        let (given, removed) = (reader.leaves.into_keys().collect(), reader.removed);
+        Ok(Loaded { config, name, given, removed })
     } else {
         reader.problems.sort_by(|a, b| a.place.cmp(&b.place));
         reader.problems.dedup();
         Err(Problems(reader.problems))
     }
 }
+
+/// Keys whose rules only hold for a run that trains.
+const OF_TRAINING: [&str; 2] = ["data.train", "train.max_updates"];
 
 /// A value that was given, under the path of a known key.
 #[derive(Clone)]
@@ -320,6 +325,10 @@ impl<'a> Reader<'a> {
         let findings = validate::validate(config);
         let alone: Vec<&str> = findings.iter().filter(|f| f.keys.len() == 1).map(|f| f.keys[0]).collect();
         for finding in findings {
+            // an imported model was trained elsewhere
+            if self.recorded && config.is_imported() && OF_TRAINING.contains(&finding.keys[0]) {
+                continue;
+            }
             // a rule says nothing new about a key that is wrong by itself
             let known = finding.keys.len() > 1 && finding.keys.iter().any(|key| alone.contains(key));
             if known || finding.keys.iter().any(|key| self.doubtful.contains(key)) {

@@ -19,6 +19,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("quickstart", include_str!("../../../configs/quickstart.toml")),
     ("quickstart-rnn", include_str!("../../../configs/quickstart-rnn.toml")),
     ("quickstart-en-zh", include_str!("../../../configs/quickstart-en-zh.toml")),
+    ("fine-tune", include_str!("../../../configs/fine-tune.toml")),
     ("multi30k-en-de", include_str!("../../../configs/multi30k-en-de.toml")),
     ("multi30k-en-de-rnn", include_str!("../../../configs/multi30k-en-de-rnn.toml")),
     ("transformer-base", include_str!("../../../configs/transformer-base.toml")),

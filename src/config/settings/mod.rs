@@ -78,7 +78,7 @@ settings! {
         pub embedding_distance: EmbeddingDistanceConfig = EmbeddingDistanceConfig::default(),
         /// Parts of the run that begin at given updates, each a table `[[phase]]` with from_update (updates done when it
         /// begins, in rising order) and what changes: optimizer (a name), lr (rate at the top of the schedule), objective
-        /// ("nll", "joint" = nll and the embedding distance, or "distance" alone), trainable ("all" or "embeddings").
+        /// ("nll", "joint" = nll and the embedding distance, or "distance" alone), trainable (as train.trainable).
         pub phase: Vec<PhaseConfig> = Vec::new(),
     }
 }
@@ -90,6 +90,11 @@ impl Config {
     /// When a whole number is beyond what TOML can hold (`i64`), which no file can have given.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
+    }
+
+    /// Whether it is that of a model that came from elsewhere: there is no text to train on.
+    pub fn is_imported(&self) -> bool {
+        self.data.train.0.is_empty()
     }
 
     /// The rules of all sections.

@@ -27,11 +27,20 @@ settings! {
         pub norm: Norm = Norm::Post,
         /// Embedding tables shared: "all" (source, target, output), "decoder" (target, output) or "none".
         pub tied_embeddings: TiedEmbeddings = TiedEmbeddings::All,
+        /// A trained bias on the logits of the Transformer, as Marian's models have (the RNN always has one).
+        pub output_bias: bool = false,
         /// Word vectors for the source table: text in fastText, word2vec or GloVe form, width d_model (or
         /// rnn.embedding_size); empty = none.
         pub pretrained_embeddings: String = String::new(),
         /// Word vectors for the target table; empty = none.
         pub pretrained_target_embeddings: String = String::new(),
+        /// Begin with the weights of a trained model: a run folder, a Hugging Face folder of a Marian model, or
+        /// `hf://OWNER/NAME[@REVISION]`. What this section says of sizes is then taken from there; dropout is not. Empty =
+        /// weights are drawn.
+        pub init_from: String = String::new(),
+        /// Also take the tokenizer of init_from; false: `[tokenizer]` says which, and rows of the embedding tables are
+        /// taken over for the pieces that both have.
+        pub init_tokenizer: bool = true,
         /// Share of values set to zero in each usual place while training. In [0, 1).
         pub dropout: f64 = 0.1,
         /// Dropout of attention weights; unset = `dropout`. In [0, 1).
@@ -98,8 +107,14 @@ impl ModelConfig {
             r#"must be empty with tied_embeddings = "all": the one table is filled from model.pretrained_embeddings"#,
         );
         let tokenizer = &config.tokenizer;
+        let inherits = !self.init_from.is_empty() && self.init_tokenizer;
         check.rule(
-            !all || !tokenizer.path.is_empty() || tokenizer.joint,
+            !inherits || (tokenizer.path.is_empty() && tokenizer.target_path.is_empty()),
+            &["tokenizer.path", "model.init_from", "model.init_tokenizer"],
+            "must be empty with model.init_from, whose tokenizer is taken; or set model.init_tokenizer = false",
+        );
+        check.rule(
+            !all || !tokenizer.path.is_empty() || tokenizer.joint || inherits,
             &["model.tied_embeddings", "tokenizer.joint", "tokenizer.path"],
             r#"must be "decoder" or "none" when tokenizer.joint = false: two vocabularies can not share one table"#,
         );

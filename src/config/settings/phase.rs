@@ -20,7 +20,7 @@ pub struct PhaseConfig {
     /// "nll" (the likelihood), "joint" (and the embedding distance) or "distance" (that alone).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<PhaseObjective>,
-    /// "all" or "embeddings" (the source and the target table).
+    /// "all", "embeddings" (the source and the target table) or "layers" (all but these).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<Trainable>,
 }
@@ -48,7 +48,10 @@ choices! {
     /// Which parameters are trained.
     pub enum Trainable {
         All = "all",
+        /// The source and the target table.
         Embeddings = "embeddings",
+        /// All but these tables.
+        Layers = "layers",
     }
 }
 
@@ -76,7 +79,7 @@ impl Config {
             phase: 0,
             optimizer: self.optimizer.clone(),
             objective: if on && !named { PhaseObjective::Joint } else { PhaseObjective::Nll },
-            trainable: Trainable::All,
+            trainable: self.train.trainable,
             optimizer_since: 0,
             distance_since: 0,
         };
@@ -143,7 +146,7 @@ pub(super) fn rules(check: &mut Checks, config: &Config) {
                     .to_string(),
             );
         }
-        if now.objective == PhaseObjective::Distance && now.trainable == Trainable::All {
+        if now.objective == PhaseObjective::Distance && now.trainable != Trainable::Embeddings {
             let text =
                 "must have trainable = \"embeddings\" with objective = \"distance\": nothing else has a gradient";
             fault(i, &[], text.to_string());

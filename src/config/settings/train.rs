@@ -1,6 +1,6 @@
 //! `[train]`.
 
-use super::{BatchSize, Checks, Config};
+use super::{BatchSize, Checks, Config, Trainable};
 use crate::kinds::Precision;
 
 settings! {
@@ -31,6 +31,9 @@ settings! {
         /// "tf32" (products of f32 numbers rounded to 10 bits of mantissa) and "bf16" (activations of half the size,
         /// sums in f32).
         pub precision: Precision = Precision::F32,
+        /// Which parameters are trained, until a phase says otherwise: "all", "embeddings" (the source and the target
+        /// table) or "layers" (all but these).
+        pub trainable: Trainable = Trainable::All,
         /// Updates between lines of metrics.jsonl and of the plain log. 1 or more.
         pub log_freq: u64 = 100,
     }

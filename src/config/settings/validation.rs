@@ -24,6 +24,11 @@ settings! {
         /// SentencePiece model, as a path or `hf://OWNER/NAME[@REVISION]/FILE`. Empty: zh for the target language "zh",
         /// char for "ja" and "ko", else 13a.
         pub tokenize: String = String::new(),
+        /// Further references of data.valid: files with one line for each of its pairs. BLEU, chrF and TER take several as
+        /// sacreBLEU does, an empty line being a reference without words; nll is of data.valid alone.
+        pub references: Vec<String> = Vec::new(),
+        /// Further references of data.test.
+        pub test_references: Vec<String> = Vec::new(),
         /// Sample translations shown after each validation. 0 or more.
         pub samples: usize = 2,
     }
@@ -48,6 +53,16 @@ impl ValidationConfig {
             names.is_empty() || self.metrics.contains(&self.early_stopping_metric),
             &["validation.early_stopping_metric", "validation.metrics"],
             format!("must be one of validation.metrics: {}", names.join(", ")),
+        );
+        check.rule(
+            self.references.is_empty() || !config.data.valid.0.is_empty(),
+            &["validation.references", "data.valid"],
+            "must be [] without data.valid, which has the first reference",
+        );
+        check.rule(
+            self.test_references.is_empty() || !config.data.test.0.is_empty(),
+            &["validation.test_references", "data.test"],
+            "must be [] without data.test, which has the first reference",
         );
         check.rule(
             self.early_stopping == 0 || config.validates(),

@@ -1,0 +1,220 @@
+//! `model.init_from`: a run that begins with a trained model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+
+use super::origin::Origin;
+use crate::checkpoint;
+use crate::config::{differences, Config, Loaded, ModelConfig};
+use crate::exit::InputError;
+use crate::model::{Model, OUTPUT_BIAS};
+use crate::tokenizer::{Tokenizer, Tokenizers};
+use crate::units;
+
+/// Keys of `[model]` that a trained model decides.
+const ARCHITECTURE: [&str; 14] = [
+    "model.kind",
+    "model.layers",
+    "model.encoder_layers",
+    "model.decoder_layers",
+    "model.d_model",
+    "model.d_ff",
+    "model.heads",
+    "model.activation",
+    "model.norm",
+    "model.output_bias",
+    "model.rnn.cell",
+    "model.rnn.attention",
+    "model.rnn.hidden_size",
+    "model.rnn.embedding_size",
+];
+/// Also decided by it, unless its vocabulary is left.
+const TIES: &str = "model.tied_embeddings";
+
+/// Opens what `model.init_from` names, if anything, and makes `config` that of a run that begins with it: what the model
+/// decides comes from there. `given`: the keys that the user gave.
+///
+/// # Errors
+/// Those of [`Origin::open`]; a key that was given and says otherwise.
+pub fn open(config: &mut Config, given: &[&str]) -> Result<Option<Origin>> {
+    if config.model.init_from.is_empty() {
+        return Ok(None);
+    }
+    let origin = Origin::open(&config.model.init_from)?;
+    let own = |path: &&str| ARCHITECTURE.contains(path) || (*path == TIES && config.model.init_tokenizer);
+    let adopted = Config { model: adopt(&config.model, &origin.model), ..config.clone() };
+    let changed = differences(config, &adopted);
+    let against: Vec<String> = changed
+        .iter()
+        .filter(|change| given.contains(&change.path) && own(&change.path))
+        .map(|change| format!("  {} = {}, but that model has {}", change.path, change.old, change.new))
+        .collect();
+    if !against.is_empty() {
+        return Err(InputError(format!(
+            "model.init_from = \"{}\" decides the sizes of the model:\n{}\nleave these keys out",
+            origin.name,
+            against.join("\n")
+        ))
+        .into());
+    }
+    *config = adopted;
+    if config.model.init_tokenizer {
+        config.tokenizer.joint = origin.tokenizers.share_vocabulary();
+    }
+    Ok(Some(origin))
+}
+
+/// `config` with the architecture of `model`.
+fn adopt(config: &ModelConfig, model: &ModelConfig) -> ModelConfig {
+    ModelConfig {
+        kind: model.kind,
+        layers: model.layers,
+        encoder_layers: model.encoder_layers,
+        decoder_layers: model.decoder_layers,
+        d_model: model.d_model,
+        d_ff: model.d_ff,
+        heads: model.heads,
+        activation: model.activation,
+        norm: model.norm,
+        tied_embeddings: if config.init_tokenizer { model.tied_embeddings } else { config.tied_embeddings },
+        output_bias: model.output_bias,
+        rnn: model.rnn.clone(),
+        ..config.clone()
+    }
+}
+
+/// The config that a run, which began with a trained model, goes on with: what that model decided is not decided anew.
+pub fn keep(loaded: &Loaded, old: &Config) -> Config {
+    let mut config = loaded.config.clone();
+    if config.model.init_from.is_empty() || config.model.init_from != old.model.init_from {
+        return config;
+    }
+    let adopted = Config { model: adopt(&config.model, &old.model), ..config.clone() };
+    let given = |path: &str| loaded.given.contains(&path);
+    // a key that was given stands, to be refused as any other change of the model
+    if !differences(&config, &adopted).iter().any(|change| given(change.path)) {
+        config = adopted;
+        config.tokenizer.joint = old.tokenizer.joint;
+    }
+    config
+}
+
+impl Origin {
+    /// Gives its weights to a model with these tokenizers; says what was taken and what is fresh.
+    ///
+    /// # Errors
+    /// Names or shapes that differ, naming them; the model is then unchanged.
+    pub fn fill(&self, model: &dyn Model, tokenizers: &Tokenizers) -> Result<String> {
+        let kept = tokenizers.fingerprint() == self.tokenizers.fingerprint();
+        let (weights, rows) = match kept {
+            true => (self.weights.clone(), None),
+            false => self.by_piece(model, tokenizers)?,
+        };
+        checkpoint::fill(Path::new(&self.name), weights, model.params())?;
+        let numbers = units::count(model.params().elements() as u64);
+        Ok(match rows {
+            None => format!("all {numbers} weights of {}; fresh: optimizer, schedule, counts", self.weights_name),
+            Some(rows) => format!(
+                "weights of {}, rows of the embedding tables by piece: {}; fresh: the other rows, optimizer, schedule, \
+                 counts",
+                self.weights_name,
+                rows.join(", ")
+            ),
+        })
+    }
+
+    /// Weights for a model with another vocabulary: rows of its tables by piece, the drawn ones where a piece is new. Also
+    /// in words how many were found.
+    fn by_piece(&self, model: &dyn Model, tokenizers: &Tokenizers) -> Result<(Weights, Option<Vec<String>>)> {
+        let old = |name: &str| self.weights.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor);
+        let mut weights: Weights = Vec::new();
+        let mut told = Vec::new();
+        for param in model.params() {
+            let Some(rows) = Rows::of(&param.name) else {
+                weights.extend(old(&param.name).map(|tensor| (param.name.clone(), tensor.clone())));
+                continue;
+            };
+            let Some(source) = rows.names().into_iter().find_map(old) else { continue };
+            let [from, to] = match rows {
+                Rows::Source => [&self.tokenizers.source, &tokenizers.source],
+                _ => [&self.tokenizers.target, &tokenizers.target],
+            };
+            let (tensor, found) = moved(source, &param.var.as_tensor().to_device(&Device::Cpu)?, from, to)?;
+            weights.push((param.name.clone(), tensor));
+            if let Some(side) = rows.side(tokenizers.is_joint()) {
+                let [found, all] = [found, to.vocab_size()].map(|n| units::count(n as u64));
+                told.push(format!("{side}{found} of {all}"));
+            }
+        }
+        // what the new model has no place for is told when they are put in
+        let is_used = |name: &str| Rows::of(name).is_some() || model.params().get(name).is_some();
+        weights.extend(self.weights.iter().filter(|(name, _)| !is_used(name)).cloned());
+        Ok((weights, Some(told)))
+    }
+}
+
+type Weights = Vec<(String, Tensor)>;
+
+/// A parameter with a row for each piece.
+#[derive(Clone, Copy)]
+enum Rows {
+    Source,
+    Target,
+    Output,
+    Bias,
+}
+
+impl Rows {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "model.encoder.embed_tokens.weight" => Some(Rows::Source),
+            "model.decoder.embed_tokens.weight" | "model.shared.weight" => Some(Rows::Target),
+            "lm_head.weight" => Some(Rows::Output),
+            OUTPUT_BIAS | "output.bias" => Some(Rows::Bias),
+            _ => None,
+        }
+    }
+
+    /// Whose table it is, for people; `None` of what is no embedding table.
+    fn side(self, is_joint: bool) -> Option<&'static str> {
+        match self {
+            Rows::Source => Some("source "),
+            Rows::Target if is_joint => Some(""),
+            Rows::Target => Some("target "),
+            Rows::Output | Rows::Bias => None,
+        }
+    }
+
+    /// Where its rows stand in a model, whatever that one ties.
+    fn names(self) -> Vec<&'static str> {
+        match self {
+            Rows::Source => vec!["model.encoder.embed_tokens.weight", "model.shared.weight"],
+            Rows::Target => vec!["model.decoder.embed_tokens.weight", "model.shared.weight"],
+            Rows::Output => vec!["lm_head.weight", "model.decoder.embed_tokens.weight", "model.shared.weight"],
+            Rows::Bias => vec![OUTPUT_BIAS, "output.bias"],
+        }
+    }
+}
+
+/// `drawn` with the rows of `source` for the pieces that both tokenizers have, and how many these are.
+fn moved(source: &Tensor, drawn: &Tensor, from: &Tokenizer, to: &Tokenizer) -> Result<(Tensor, usize)> {
+    let ids: BTreeMap<String, usize> = from.tokens().into_iter().zip(0..).collect();
+    let width = source.elem_count() / source.dim(0)?;
+    if drawn.elem_count() != width * to.vocab_size() {
+        // another width, which is told with the names when the weights are put in
+        return Ok((source.clone(), 0));
+    }
+    let old: Vec<f32> = source.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let mut new: Vec<f32> = drawn.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let mut found = 0;
+    for (row, token) in new.chunks_exact_mut(width).zip(to.tokens()) {
+        if let Some(&id) = ids.get(&token) {
+            row.copy_from_slice(&old[id * width..(id + 1) * width]);
+            found += 1;
+        }
+    }
+    Ok((Tensor::from_vec(new, drawn.shape(), &Device::Cpu)?, found))
+}
