@@ -8,6 +8,7 @@ weights and optimizer state must have the same bits. WORK is a folder for the ru
 
 import argparse
 import hashlib
+import os
 import pathlib
 
 import common
@@ -18,7 +19,8 @@ def trained(start, config, out):
     """Trains one update from `start`; hashes of its weights and of its optimizer state."""
     common.nmt("--config", config, "--set", f"run_dir={out}", "--set", f"model.init_from={start}", "--set",
                "train.max_updates=1", "--set", "data.test=[]", "--set", "validation.valid_freq=0", "--set",
-               "checkpoint.save_freq=0", "--set", "threads=1", "--set", "schedule.warmup_updates=1", "--force", "-q")
+               "checkpoint.save_freq=0", "--set", "threads=1", "--set", "schedule.kind=constant", "--set",
+               "schedule.warmup_updates=0", "--force", "-q")
     step = pathlib.Path(out, "checkpoints", "step-00000001")
     return [hashlib.sha256((step / name).read_bytes()).hexdigest() for name in ("model.safetensors", "optimizer.safetensors")]
 
@@ -35,7 +37,9 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("work", type=pathlib.Path)
     args = parser.parse_args()
+    args.run, args.folder, args.work = args.run.resolve(), args.folder.resolve(), args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
+    os.chdir(common.PROJECT)  # the paths of data in the run's config are relative to it
     imported = args.work / "imported"
     with check(f"{args.folder.name}: export and import") as say:
         common.nmt("import", args.folder, "--out", imported, "-q")

@@ -181,6 +181,7 @@ start import-joint import_folder opus-joint
 rm -rf "$work/fine-tuned" "$work/fine-tuned-bias"
 start finetune check check_finetune "$work/main" "$work/main.huggingface.float32" "$work/fine-tuned"
 start finetune-bias check check_finetune "$work/bias" "$work/bias.huggingface.float32" "$work/fine-tuned-bias"
+start meaning check check_meaning "$work/main"
 start scores check check_scores
 start bad-input check bad_input "$work/opus-joint" --run "$work/bias"
 settle
