@@ -261,15 +261,15 @@ def bin_empty(folder):
 
 
 def swell(path, member, start, piece, times):
-    """Puts `start` and many times `piece` in the place of a member, compressed and never whole in memory."""
+    """Puts `start` and many times `piece` in the place of a member, which alone is compressed, and never whole in memory."""
     with zipfile.ZipFile(path) as old:
         members = {name: old.read(name) for name in old.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:
         for name, data in members.items():
+            if not name.endswith(member):
+                new.writestr(name, data, zipfile.ZIP_STORED)
+                continue
             with new.open(name, "w", force_zip64=True) as file:
-                if not name.endswith(member):
-                    file.write(data)
-                    continue
                 file.write(start)
                 for _ in range(times):
                     file.write(piece)
@@ -283,11 +283,6 @@ def a_zip_whose_pickle_swells(folder):
 @case(BIN, BIN)
 def a_zip_whose_storage_swells(folder):
     swell(folder / BIN, "data/0", b"", b"\0" * 2**20, 2048)
-
-
-@case(BIN, BIN)
-def a_zip_with_names_that_climb(folder):
-    edit_zip(folder / BIN, lambda m: {"../../../" + n.split("/", 1)[-1]: d for n, d in m.items()})
 
 
 # Vocabularies
@@ -379,7 +374,7 @@ def config_case(name, names, change):
 config_case("of T5", ("t5",), {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
 config_case("of BART", ("bart",), {"model_type": "bart", "architectures": ["BartForConditionalGeneration"]})
 config_case("of an unknown activation", ("activation_function",), {"activation_function": "tanh"})
-config_case("with a wrong width", ("d_model",), {"d_model": 96})
+config_case("with a wrong width", ("d_model", "model.shared.weight"), {"d_model": 96})
 config_case("with heads that do not divide the width", ("heads", "encoder_attention_heads"),
             {"encoder_attention_heads": 7, "decoder_attention_heads": 7})
 config_case("with different heads", ("decoder_attention_heads",), {"decoder_attention_heads": 2})
@@ -488,6 +483,21 @@ def check_older_bin(base):
             say(code in (1, 3) and BIN in said and "panicked" not in said and not out.exists(), said.strip().split("\n")[0])
 
 
+def check_climbing_zip(base):
+    """Names inside a zip file are no paths: such a file is refused or read, and nothing is written but the run."""
+    with check("bad input: a zip with names that climb") as say, tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        folder, out = root / "a" / "b" / "broken", root / "a" / "b" / "out"
+        folder.mkdir(parents=True)
+        make_broken(base, folder, lambda f: edit_zip(
+            f / BIN, lambda m: {"../../../" + n.split("/", 1)[-1]: d for n, d in m.items()}), BIN)
+        before = set(root.rglob("*"))
+        code, said, _ = run_limited("import", folder, "--out", out, "-q")
+        left = [p for p in root.rglob("*") if p not in before and p != out and out not in p.parents]
+        say(not left and "panicked" not in said and (code == 0 or code in (1, 3) and BIN in said and not out.exists()),
+            "read" if code == 0 else said.strip().split("\n")[0].replace(str(root), "…")[:230])
+
+
 def check_export(run):
     """What can not be exported is an error before anything is written."""
     with tempfile.TemporaryDirectory() as root:
@@ -523,6 +533,7 @@ def main():
     if not args.only:
         check_out(args.folder)
         check_older_bin(args.folder)
+        check_climbing_zip(args.folder)
         if args.run:
             check_export(args.run)
     common.finish()
