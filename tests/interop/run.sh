@@ -39,6 +39,7 @@ if [ -z "$work" ]; then
   trap 'rm -rf "$work"' EXIT
 fi
 mkdir -p "$work/out"
+rm -f "$work/out"/*
 work=$(cd "$work" && pwd)
 cd "$project"
 export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
@@ -146,7 +147,8 @@ if [ -z "$quick" ]; then
   start train-untied train untied "${small[@]}" model.tied_embeddings=none model.activation=swish model.encoder_layers=3 \
     model.decoder_layers=1
   start train-decoder train decoder "${small[@]}" model.tied_embeddings=decoder model.activation=gelu
-  start train-rnn train rnn "${small[@]}" model.kind=rnn train.max_updates=5
+  start train-rnn train rnn "${small[@]}" model.kind=rnn train.max_updates=5 schedule.warmup_updates=2 \
+    model.rnn.hidden_size=64 model.rnn.embedding_size=64
   start opus-separate opus opus-separate --separate --activation relu --weights safetensors --updates 200
 fi
 settle
