@@ -130,6 +130,12 @@ import_folder() {
   done
 }
 
+# passed_on DIR RUN: the run imported from DIR, exported again in both formats.
+passed_on() {
+  export_run "$2" huggingface float32 && export_run "$2" ctranslate2 float32 &&
+    check check_passed_on "$work/$1" "$work/$2.huggingface.float32" "$work/$2.ctranslate2.float32"
+}
+
 opus() { [ -e "$work/$1/expected.json" ] || check make_opus "$work/$1" "${@:2}" >/dev/null; }
 
 updates=600 lines=200 ids=10000 few=(--lines 100)
@@ -186,6 +192,8 @@ start finetune-bias check check_finetune "$work/bias" "$work/bias.huggingface.fl
 start meaning check check_meaning "$work/main"
 start scores check check_scores
 start bad-input check bad_input "$work/opus-joint" --run "$work/bias"
+settle
+start passed-on passed_on opus-joint opus-joint-safetensors
 settle
 
 passed=$(grep -c '^ok' "$work/lines" || true) failed=$(grep -c '^FAIL' "$work/lines" || true)
