@@ -246,7 +246,7 @@ pub struct TokenizerArgs {
     /// Override a key of the config; repeatable
     #[arg(short, long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// Folder for tokenizer.json (and the target side's, if it is its own) [default: the run folder]
+    /// Folder for the tokenizer's files [default: the run folder]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

@@ -8,6 +8,9 @@ use super::{Kind, SentencePiece};
 /// A character in no piece costs this more than the worst piece.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
+/// A user-defined piece costs this less its length times the score of the best piece, which is 0 or all but 0.
+const USER_DEFINED_PENALTY: f32 = 0.1;
+
 /// The best way to a position.
 #[derive(Clone, Copy, Default)]
 struct Best {
@@ -28,17 +31,16 @@ impl SentencePiece {
             let mut is_known = false;
             for (bytes, id) in self.text.prefixes(&text[start..]) {
                 let piece = self.piece(id);
-                // the library adds in double precision here and keeps what it found in single
                 let score = match piece.kind {
                     Kind::Unused => continue,
-                    Kind::UserDefined => f64::from(bytes as f32 * self.max_score) - 0.1,
-                    _ => f64::from(piece.score),
+                    Kind::UserDefined => bytes as f32 * self.max_score - USER_DEFINED_PENALTY,
+                    _ => piece.score,
                 };
-                best[start + bytes].improve(score + f64::from(so_far), start, id);
+                best[start + bytes].improve(score + so_far, start, id);
                 is_known |= bytes == length;
             }
             if !is_known {
-                best[start + length].improve(f64::from(unknown_score + so_far), start, self.unknown);
+                best[start + length].improve(unknown_score + so_far, start, self.unknown);
             }
             start += length;
         }
@@ -53,9 +55,9 @@ impl SentencePiece {
 }
 
 impl Best {
-    fn improve(&mut self, score: f64, start: usize, id: u32) {
-        if self.start.is_none() || score > f64::from(self.score) {
-            *self = Best { id, score: score as f32, start: Some(start) };
+    fn improve(&mut self, score: f32, start: usize, id: u32) {
+        if self.start.is_none() || score > self.score {
+            *self = Best { id, score, start: Some(start) };
         }
     }
 }

@@ -1,10 +1,12 @@
 //! SentencePiece models of the Unigram and BPE kinds as a `tokenizer.json`: the same pieces, scores and normalization, for
 //! programs that read nothing else.
 //!
-//! It comes close, but ids can differ from SentencePiece's: the tokenizers library applies a table of replacements to
-//! graphemes, not to the longest match; adds scores of Unigram in 64 bits, not in 32, which decides between equal cuts; can
-//! cut text at a user-defined piece only before normalization (BPE) or not at all (Unigram, where such a piece just scores
-//! better than anything); and takes the name of a special token for the token where all its characters are unknown.
+//! It comes close; what differs:
+//! - A table of replacements is applied to the beginning of a grapheme, whose rest is lost ("ẹ" with an acute, decomposed);
+//!   SentencePiece replaces the longest match and keeps the rest.
+//! - Unigram adds scores in 64 bits, not in 32, which decides between equal cuts.
+//! - Unigram takes the name of a special token for the token where the model does not know its characters.
+//! - User-defined pieces are normalized; in BPE models one at the start of a line has no space before it.
 
 use std::collections::HashMap;
 
@@ -34,14 +36,16 @@ pub(super) fn to_json(model: &SentencePiece, tokens: &[Token], special: [u32; 3]
     }
     let is_bpe = model.model_type() == ModelType::Bpe;
     let has = |token: &Token, kind: Kind| token.piece.is_some_and(|piece| piece.kind == kind);
+    // SentencePiece looks for them in normalized text, where no space is left; those with its mark would lose it here
+    let is_own = |token: &Token| is_bpe && has(token, Kind::UserDefined) && !token.name.contains([' ', '▁']);
     let added = tokens.iter().zip(0u32..).filter_map(|(token, id)| {
         let is_special = special.contains(&id) || has(token, Kind::Control);
-        (is_special || is_bpe && has(token, Kind::UserDefined)).then(|| {
+        (is_special || is_own(token)).then(|| {
             json!({"id": id, "content": token.name, "single_word": false, "lstrip": false, "rstrip": false,
-                   "normalized": false, "special": is_special})
+                   "normalized": !is_special, "special": is_special})
         })
     });
-    let splits = is_bpe && tokens.iter().any(|token| has(token, Kind::UserDefined));
+    let splits = tokens.iter().any(is_own);
     let [unk, eos, _] = special;
     let file = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added.collect::<Vec<_>>(),
@@ -61,8 +65,10 @@ fn unigram(model: &SentencePiece, tokens: &[Token], unk: u32) -> Value {
         Kind::UserDefined => -0.1,
         Kind::Unknown | Kind::Control | Kind::Unused | Kind::Byte => worst - NEVER,
     };
-    let vocab: Vec<Value> =
-        tokens.iter().map(|token| json!([token.name, token.piece.map_or(worst - NEVER, score)])).collect();
+    // what was added behind the pieces need not be known to the model, and so no text becomes it
+    let size = tokens.iter().rposition(|token| token.piece.is_some()).map_or(0, |last| last + 1);
+    let slot = |token: &Token| json!([token.name, token.piece.map_or(worst - NEVER, score)]);
+    let vocab: Vec<Value> = tokens[..size].iter().map(slot).collect();
     json!({"type": "Unigram", "unk_id": unk, "vocab": vocab, "byte_fallback": model.has_byte_fallback()})
 }
 
@@ -100,7 +106,7 @@ fn space(model: &SentencePiece) -> &'static str {
     }
 }
 
-/// `splits`: text is cut at user-defined pieces before it comes here, so that its ends need not be those of the line.
+/// `splits`: user-defined pieces, which become what this makes of them, are to have no space before them.
 fn normalizer(model: &SentencePiece, splits: bool) -> Value {
     let rules = model.rules();
     let replace = |pattern: Value, by: &str| json!({"type": "Replace", "pattern": pattern, "content": by});
@@ -108,18 +114,18 @@ fn normalizer(model: &SentencePiece, splits: bool) -> Value {
     if !rules.charsmap.is_empty() {
         steps.push(json!({"type": "Precompiled", "precompiled_charsmap": base64(&rules.charsmap)}));
     }
-    if rules.remove_extra_whitespaces && !splits {
-        // only the space itself, where the library's Strip takes all white space
-        steps.push(replace(json!({"Regex": "^ +| +$"}), ""));
-    }
     if rules.remove_extra_whitespaces {
-        steps.push(replace(json!({"Regex": " {2,}"}), " "));
+        // only the space itself, where the library's Strip takes all white space
+        steps.extend([replace(json!({"Regex": "^ +"}), ""), replace(json!({"Regex": " {2,}"}), " ")]);
     }
     if rules.add_dummy_prefix && !splits {
         steps.push(json!({"type": "Prepend", "prepend": " "}));
     }
     if rules.escape_whitespaces {
         steps.push(replace(json!({"String": " "}), SPACE));
+    }
+    if rules.remove_extra_whitespaces {
+        steps.push(replace(json!({"Regex": format!("{}+$", space(model))}), ""));
     }
     json!({"type": "Sequence", "normalizers": steps})
 }

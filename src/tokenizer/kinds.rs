@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Why a folder is no tokenizer.
 pub(super) fn folder(path: &Path) -> String {
-    let file = ["tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
+    let file = ["tokenizer.json", "tokenizer.spm", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
     match file.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
         Some(file) => format!("it is a folder; name the file in it, {}", file.display()),
         None => "it is a folder without a tokenizer.json".to_string(),

@@ -144,7 +144,7 @@ pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tok
         // only now: the folder of an older run may hold a file whose decoder was not looked at
         settle_decoder(&mut inner)?;
     }
-    Ok(Tokenizer { engine: Engine::Json(Json::new(inner)), unk, eos, pad, added, fingerprint })
+    Ok(Tokenizer { engine: Engine::Json(Box::new(Json::new(inner))), unk, eos, pad, added, fingerprint })
 }
 
 /// Takes out what would cut, fill or randomize ids.

@@ -114,8 +114,8 @@ pub struct Tokenizer {
 
 /// What turns text into ids and back. Neither knows that lines end with `</s>`.
 enum Engine {
-    Json(Json),
-    Spm(Spm),
+    Json(Box<Json>),
+    Spm(Box<Spm>),
 }
 
 /// Lines that one thread encodes at a time; also how long a cache is held.

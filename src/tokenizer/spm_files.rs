@@ -93,7 +93,7 @@ fn tokenizer(
     let fingerprint = format!("{:032x}", xxh3_128(&hashed));
     let spm = Spm::new(model, file, vocabulary)?;
     let [unk, eos, pad] = spm.special();
-    Ok(Tokenizer { engine: Engine::Spm(spm), unk, eos, pad, added, fingerprint })
+    Ok(Tokenizer { engine: Engine::Spm(Box::new(spm)), unk, eos, pad, added, fingerprint })
 }
 
 /// A vocabulary as a run keeps it.
