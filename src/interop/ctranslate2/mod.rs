@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `binary` | the bytes of `model.bin` |
 //! | `quantize` | weights as whole numbers and half floats |
+//! | `readme` | what the folder says of its use |
 //! | `variables` | which variables a Transformer has there, and of which of our weights they are made |
 
 mod binary;
 mod quantize;
+mod readme;
 mod variables;
 
 use std::collections::BTreeSet;
@@ -38,7 +40,7 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     }
     // ids are those of the vocabularies above
     files.extend(run.tokenizers.files()?.into_iter().filter(|(file, _)| !file.ends_with(VOCABULARY)));
-    files.push(("README.md", readme(name, &run.tokenizers).into_bytes()));
+    files.push(("README.md", readme::text(name, &run.tokenizers).into_bytes()));
     for (file, bytes) in files {
         folder.file(file, |out| out.write_all(&bytes))?;
     }
@@ -49,15 +51,6 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
 /// Ending of the names of vocabularies beside SentencePiece models.
 const VOCABULARY: &str = ".vocab.json";
 
-/// Whether `</s>` at the end of the source is put there by CTranslate2: a tokenizer.json does it itself, SentencePiece not.
-fn adds_eos(tokenizers: &Tokenizers) -> bool {
-    is_spm(tokenizers.paths().0)
-}
-
-fn is_spm(file: &str) -> bool {
-    file.ends_with(".spm")
-}
-
 /// `config.json`. The decoder starts from a zero embedding, so its start token is any.
 fn config(tokenizers: &Tokenizers) -> serde_json::Value {
     let target = &tokenizers.target;
@@ -65,7 +58,7 @@ fn config(tokenizers: &Tokenizers) -> serde_json::Value {
     let (eos, unk) = (token(target.eos_id()), token(target.unk_id()));
     json!({
         "add_source_bos": false,
-        "add_source_eos": adds_eos(tokenizers),
+        "add_source_eos": readme::adds_eos(tokenizers),
         "bos_token": "<s>",
         "decoder_start_token": eos,
         "eos_token": eos,
@@ -84,73 +77,4 @@ fn tokens(tokenizer: &Tokenizer) -> Result<Vec<String>, Error> {
         Some((id, token)) => Err(Error::SameToken { id, token: token.clone() }),
         None => Ok(tokens),
     }
-}
-
-/// Said of models for several languages.
-const CODES: &str = "
-The code of the target language is a token of its own, which SentencePiece would cut: put it before the others, as in
-`[\">>de<<\"] + source.encode(line, out_type=str)`.
-";
-
-/// How to use the folder.
-fn readme(name: &str, tokenizers: &Tokenizers) -> String {
-    let (source_file, target_file) = tokenizers.paths();
-    let load = |side: &str, file: &str| match is_spm(file) {
-        true => format!("{side} = SentencePieceProcessor(model_file=folder + \"/{file}\")\n"),
-        // "</s>" within a line is ordinary text
-        false => format!("{side} = Tokenizer.from_file(folder + \"/{file}\")\n{side}.encode_special_tokens = True\n"),
-    };
-    let target_name = if target_file.is_some() { "target" } else { "source" };
-    let loads = load("source", source_file) + &target_file.map(|file| load("target", file)).unwrap_or_default();
-    let tokens = match is_spm(source_file) {
-        true => "source.encode(lines, out_type=str)",
-        false => "[line.tokens for line in source.encode_batch(lines)]",
-    };
-    let text = match is_spm(target_file.unwrap_or(source_file)) {
-        true => format!("{target_name}.decode(result.hypotheses[0])"),
-        false => {
-            format!("{target_name}.decode([{target_name}.token_to_id(token) for token in result.hypotheses[0]])")
-        }
-    };
-    let files: Vec<&str> = [Some(source_file), target_file].into_iter().flatten().collect();
-    let mut imports: Vec<&str> = files
-        .iter()
-        .map(|file| match is_spm(file) {
-            true => "from sentencepiece import SentencePieceProcessor\n",
-            false => "from tokenizers import Tokenizer\n",
-        })
-        .collect();
-    imports.dedup();
-    let end = match adds_eos(tokenizers) {
-        true => "CTranslate2 puts `</s>` at the end of each line, which the model needs",
-        false => "it puts `</s>` at the end of each line, which the model needs",
-    };
-    let has_codes = tokenizers.source.tokens().iter().any(|token| token.starts_with(">>") && token.ends_with("<<"));
-    let codes = match has_codes && is_spm(source_file) {
-        true => CODES,
-        false => "",
-    };
-    format!(
-        r#"# {name}
-
-A translation model in the format of CTranslate2, exported by nmt-train {version}. `{source_file}` cuts text into the tokens
-of its vocabulary; {end}.
-
-```python
-import ctranslate2
-{imports}
-folder = "."
-translator = ctranslate2.Translator(folder)
-{loads}
-lines = ["A line to translate."]
-for result in translator.translate_batch({tokens}, beam_size=5, max_input_length=0):
-    print({text})
-```
-{codes}
-By default CTranslate2 forbids empty translations (`min_decoding_length`), stops at 256 tokens (`max_decoding_length`) and
-cuts texts of more than 1024 tokens (`max_input_length`).
-"#,
-        version = env!("CARGO_PKG_VERSION"),
-        imports = imports.concat(),
-    )
 }
