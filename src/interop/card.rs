@@ -111,6 +111,9 @@ impl<'a> Card<'a> {
         lines.push("pipeline_tag: translation".to_string());
         lines.push("tags:".to_string());
         lines.extend(["translation", "marian", "nmt-train"].iter().map(|tag| format!("- {tag}")));
+        if let Some((_, base)) = self.config.model.init_from.split_once("hf://") {
+            lines.push(format!("base_model: {}", quoted(base.split('@').next().unwrap_or(base))));
+        }
         let datasets = hub_datasets(&data.train);
         if !datasets.is_empty() {
             lines.push("datasets:".to_string());
@@ -222,6 +225,9 @@ nmt-train translate run <in.txt >out.txt
                 units::count(self.parameters as u64),
             ),
         ));
+        if !model.init_from.is_empty() {
+            facts.push(("began with the weights of", model.init_from.clone()));
+        }
         let weights = match self.step {
             Some(step) => format!("of update {}", units::count(step)),
             None => "the average of several checkpoints".to_string(),
@@ -289,4 +295,60 @@ fn is_language_code(name: &str) -> bool {
 /// A string of YAML, and of Python: JSON's.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Corpus, DataConfig, ModelConfig};
+
+    fn card(config: &Config, rows: &str) -> String {
+        let rows = rows::parse(rows).unwrap();
+        let (commands, dtype) = ("nmt-train -c c.toml\n".to_string(), Dtype::Float16);
+        Card { name: "a b", config, step: Some(20), parameters: 1000, vocabulary: [50, 60], dtype, rows, commands }
+            .text()
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said() {
+        let card = card(&Config::default(), "");
+        for absent in ["model-index", "datasets", "Scores", "training text", "optimizer", "base_model", "version"] {
+            assert!(!card.contains(absent), "{absent} in\n{card}");
+        }
+        assert!(card.contains("of update 20, stored as float16") && card.contains("nmt-train import 'a b'"), "{card}");
+    }
+
+    #[test]
+    fn text_and_models_of_the_hub_are_linked() {
+        let text = ["hf://datasets/me/text@v1/a.en", "hf://datasets/me/text/a.de"].map(str::to_string).to_vec();
+        let data = DataConfig {
+            train: Corpora(vec![Corpus::of(text), Corpus::of(vec!["b.tsv".to_string()])]),
+            source_language: "english".to_string(),
+            target_language: "ast".to_string(),
+            ..DataConfig::default()
+        };
+        let model = ModelConfig { init_from: "hf://me/model@main".to_string(), ..ModelConfig::default() };
+        let card = card(&Config { data, model, ..Config::default() }, "");
+        assert!(card.starts_with("---\nlanguage:\n- \"ast\"\nlicense:"), "{card}");
+        assert!(card.contains("\nbase_model: \"me/model\"\ndatasets:\n- \"me/text\"\n---\n"), "{card}");
+        assert!(card.contains("Translates english to ast."), "{card}");
+    }
+
+    #[test]
+    fn scores_are_those_of_these_weights() {
+        let start = r#"{"event":"start","step":0,"version":"9.9","pairs":1234}"#;
+        let valid = r#"{"event":"valid","step":20,"nll":2.5,"chrf++":30.126}"#;
+        let other = r#"{"event":"valid","step":30,"nll":1.5}"#;
+        let end = |best: &str| format!(r#"{{"event":"end","step":30,{best}"test_ter":50,"test_ter_signature":"a|b"}}"#);
+        let text = |best: &str| card(&Config::default(), &[start, valid, other, &end(best)].join("\n"));
+        let of_best = text(r#""best_step":20,"#);
+        assert!(of_best.contains("nmt-train 9.9"), "{of_best}");
+        let table =
+            "| validation | NLL | 2.500 |  |\n| validation | chrF++ | 30.13 |  |\n| test | TER | 50.00 | `a\\|b` |\n";
+        assert!(of_best.ends_with(table), "{of_best}");
+        assert!(of_best.contains("    - type: chrf\n      name: \"chrF++\"\n      value: 30.13\n"), "{of_best}");
+        for of_others in [r#""best_step":30,"#, ""] {
+            assert!(!text(of_others).contains("TER"));
+        }
+    }
 }

@@ -196,7 +196,8 @@ impl MarianConfig {
     }
 }
 
-/// Sizes, activation, ties and dropout of the Transformer that computes what MarianMT computes with this config.
+/// Sizes, activation, ties and dropout of the Transformer that computes what MarianMT computes with this config. Whether
+/// it has an `output_bias` is known from the weights: MarianMT always has one, which may be zeros.
 impl TryFrom<&MarianConfig> for ModelConfig {
     type Error = MarianError;
 

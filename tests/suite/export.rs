@@ -158,14 +158,14 @@ fn a_ctranslate2_folder_holds_the_same_numbers() {
     let vocabulary: Vec<String> = serde_json::from_str(&toy.read("ct2/shared_vocabulary.json")).unwrap();
     assert_eq!(vocabulary[..3], ["<unk>", "<s>", "</s>"]);
     assert!(!vocabulary.contains(&"<pad>".to_string()));
-    assert_eq!((&toy.json("ct2/config.json")["eos_token"], vocabulary.len()), (&"</s>".into(), 199));
+    assert_eq!(toy.json("ct2/config.json")["eos_token"], "</s>");
 
     let weights = toy.weights("run/checkpoints/step-00000060");
     let (stored, aliases) = variables(&toy.path("ct2/model.bin"));
     let of = |name: &str| flat(&weights[name]);
     let table = of("model.shared.weight");
-    assert_eq!(stored["decoder/embeddings/weight"].0, [199, 16]);
-    assert_eq!(floats(&stored["decoder/embeddings/weight"]), table[..199 * 16]);
+    assert_eq!(stored["decoder/embeddings/weight"].0, [vocabulary.len(), 16]);
+    assert_eq!(floats(&stored["decoder/embeddings/weight"]), table[..table.len() - 16]);
     for alias in ["decoder/projection/weight", "encoder/embeddings_0/weight"] {
         assert_eq!(aliases[alias], "decoder/embeddings/weight");
     }
@@ -209,8 +209,9 @@ fn half_precision_is_half_the_size_and_named() {
         for (name, half) in toy.weights(&format!("hf-{dtype}/model.safetensors")) {
             assert_eq!(half.dtype(), kind, "{name}");
             let Some(exact) = exact.get(&name) else { continue };
-            let error = flat(&half).iter().zip(flat(exact)).map(|(a, b)| (a - b).abs() / (b.abs() + 1e-4));
-            assert!(error.fold(0.0, f32::max) <= 0.5f32.powi(digits), "{name}");
+            let pairs = flat(&half).into_iter().zip(flat(exact));
+            let errors = pairs.map(|(a, b)| (a - b).abs() / (b.abs() + 1e-4));
+            assert!(errors.fold(0.0, f32::max) <= 0.5f32.powi(digits), "{name}");
         }
         toy.run(&format!("export run --format ctranslate2 --out ct2-{dtype} --dtype {dtype}")).exits(0);
     }

@@ -9,6 +9,7 @@ use super::super::marian::MarianError;
 use super::super::Error;
 use crate::config::{ModelConfig, ModelKind, Norm, TiedEmbeddings};
 use crate::kinds::Activation;
+use crate::model::OUTPUT_BIAS;
 use crate::ops;
 
 /// A value of the model.
@@ -85,7 +86,7 @@ impl Maker<'_> {
         self.table("encoder/embeddings_0/weight", source)?;
         self.table("decoder/embeddings/weight", target)?;
         let size = self.table("decoder/projection/weight", output)?;
-        let bias = match self.weights.get("final_logits_bias") {
+        let bias = match self.weights.get(OUTPUT_BIAS) {
             Some(bias) => bias.narrow(0, 0, size)?,
             None => Tensor::zeros(size, DType::F32, &Device::Cpu)?,
         };
