@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn table(rows: &[[f32; 2]]) -> Tensor {
-        Tensor::new(rows, &Device::Cpu).unwrap()
+        Tensor::new(rows.concat(), &Device::Cpu).unwrap().reshape((rows.len(), 2)).unwrap()
     }
 
     fn named(list: &[(&str, Tensor)]) -> Vec<(String, Tensor)> {
