@@ -121,13 +121,12 @@ impl<'a> Merging<'a> {
     /// The piece, or the parts of one that is not given out.
     fn give(&self, start: usize, end: usize, found: &mut Vec<Cut>) {
         let piece = &self.text[start..end];
-        let id = self.model.id(piece);
-        match self.unused.get(piece).filter(|_| self.model.piece(id).kind == Kind::Unused) {
+        match self.unused.get(piece) {
             Some(&cut) => {
                 self.give(start, start + cut, found);
                 self.give(start + cut, end, found);
             }
-            None => found.push((end, id)),
+            None => found.push((end, self.model.id(piece))),
         }
     }
 }

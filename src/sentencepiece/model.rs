@@ -26,9 +26,8 @@ pub struct SentencePiece {
     model_type: ModelType,
     /// Ids of the pieces that spell bytes, by byte; empty without byte fallback.
     bytes: Vec<u32>,
-    /// The worst and the best score of normal pieces.
+    /// The worst score of normal pieces.
     pub(super) min_score: f32,
-    pub(super) max_score: f32,
 }
 
 /// Where a piece of normalized text ends, and its id. It begins where the one before ends.
@@ -49,8 +48,8 @@ impl SentencePiece {
             all.map(|(piece, id)| (piece.text.as_bytes(), id)).collect::<Vec<_>>()
         };
         let text = [Kind::Normal, Kind::UserDefined, Kind::Unused].map(of_kind).concat();
-        let scores = || proto.pieces.iter().filter(|piece| piece.kind == Kind::Normal).map(|piece| piece.score);
-        let (min_score, max_score) = (scores().fold(f32::MAX, f32::min), scores().fold(f32::MIN_POSITIVE, f32::max));
+        let scores = proto.pieces.iter().filter(|piece| piece.kind == Kind::Normal).map(|piece| piece.score);
+        let min_score = scores.fold(f32::MAX, f32::min);
         let spelled = byte_ids(&proto).map_err(Damage)?;
         let normalizer = Normalizer::new(proto.normalizer, of_kind(Kind::UserDefined));
         let denormalizer = proto.denormalizer.filter(|rules| !rules.charsmap.is_empty());
@@ -65,7 +64,6 @@ impl SentencePiece {
             model_type: proto.model_type,
             bytes: spelled,
             min_score,
-            max_score,
             pieces: proto.pieces,
         })
     }
@@ -140,9 +138,9 @@ impl SentencePiece {
         }
     }
 
-    /// The piece that these bytes are, the unknown one for want of it.
+    /// The piece that these bytes are; the unknown one for want of it, and for one that is not given out.
     pub(super) fn id(&self, bytes: &[u8]) -> u32 {
-        self.text.get(bytes).unwrap_or(self.unknown)
+        self.text.get(bytes).filter(|&id| self.piece(id).kind != Kind::Unused).unwrap_or(self.unknown)
     }
 
     /// Bytes of the character or user-defined piece at the beginning of the text, and whether it is the latter.
@@ -207,5 +205,78 @@ fn byte_ids(proto: &Proto) -> Result<Vec<u32>, String> {
         (true, false, _) => Err("it spells unknown characters in bytes, but has not all 256".to_string()),
         (false, _, true) => Err("it has pieces for bytes, but does not spell unknown characters in bytes".to_string()),
         (false, _, false) => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(model: &SentencePiece, line: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        model.encode(line, |piece, _| found.push(String::from_utf8_lossy(piece).into_owned()));
+        found
+    }
+
+    /// Field `number` of a message, as bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+    }
+
+    fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
+        field(1, &[field(1, text.as_bytes()), vec![0x15], score.to_le_bytes().to_vec(), vec![0x18, kind]].concat())
+    }
+
+    fn model(pieces: &[(&str, f32, u8)], kind: u8) -> Result<SentencePiece, String> {
+        let pieces = pieces.iter().map(|(text, score, kind)| piece(text, *score, *kind)).collect::<Vec<_>>().concat();
+        SentencePiece::parse(&[pieces, field(2, &[0x18, kind])].concat()).map_err(|damage| damage.to_string())
+    }
+
+    const UNK: (&str, f32, u8) = ("<unk>", 0.0, 2);
+
+    #[test]
+    fn a_piece_that_is_not_given_out_is_cut_again_or_unknown() {
+        let texts = [UNK, ("▁", -1.0, 1), ("a", -2.0, 1), ("b", -3.0, 1), ("c", -4.0, 5), ("ab", -1.5, 5)];
+        for kind in [1, 2] {
+            assert_eq!(pieces(&model(&texts, kind).unwrap(), "abca"), ["▁", "a", "b", "c", "a"]);
+            let mut ids = Vec::new();
+            model(&texts, kind).unwrap().encode("abca", |_, id| ids.push(id));
+            assert_eq!(ids, [1, 2, 3, 0, 2]);
+        }
+    }
+
+    #[test]
+    fn what_the_library_refuses_is_refused() {
+        let told = |texts: &[(&str, f32, u8)]| model(texts, 1).err().unwrap();
+        assert_eq!(told(&[("a", 0.0, 1)]), "it has no unknown piece");
+        assert_eq!(told(&[UNK, ("⁇", 0.0, 2)]), "it has two unknown pieces");
+        assert_eq!(told(&[UNK, ("a", 0.0, 1), ("a", 0.0, 4)]), "it has the piece a twice");
+        assert_eq!(told(&[UNK, ("", 0.0, 1)]), "it has a piece without text");
+        assert!(told(&[UNK, ("<0x41>", 0.0, 6)]).starts_with("it has pieces for bytes, but"));
+        assert!(told(&[UNK, ("<0x4>", 0.0, 6)]).starts_with("its piece <0x4> is to be a byte"));
+    }
+
+    /// No file makes the program panic, and none that was cut is taken for a model of other text.
+    #[test]
+    fn damaged_files_are_refused_or_harmless() {
+        let fixture = |name: &str| {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentencepiece");
+            crate::fsio::read(&folder.join(name)).unwrap()
+        };
+        let line = "Ärger ... <user> 中 \u{3000} e\u{301}";
+        for name in ["unigram.model", "bytes.model"] {
+            let bytes = fixture(name);
+            for at in (0..bytes.len()).step_by(7) {
+                if let Ok(model) = SentencePiece::parse(&bytes[..at]) {
+                    pieces(&model, line);
+                }
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << (at % 8);
+                if let Ok(model) = SentencePiece::parse(&flipped) {
+                    let found = pieces(&model, line);
+                    model.decode(found.iter().map(|piece| (piece.as_str(), model.unknown())));
+                }
+            }
+        }
     }
 }

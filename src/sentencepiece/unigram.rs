@@ -8,8 +8,8 @@ use super::{Kind, SentencePiece};
 /// A character in no piece costs this more than the worst piece.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// A user-defined piece costs this less its length times the score of the best piece, which is 0 or all but 0.
-const USER_DEFINED_PENALTY: f32 = 0.1;
+/// The score of user-defined pieces, better than that of any others.
+const USER_DEFINED: f32 = -0.1;
 
 /// The best way to a position.
 #[derive(Clone, Copy, Default)]
@@ -33,7 +33,7 @@ impl SentencePiece {
                 let piece = self.piece(id);
                 let score = match piece.kind {
                     Kind::Unused => continue,
-                    Kind::UserDefined => bytes as f32 * self.max_score - USER_DEFINED_PENALTY,
+                    Kind::UserDefined => USER_DEFINED,
                     _ => piece.score,
                 };
                 best[start + bytes].improve(score + so_far, start, id);

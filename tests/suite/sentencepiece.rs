@@ -324,8 +324,8 @@ fn the_converted_file_gives_nearly_the_same_ids() {
     }
 }
 
-/// Ids of each line of `NMT_CHECK_LINES` (JSON strings, one a line), as JSON; those of both sides and what they are decoded
-/// to. `NMT_CHECK_TOKENIZER` is a file, or a folder of MarianTokenizer.
+/// Writes into the folder `out` the ids of lines (JSON strings, one a line) on both sides and what they are decoded to, as
+/// `ids.json`, and the files that Hugging Face gets. `tokenizer` is a file, or a folder of MarianTokenizer.
 fn ids_for_checks(tokenizer: &Path, lines: &Path, out: &Path) {
     let tokenizers = match tokenizer.is_dir() {
         true => {
@@ -348,10 +348,12 @@ fn ids_for_checks(tokenizer: &Path, lines: &Path, out: &Path) {
     let sides = [&tokenizers.source, &tokenizers.target].map(|side| {
         let ids = side.encode_batch(&lines).unwrap();
         let text: Vec<String> = ids.iter().map(|ids| side.decode(ids).unwrap()).collect();
-        serde_json::json!({"ids": ids, "text": text, "tokens": side.tokens(), "json": side.to_json().ok(),
-                           "special": [side.unk_id(), side.eos_id(), side.pad_id()]})
+        serde_json::json!({"ids": ids, "text": text, "special": [side.unk_id(), side.eos_id(), side.pad_id()]})
     });
-    fsio::write_atomic(out, serde_json::to_string(&sides).unwrap().as_bytes()).unwrap();
+    fsio::write_atomic(&out.join("ids.json"), serde_json::to_string(&sides).unwrap().as_bytes()).unwrap();
+    for (name, bytes) in tokenizers.huggingface_files(&HUGGING_FACE).unwrap() {
+        fsio::write_atomic(&out.join(name), &bytes).unwrap();
+    }
 }
 
 #[test]
