@@ -159,6 +159,8 @@ fn tokenizers(folder: &Folder) -> Result<(Tokenizers, [String; 2])> {
                 target_spm: &target,
                 vocab: &vocab,
                 target_vocab: target_vocab.as_deref(),
+                special: special(&config),
+                rules: config["tokenizer_class"] != "PreTrainedTokenizerFast",
             })?
         }
         (None, Some(file)) => Tokenizers::joint(Tokenizer::load(&file)?),
@@ -170,6 +172,16 @@ fn tokenizers(folder: &Folder) -> Result<(Tokenizers, [String; 2])> {
         }
     };
     Ok((found, languages))
+}
+
+/// Names of the unknown token, the end of a sentence and padding, each text or an object around it.
+fn special(config: &Value) -> [String; 3] {
+    let [unk, eos, pad] = MarianFiles::usual();
+    let name = |key: &str, usual: String| match &config[key] {
+        Value::String(name) => name.clone(),
+        token => token["content"].as_str().map_or(usual, str::to_string),
+    };
+    [name("unk_token", unk), name("eos_token", eos), name("pad_token", pad)]
 }
 
 /// Ids must mean to the tokenizer what they mean to the weights.

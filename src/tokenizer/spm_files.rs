@@ -15,7 +15,7 @@ use crate::fsio;
 use crate::sentencepiece::{Kind, Proto, SentencePiece};
 
 /// The files of a MarianTokenizer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MarianFiles<'a> {
     /// Segments the source language.
     pub source_spm: &'a Path,
@@ -24,6 +24,18 @@ pub struct MarianFiles<'a> {
     pub vocab: &'a Path,
     /// The target's, where it is another (`separate_vocabs`).
     pub target_vocab: Option<&'a Path>,
+    /// Names of the unknown token, the end of a sentence and padding.
+    pub special: [String; 3],
+    /// What MarianTokenizer adds to SentencePiece: language codes, and ids of text that the model has no piece for. Folders
+    /// that were exported from a SentencePiece tokenizer alone are read without it.
+    pub rules: bool,
+}
+
+impl MarianFiles<'_> {
+    /// The usual names of [`MarianFiles::special`].
+    pub fn usual() -> [String; 3] {
+        ["<unk>", "</s>", "<pad>"].map(str::to_string)
+    }
 }
 
 /// Whether a file looks like a model: it begins with a piece.
@@ -61,9 +73,9 @@ pub(super) fn of_model(path: &Path, file: Vec<u8>, origin: Origin) -> Result<Tok
 pub(super) fn marian(files: &MarianFiles) -> Result<(Tokenizer, Option<Tokenizer>)> {
     let source_file = unpacked(files.source_spm)?;
     let target_file = unpacked(files.target_spm)?;
-    let vocabulary = marian_vocabulary(files.vocab)?;
+    let vocabulary = marian_vocabulary(files.vocab, files)?;
     let target_vocabulary = match files.target_vocab {
-        Some(path) => marian_vocabulary(path)?,
+        Some(path) => marian_vocabulary(path, files)?,
         None => vocabulary.clone(),
     };
     let is_joint = source_file == target_file && vocabulary == target_vocabulary;
@@ -145,7 +157,7 @@ fn own_vocabulary(model: &SentencePiece) -> (Vocabulary, Vec<String>) {
 }
 
 /// Reads a `vocab.json`: an object of tokens and ids.
-fn marian_vocabulary(path: &Path) -> Result<Vocabulary> {
+fn marian_vocabulary(path: &Path, files: &MarianFiles) -> Result<Vocabulary> {
     let wrong = |reason: String| Error::Vocabulary { path: path.to_path_buf(), reason };
     let bytes = unpacked(path)?;
     let json: BTreeMap<String, Value> =
@@ -155,5 +167,5 @@ fn marian_vocabulary(path: &Path) -> Result<Vocabulary> {
         None => Err(wrong(format!("the token {token} has {id} for an id"))),
     };
     let ids = json.into_iter().map(id).collect::<Result<Vec<_>>>()?;
-    Vocabulary::marian(ids).map_err(|unfit| wrong(unfit.to_string()))
+    Vocabulary::of(ids, &files.special, files.rules).map_err(|unfit| wrong(unfit.to_string()))
 }

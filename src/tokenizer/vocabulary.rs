@@ -40,11 +40,12 @@ pub(super) enum Unfit {
 const MOST_HOLES: usize = 16;
 
 impl Vocabulary {
-    /// Of a `vocab.json` beside models of MarianTokenizer.
+    /// Of a `vocab.json` beside SentencePiece models. `special`: names of the unknown token, the end of a sentence and
+    /// padding; `marian` as in the struct.
     ///
     /// # Errors
     /// Two tokens with one id, ids far apart.
-    pub(super) fn marian(ids: Vec<(String, u32)>) -> Result<Self, Unfit> {
+    pub(super) fn of(ids: Vec<(String, u32)>, special: &[String; 3], marian: bool) -> Result<Self, Unfit> {
         let largest = ids.iter().map(|(_, id)| *id).max().unwrap_or_default();
         if largest as usize > MOST_HOLES * (ids.len() + 64) {
             return Err(Unfit::Sparse { largest, count: ids.len() });
@@ -55,8 +56,8 @@ impl Vocabulary {
                 return Err(Unfit::Twice(other, token, id));
             }
         }
-        let [unk_token, eos_token, pad_token] = ["<unk>", "</s>", "<pad>"].map(str::to_string);
-        Ok(Vocabulary { unk_token, eos_token, pad_token, marian: true, tokens })
+        let [unk_token, eos_token, pad_token] = special.clone();
+        Ok(Vocabulary { unk_token, eos_token, pad_token, marian, tokens })
     }
 
     /// Ids by token, and those of the unknown token, the end of a sentence and padding.
@@ -99,7 +100,11 @@ mod tests {
     use super::*;
 
     fn of(ids: &[(&str, u32)]) -> Result<Vocabulary, Unfit> {
-        Vocabulary::marian(ids.iter().map(|(token, id)| (token.to_string(), *id)).collect())
+        Vocabulary::of(
+            ids.iter().map(|(token, id)| (token.to_string(), *id)).collect(),
+            &["<unk>", "</s>", "<pad>"].map(str::to_string),
+            true,
+        )
     }
 
     #[test]

@@ -17,7 +17,7 @@ const IMPORTED: &str = "in/checkpoints/step-00000000/model.safetensors";
 fn exported(sets: &str) -> Toy {
     let toy = Toy::new();
     toy.run(&format!("-q --config toy.toml {sets}")).exits(0);
-    toy.run("-q export run --format huggingface --out hf --checkpoint latest").exits(0);
+    toy.run("export run --format huggingface --out hf --checkpoint latest").exits(0);
     toy
 }
 
@@ -70,7 +70,7 @@ fn a_model_comes_back_and_serves_as_a_run() {
 fn one_more_update_has_the_same_bits_from_run_folder_and_import() {
     let toy = exported("");
     write_tune(&toy);
-    toy.run("-q import hf --out in").exits(0);
+    toy.run("import hf --out in").exits(0);
     let direct = one_update(&toy, "run", "direct", "");
     assert_eq!(one_update(&toy, "hf", "folder", ""), direct);
     assert_eq!(one_update(&toy, "in", "imported", ""), direct);
@@ -83,7 +83,7 @@ fn one_more_update_has_the_same_bits_from_run_folder_and_import() {
     let tune = "--config tune.toml --set model.init_from=run --set run_dir=direct --set train.max_updates=3";
     toy.run(&format!("--resume direct {tune}")).exits(0);
     toy.run(&format!("--resume direct {tune} --set model.d_model=32")).exits(3).tells(&["model.d_model: 16 -> 32"]);
-    toy.run("-q export direct --format huggingface --out again").exits(0);
+    toy.run("export direct --format huggingface --out again").exits(0);
 }
 
 #[test]
@@ -247,13 +247,13 @@ fn sentencepiece_files_come_before_a_tokenizer_made_of_them() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentencepiece/unigram.model");
     toy.write("own.model", fsio::read(&fixture).unwrap());
     toy.run("-q --config toy.toml --set tokenizer.path=own.model --set train.max_updates=3").exits(0);
-    toy.run("-q export run --format huggingface --out hf --checkpoint latest").exits(0);
+    toy.run("export run --format huggingface --out hf --checkpoint latest").exits(0);
     for file in ["source.spm", "target.spm", "vocab.json", "tokenizer.json"] {
         assert!(toy.exists(&format!("hf/{file}")), "{file}");
     }
     // whatever is in it
     toy.write("hf/tokenizer.json", "{}");
-    toy.run("-q import hf --out in").exits(0);
+    toy.run("import hf --out in").exits(0);
     let input = "the dog  sees\tZürich ½ ▁ 日本語\n\n";
     let ids = |run: &str| {
         let tokenizers = Tokenizers::load_saved(&toy.path(run)).unwrap();
@@ -262,7 +262,7 @@ fn sentencepiece_files_come_before_a_tokenizer_made_of_them() {
     assert_eq!(ids("in"), ids("run"));
     let of = |run: &str| toy.pipe(&format!("translate {run} --checkpoint latest"), input).exits(0).out;
     assert_eq!(of("in"), of("run"));
-    toy.run("-q export in --format ctranslate2 --out ct2").exits(0);
+    toy.run("export in --format ctranslate2 --out ct2").exits(0);
     let config: Value = serde_json::from_str(&toy.read("ct2/config.json")).unwrap();
     assert_eq!(config["add_source_eos"], true);
     assert!(toy.exists("ct2/tokenizer.spm") && !toy.exists("ct2/tokenizer.vocab.json"));

@@ -180,7 +180,14 @@ fn marian(folder: &Path, tokens: impl IntoIterator<Item = (String, u32)>) -> nmt
     let vocab = folder.join("vocab.json");
     fsio::write_atomic(&vocab, Value::Object(ids).to_string().as_bytes()).unwrap();
     let (source_spm, target_spm) = (&fixtures().join("unigram.model"), &fixtures().join("bpe.model"));
-    Tokenizers::marian(&MarianFiles { source_spm, target_spm, vocab: &vocab, target_vocab: None })
+    Tokenizers::marian(&MarianFiles {
+        source_spm,
+        target_spm,
+        vocab: &vocab,
+        target_vocab: None,
+        special: MarianFiles::usual(),
+        rules: true,
+    })
 }
 
 fn marian_tokens() -> Vec<(String, u32)> {
@@ -244,7 +251,14 @@ fn a_vocabulary_that_can_not_be_used_is_refused() {
         let vocab = folder.path().join("vocab.json");
         fsio::write_atomic(&vocab, Value::Object(ids).to_string().as_bytes()).unwrap();
         let model = fixtures().join("unigram.model");
-        let files = MarianFiles { source_spm: &model, target_spm: &model, vocab: &vocab, target_vocab: None };
+        let files = MarianFiles {
+            source_spm: &model,
+            target_spm: &model,
+            vocab: &vocab,
+            target_vocab: None,
+            special: MarianFiles::usual(),
+            rules: true,
+        };
         Tokenizers::marian(&files).err().unwrap().to_string()
     };
     let first = told(&[("<pad>", json!(0)), ("<unk>", json!(1)), ("</s>", json!(2))]);
@@ -261,6 +275,8 @@ fn a_vocabulary_that_can_not_be_used_is_refused() {
         target_spm: &other,
         vocab: &folder.path().join("vocab.json"),
         target_vocab: None,
+        special: MarianFiles::usual(),
+        rules: true,
     };
     let told = Tokenizers::marian(&files).err().unwrap().to_string();
     assert!(told.contains("pieces.json: not a SentencePiece model"), "{told}");
@@ -337,6 +353,8 @@ fn ids_for_checks(tokenizer: &Path, lines: &Path, out: &Path) {
                 target_spm: &target_spm,
                 vocab: &vocab,
                 target_vocab,
+                special: MarianFiles::usual(),
+                rules: true,
             })
         }
         false => Tokenizers::load(tokenizer, None),
