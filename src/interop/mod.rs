@@ -146,7 +146,8 @@ pub fn vacant(out: &Path) -> Result<(), Error> {
 /// What the format can not hold, naming one that can; `out` is not [`vacant`]; a full disk.
 pub fn export(run: &Usable, format: Format, dtype: Dtype, out: &Path) -> Result<Exported, Error> {
     vacant(out)?;
-    let folder = NewFolder::begin(out)?;
+    // a link stays one, and leads to what takes the place of the empty folder
+    let folder = NewFolder::begin(&out.canonicalize().unwrap_or_else(|_| out.to_path_buf()))?;
     let notes = match format {
         Format::Huggingface => huggingface::write(&folder, run, dtype, &name(out))?,
         Format::Ctranslate2 => ctranslate2::write(&folder, run, dtype, &name(out))?,

@@ -279,7 +279,8 @@ fn folders_appear_whole_or_not_at_all() {
     std::fs::remove_dir(toy.path("deep")).unwrap();
     assert_eq!(toy.list("."), before);
     std::fs::create_dir(toy.path("empty")).unwrap();
-    let quiet = toy.run(&format!("{export} empty -q")).exits(0);
+    std::os::unix::fs::symlink("empty", toy.path("link")).unwrap();
+    let quiet = toy.run(&format!("{export} link -q")).exits(0);
     assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""));
     assert_eq!(toy.list("empty"), HF_FILES);
     // a run is exported wherever it was trained
