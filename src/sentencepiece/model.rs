@@ -41,7 +41,7 @@ impl SentencePiece {
     /// byte fallback but not all bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
         let damage = |what: &str| Damage(what.to_string());
-        let proto = Proto::parse(bytes).ok_or_else(|| damage("it does not have that format"))?;
+        let proto = Proto::parse(bytes).ok_or_else(|| damage("it is cut, damaged or something else"))?;
         let unknown = check(&proto.pieces).map_err(Damage)?;
         let of_kind = |wanted: Kind| {
             let all = proto.pieces.iter().zip(0..).filter(move |(piece, _)| piece.kind == wanted);
@@ -259,18 +259,17 @@ mod tests {
     /// No file makes the program panic, and none that was cut is taken for a model of other text.
     #[test]
     fn damaged_files_are_refused_or_harmless() {
-        let fixture = |name: &str| {
-            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentencepiece");
-            crate::fsio::read(&folder.join(name)).unwrap()
-        };
         let line = "Ärger ... <user> 中 \u{3000} e\u{301}";
-        for name in ["unigram.model", "bytes.model"] {
-            let bytes = fixture(name);
+        let models: [&[u8]; 2] = [
+            include_bytes!("../../tests/fixtures/sentencepiece/unigram.model"),
+            include_bytes!("../../tests/fixtures/sentencepiece/bytes.model"),
+        ];
+        for bytes in models {
             for at in (0..bytes.len()).step_by(7) {
                 if let Ok(model) = SentencePiece::parse(&bytes[..at]) {
                     pieces(&model, line);
                 }
-                let mut flipped = bytes.clone();
+                let mut flipped = bytes.to_vec();
                 flipped[at] ^= 1 << (at % 8);
                 if let Ok(model) = SentencePiece::parse(&flipped) {
                     let found = pieces(&model, line);

@@ -12,7 +12,7 @@ use super::spm::Spm;
 use super::vocabulary::{Unfit, Vocabulary};
 use super::{template, Engine, Error, Result, Tokenizer};
 use crate::fsio;
-use crate::sentencepiece::{Kind, Proto, SentencePiece};
+use crate::sentencepiece::{Kind, SentencePiece};
 
 /// The files of a MarianTokenizer.
 #[derive(Clone, Debug)]
@@ -38,9 +38,9 @@ impl MarianFiles<'_> {
     }
 }
 
-/// Whether a file looks like a model: it begins with a piece.
+/// Whether a file looks like a model, a damaged one too: it begins with a piece, and that with its text.
 pub(super) fn is_model(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0x0A) && Proto::parse(bytes).is_some()
+    matches!(bytes, [0x0A, piece, 0x0A, text, ..] if text < piece)
 }
 
 /// A tokenizer of the model in `path`, whose content is `file`, with the vocabulary beside it, which may be absent but in

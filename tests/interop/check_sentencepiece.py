@@ -8,8 +8,8 @@ Without arguments it trains models of all kinds on the texts of FOLDER (default:
 model: ids and decoded text against sentencepiece (must be equal), ids of what an export writes in MarianTokenizer (must be
 equal) and as tokenizer.json in AutoTokenizer (counted). Of a folder with source.spm, target.spm and vocab.json: ids and text
 against transformers' MarianTokenizer (must be equal). Of a tokenizer.json: ids of the exported folder in AutoTokenizer (must
-be equal). Exits 1 where something differs that must not. Needs a built test binary:
-`cargo test --test suite --no-run`.
+be equal). Exits 1 where something differs that must not. Ids come from the
+test binary (tests/suite/sentencepiece.rs), for no command of the program prints them.
 """
 
 import argparse
@@ -88,8 +88,8 @@ def train(folder, lines):
         yield path
 
 
-def test_binary():
-    command = ["cargo", "test", "--test", "suite", "--no-run", "--message-format=json"]
+def test_binary(profile):
+    command = ["cargo", "test", "--profile", profile, "--test", "suite", "--no-run", "--message-format=json"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     return next(item["executable"] for item in found if item.get("executable") and item["target"]["name"] == "suite")
@@ -156,11 +156,12 @@ def main():
     parser.add_argument("what", nargs="*", type=pathlib.Path)
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data" / "quickstart")
     parser.add_argument("--lines", type=int, default=2000, help="plain lines; half as many odd ones come on top, from 5000 on all code points")
-    parser.add_argument("--binary", help="the built test binary, where cargo is not to be asked")
+    parser.add_argument("--profile", default="dev", help="of the test binary, which cargo builds")
+    parser.add_argument("--binary", help="a test binary that is built, where cargo is not to be asked")
     args = parser.parse_args()
     random.seed(5)
     plain, lines = lines_of(args.data, args.lines)
-    binary = args.binary or test_binary()
+    binary = args.binary or test_binary(args.profile)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         good = True

@@ -170,7 +170,8 @@ fn a_run_with_a_model_keeps_it_as_it_is() {
     std::fs::remove_file(toy.path("run/tokenizer.vocab.json")).unwrap();
     toy.pipe("translate run", &valid).exits(3).tells(&["run/tokenizer.vocab.json"]);
     toy.write("broken.model", &model[..model.len() / 2]);
-    toy.run("-q --config toy.toml --set tokenizer.path=broken.model --set run_dir=x").exits(3).tells(&["broken.model"]);
+    let told = toy.run("-q --config toy.toml --set tokenizer.path=broken.model --set run_dir=x").exits(3);
+    told.tells(&["broken.model: not a SentencePiece model: it is cut, damaged or something else"]);
 }
 
 /// A folder of MarianTokenizer: two models, one `vocab.json` in another order than theirs, with a hole, a language code and
