@@ -179,6 +179,8 @@ def expected(out, pairs):
     """What an importer must get; the translations as long as nmt-train lets them be."""
     tokenizer, model = MarianTokenizer.from_pretrained(out), AutoModelForSeq2SeqLM.from_pretrained(out).float().eval()
     pad = model.config.pad_token_id
+    # Of the source: with two vocabularies `convert_ids_to_tokens` names ids of the target.
+    names = {i: piece for piece, i in json.loads((out / "vocab.json").read_text(encoding="utf-8")).items()}
     for source, target in pairs:
         ids = tokenizer(source, return_tensors="pt")
         wanted = tokenizer(text_target=target, return_tensors="pt")["input_ids"]
@@ -190,7 +192,7 @@ def expected(out, pairs):
         log_p = logits.double().log_softmax(-1).gather(1, wanted[0][:, None]).sum().item()
         yield {"source": source, "target": target, "source_ids": ids["input_ids"][0].tolist(),
                "target_ids": wanted[0].tolist(), "log_p": log_p, "greedy_ids": found[1:],
-               "source_pieces": tokenizer.convert_ids_to_tokens(ids["input_ids"][0].tolist()),
+               "source_pieces": [names[i] for i in ids["input_ids"][0].tolist()],
                "greedy_text": tokenizer.decode(found, skip_special_tokens=True)}
 
 
