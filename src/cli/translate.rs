@@ -35,9 +35,12 @@ use super::search::{at_least_one, encode, search, search_options};
 use super::text::{is_stdin, Lengths};
 use super::trained;
 use answer::Answers;
-use blocks::Blocks;
+use blocks::{Blocks, BLOCK_LINES};
 use job::Job;
 use progress::Bar;
+
+/// As [`BLOCK_LINES`], of a file: no more than these are lost when a job is interrupted.
+const JOB_LINES: usize = 1024;
 
 pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<ExitCode> {
     let stdin = std::io::stdin();
@@ -53,15 +56,15 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     }
     let translator = Translator { runs: &runs, options, answers: Answers::new(args, &runs, options) };
     let (lines, whole) = match input {
-        Some(path) => (Lines::open(&path.to_string_lossy())?, true),
+        Some(path) => (Lines::open(&path.to_string_lossy())?, !path.exists() || path.is_file()),
         None if stdin.is_terminal() => return interactive(&translator, common),
         None => (Lines::reading("stdin", std::io::stdin()), is_regular_file(&stdin)),
     };
     let shows = output.is_some() || (input.is_some() && !std::io::stdout().is_terminal());
     let mut bar = Bar::new(common, shows, input);
     match output {
-        Some(path) => translator.into_file(path, lines, whole, bar)?,
-        None => translator.lines(Blocks::new(lines, whole), 0, &mut bar, &mut |_, text| print(text))?,
+        Some(path) => translator.write_file(path, lines, whole, bar)?,
+        None => translator.lines(Blocks::new(lines, whole, BLOCK_LINES), 0, &mut bar, &mut |_, text| print(text))?,
     }
     Ok(ExitCode::Success)
 }
@@ -79,7 +82,7 @@ fn check(args: &TranslateArgs, input: Option<&Path>, output: Option<&Path>, prom
     if prompts {
         return Err(UsageError("--output needs --input FILE, or text through a pipe".into()).into());
     }
-    job::check(output, input, args.force)
+    job::check(output, input.unwrap_or(Path::new("/dev/stdin")), args.force)
 }
 
 /// The models, and how they are asked.
@@ -121,7 +124,7 @@ impl Translator<'_> {
     }
 
     /// Writes a file, or the rest of it.
-    fn into_file(&self, path: &Path, mut lines: Lines, whole: bool, mut bar: Bar) -> Result<()> {
+    fn write_file(&self, path: &Path, mut lines: Lines, whole: bool, mut bar: Bar) -> Result<()> {
         let mut made_with: BTreeMap<_, _> =
             self.answers.made_with().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         made_with.insert(job::WEIGHTS.to_string(), job::weights(self.runs)?);
@@ -131,15 +134,17 @@ impl Translator<'_> {
             bar.tell(&format!("{}: going on behind line {before}", job.folder().display()));
         }
         bar.begin_at(before);
-        let done = self.lines(Blocks::new(lines, whole), before, &mut bar, &mut |lines, text| job.add(lines, text));
-        if done.is_err() && job.lines() > 0 {
-            let (folder, lines) = (job.folder().display(), job.lines());
-            bar.tell(&format!(
-                "{folder} keeps the answers to the first {lines} lines; the same command goes on behind them"
-            ));
+        let done =
+            self.lines(Blocks::new(lines, whole, JOB_LINES), before, &mut bar, &mut |lines, text| job.add(lines, text));
+        let Err(fault) = done else { return job.finish() };
+        match job.lines() {
+            0 => job.discard(),
+            lines => bar.tell(&format!(
+                "{} keeps the answers to the first {lines} lines; the same command goes on behind them",
+                job.folder().display()
+            )),
         }
-        done?;
-        job.finish()
+        Err(fault)
     }
 }
 

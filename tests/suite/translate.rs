@@ -118,9 +118,9 @@ fn a_file_holds_what_stdout_would_and_is_not_replaced_unasked() {
     let toy = Toy::trained();
     let input = format!("\u{FEFF}{}\n\n", toy.read("valid.en"));
     toy.write("in", &input);
-    let mut zip = GzEncoder::new(File::create(toy.path("in.gz")).unwrap(), flate2::Compression::fast());
+    let mut zip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     zip.write_all(input.as_bytes()).unwrap();
-    zip.finish().unwrap();
+    toy.write("in.gz", zip.finish().unwrap());
     for form in ["", "--scores", "--n-best 2", "--format json"] {
         let expected = toy.pipe(&format!("translate run {form}"), &input).exits(0).out;
         for from in ["--input in", "--input in.gz", "--input -", ""] {
@@ -143,6 +143,7 @@ fn a_file_holds_what_stdout_would_and_is_not_replaced_unasked() {
 fn arguments_that_do_not_fit_are_refused_before_anything_is_written() {
     let toy = Toy::trained();
     toy.write("in", "the dog\n");
+    toy.write("stdin", "the cat\n");
     std::os::unix::fs::symlink(toy.path("in"), toy.path("link")).unwrap();
     let before = toy.list("");
     for (args, code, told) in [
@@ -152,6 +153,7 @@ fn arguments_that_do_not_fit_are_refused_before_anything_is_written() {
         ("--input in --output in --force", 3, "--output in: this is the input"),
         ("--input in --output link --force", 3, "--output link: this is the input"),
         ("--input in --output ./in --force", 3, "this is the input"),
+        ("--output stdin --force", 3, "--output stdin: this is the input"),
         ("--input in --output /dev/null", 3, "not a regular file"),
         ("--input absent --output out", 3, "can not open absent"),
         ("--input run --output out", 3, "run is a folder"),
@@ -161,7 +163,9 @@ fn arguments_that_do_not_fit_are_refused_before_anything_is_written() {
         ("--input in --n-best 0", 3, "--n-best must be 1 or more"),
         ("--input in --max-batch-tokens 0", 3, "--max-batch-tokens must be 1 or more"),
     ] {
-        let done = toy.run(&format!("translate run {args}")).exits(code).tells(&[told]);
+        let mut command = toy.command(&format!("translate run {args}"));
+        command.stdin(File::open(toy.path("stdin")).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = done(command.spawn().unwrap()).exits(code).tells(&[told]);
         assert_eq!(done.out, "", "{args}");
         assert_eq!(toy.list(""), before, "{args}");
     }
@@ -284,6 +288,9 @@ fn lines_before_invalid_text_stay_and_the_repaired_file_goes_on() {
     toy.run("translate run --beam 1 --input cut.gz --output cut")
         .exits(3)
         .tells(&["not a whole gzip file", "cut.partial keeps"]);
+    toy.write("bad", b"\xFF\n");
+    toy.run("translate run --input bad --output new").exits(3).tells(&["bad:1: not valid UTF-8"]);
+    assert!(!toy.exists("new.partial"), "nothing was done");
 }
 
 #[test]

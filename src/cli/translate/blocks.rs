@@ -7,7 +7,7 @@ use crate::data::{Error, Lines};
 use crate::exit::InputError;
 
 /// Lines read before any of them is translated, at most; more sort better into batches.
-const BLOCK_LINES: usize = 4096;
+pub(super) const BLOCK_LINES: usize = 4096;
 /// Whoever writes nothing for so long is taken to wait for an answer.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A block is translated after this time also when lines keep dribbling in. So which lines come together may depend on
@@ -17,13 +17,15 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The input in blocks of lines. A thread reads, so that what has come can be translated while nothing comes.
 pub(super) struct Blocks {
     lines: Receiver<Result<String, Error>>,
+    /// Lines of a block, at most.
+    most: usize,
     /// Whether nobody can wait for an answer: a file is there as a whole.
     whole: bool,
 }
 
 impl Blocks {
-    pub(super) fn new(mut input: Lines, whole: bool) -> Self {
-        let (sender, lines) = sync_channel(BLOCK_LINES);
+    pub(super) fn new(mut input: Lines, whole: bool, most: usize) -> Self {
+        let (sender, lines) = sync_channel(most);
         std::thread::spawn(move || {
             while let Some(line) = input.next().transpose() {
                 let last = line.is_err();
@@ -32,15 +34,15 @@ impl Blocks {
                 }
             }
         });
-        Blocks { lines, whole }
+        Blocks { lines, most, whole }
     }
 
-    /// Up to [`BLOCK_LINES`] lines, empty at the end of the input; and what is wrong with the line after them, if it is.
+    /// Some lines, empty at the end of the input; and what is wrong with the line after them, if it is.
     /// Waits for the first as long as it takes, for the others only as long as they keep coming.
     pub(super) fn next(&mut self) -> (Vec<String>, Option<anyhow::Error>) {
         let mut lines = Vec::new();
         let mut started = Instant::now();
-        while lines.len() < BLOCK_LINES {
+        while lines.len() < self.most {
             let next = match lines.is_empty() || self.whole {
                 true => self.lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => self.lines.recv_timeout(PAUSE.min(PATIENCE.saturating_sub(started.elapsed()))),
@@ -76,7 +78,7 @@ mod tests {
 
     fn piped(whole: bool) -> (Blocks, PipeWriter) {
         let (reader, writer) = std::io::pipe().unwrap();
-        (Blocks::new(Lines::reading("stdin", reader), whole), writer)
+        (Blocks::new(Lines::reading("stdin", reader), whole, BLOCK_LINES), writer)
     }
 
     #[test]

@@ -54,7 +54,7 @@ struct Record {
 ///
 /// # Errors
 /// A folder that is not there, something that can not be replaced or must not be.
-pub(super) fn check(output: &Path, input: Option<&Path>, force: bool) -> Result<()> {
+pub(super) fn check(output: &Path, input: &Path, force: bool) -> Result<()> {
     let refuse = |what: String| Err(InputError(format!("--output {}: {what}", shell::path(output))).into());
     if output.to_string_lossy().ends_with('/') || output.file_name().is_none() {
         return refuse("this names a folder; name a file in it".to_string());
@@ -64,14 +64,14 @@ pub(super) fn check(output: &Path, input: Option<&Path>, force: bool) -> Result<
         return refuse(format!("there is no folder {}", parent.display()));
     }
     let Ok(there) = fs::metadata(output) else { return Ok(()) };
-    let same = |input: &Path| fs::metadata(input).is_ok_and(|i| (i.dev(), i.ino()) == (there.dev(), there.ino()));
+    let same = fs::metadata(input).is_ok_and(|input| (input.dev(), input.ino()) == (there.dev(), there.ino()));
     if there.is_dir() {
         return refuse("this is a folder; name a file in it".to_string());
     }
     if !there.is_file() {
         return refuse("not a regular file; without --output translations go to stdout".to_string());
     }
-    if input.is_some_and(same) {
+    if same {
         return refuse("this is the input; give another name".to_string());
     }
     match force {
@@ -141,6 +141,13 @@ impl Job {
         self.record.bytes = self.answers.len();
         self.record.input = digest(&self.input);
         Ok(fsio::write_atomic(&self.folder.join(RECORD), &serde_json::to_vec(&self.record)?)?)
+    }
+
+    /// Leaves nothing of a job that has answered nothing.
+    pub(super) fn discard(self) {
+        drop(self.lock);
+        // Who goes on after a fault has a better one to tell.
+        let _ = fsio::remove_folder(&self.folder);
     }
 
     /// Gives the file its name.
