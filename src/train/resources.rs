@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::config::Config;
+use crate::config::{Config, TiedEmbeddings};
 use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::exit::InputError;
 use crate::interop::Origin;
@@ -66,6 +66,13 @@ impl Resources {
             Some(known) => known,
             None => obtain_tokenizers(config, note)?,
         };
+        if config.model.tied_embeddings == TiedEmbeddings::All && !tokenizers.share_vocabulary() {
+            return Err(InputError::new(
+                "model.tied_embeddings = \"all\" needs one vocabulary for both sides, those of the tokenizers differ; set it \
+                 to \"decoder\" or \"none\", or use one tokenizer for both",
+            )
+            .into());
+        }
         let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
         let held_out = |text: Vec<(String, String)>, references| -> Result<Option<Validator>> {
             match text.is_empty() {
