@@ -144,7 +144,7 @@ impl Machine {
             b']' => self.push(Node::List(Vec::new())),
             b'}' => self.push(Node::Dict(Vec::new())),
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Node::Tuple(items));
             }
             count @ 0x85..=0x87 => {
@@ -157,7 +157,7 @@ impl Machine {
                 self.extend(vec![item])?;
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.extend(items)?;
             }
             b's' => {
@@ -165,7 +165,7 @@ impl Machine {
                 self.set(&[key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.set(&items)?;
             }
             b'q' => self.put(code.little(1)? as u32)?,
@@ -196,7 +196,7 @@ impl Machine {
         Ok(&mut self.nodes[id])
     }
 
-    fn to_mark(&mut self) -> Result<Vec<usize>, Fault> {
+    fn since_mark(&mut self) -> Result<Vec<usize>, Fault> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or(CUT)?;
         Ok(self.stack.split_off(mark))
     }
