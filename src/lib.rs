@@ -10,8 +10,8 @@
 //! | 4 | `run` |
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
-//! | 1 | `ops` `config` `params` `batch` `events` |
-//! | 0 | `kinds` `scores` `rng` `fsio` `units` `exit` `exact` `shell` `sentencepiece` |
+//! | 1 | `ops` `config` `params` `batch` `events` `sentencepiece` |
+//! | 0 | `kinds` `scores` `rng` `fsio` `units` `exit` `exact` `shell` |
 
 pub mod batch;
 pub mod checkpoint;

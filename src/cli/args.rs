@@ -10,7 +10,7 @@ use crate::interop::{self, Dtype};
 use crate::scores::Metric;
 
 const TEMPLATE: &str =
-    "{about}\n{before-help}{usage-heading} {usage}{after-help}\n\nCommands:\n{subcommands}\n\nOptions:\n{options}";
+    "{about}\n{before-help}{usage-heading} {usage}{after-help}\nCommands:\n{subcommands}\nOptions:\n{options}";
 
 const EXAMPLES: &str = "\
 Examples:
