@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::data::{self, HubError};
+use crate::exit::InputError;
+
+const HUB: &str = "hf://";
 
 /// A folder whose files have fixed names, so that nothing in one of them can lead out of it.
 pub(super) enum Folder {
@@ -15,10 +18,20 @@ pub(super) enum Folder {
 
 impl Folder {
     /// Of a path or an `hf://` name.
-    pub(super) fn named(name: &str) -> Self {
-        match name.starts_with("hf://") {
-            true => Folder::Hub(name.trim_end_matches('/').to_string()),
-            false => Folder::Local(PathBuf::from(name)),
+    ///
+    /// # Errors
+    /// An `hf://` name that is not that of a repository of models.
+    pub(super) fn named(name: &str) -> Result<Self, InputError> {
+        let Some(repository) = name.strip_prefix(HUB) else { return Ok(Folder::Local(PathBuf::from(name))) };
+        // a revision may have slashes of its own
+        let (id, _) = repository.split_once('@').unwrap_or((repository, ""));
+        let is_id =
+            matches!(id.split('/').collect::<Vec<_>>()[..], [owner, name] if !owner.is_empty() && !name.is_empty());
+        match is_id {
+            true => Ok(Folder::Hub(name.to_string())),
+            false => Err(InputError(format!(
+                "{name}: not the name of a model on the Hub; write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION"
+            ))),
         }
     }
 

@@ -1,7 +1,6 @@
 //! `model.init_from`: a run that begins with a trained model.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -10,7 +9,7 @@ use super::origin::Origin;
 use crate::checkpoint;
 use crate::config::{differences, Config, Loaded, ModelConfig};
 use crate::exit::InputError;
-use crate::model::{Model, OUTPUT_BIAS};
+use crate::model::{Model, OUTPUT_BIAS, OUTPUT_TABLE, SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE};
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
@@ -113,7 +112,7 @@ impl Origin {
             true => (self.weights.clone(), None),
             false => self.by_piece(model, tokenizers)?,
         };
-        checkpoint::fill(Path::new(&self.name), weights, model.params())?;
+        checkpoint::fill(&self.file, weights, model.params())?;
         let numbers = units::count(model.params().elements() as u64);
         Ok(match rows {
             None => format!("all {numbers} weights of {}; fresh: optimizer, schedule, counts", self.weights_name),
@@ -170,9 +169,9 @@ enum Rows {
 impl Rows {
     fn of(name: &str) -> Option<Self> {
         match name {
-            "model.encoder.embed_tokens.weight" => Some(Rows::Source),
-            "model.decoder.embed_tokens.weight" | "model.shared.weight" => Some(Rows::Target),
-            "lm_head.weight" => Some(Rows::Output),
+            SOURCE_TABLE => Some(Rows::Source),
+            TARGET_TABLE | SHARED_TABLE => Some(Rows::Target),
+            OUTPUT_TABLE => Some(Rows::Output),
             OUTPUT_BIAS | "output.bias" => Some(Rows::Bias),
             _ => None,
         }
@@ -191,9 +190,9 @@ impl Rows {
     /// Where its rows stand in a model, whatever that one ties.
     fn names(self) -> Vec<&'static str> {
         match self {
-            Rows::Source => vec!["model.encoder.embed_tokens.weight", "model.shared.weight"],
-            Rows::Target => vec!["model.decoder.embed_tokens.weight", "model.shared.weight"],
-            Rows::Output => vec!["lm_head.weight", "model.decoder.embed_tokens.weight", "model.shared.weight"],
+            Rows::Source => vec![SOURCE_TABLE, SHARED_TABLE],
+            Rows::Target => vec![TARGET_TABLE, SHARED_TABLE],
+            Rows::Output => vec![OUTPUT_TABLE, TARGET_TABLE, SHARED_TABLE],
             Rows::Bias => vec![OUTPUT_BIAS, "output.bias"],
         }
     }

@@ -33,6 +33,8 @@ pub enum MarianError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MarianConfig {
+    /// Every config.json of transformers has it.
+    #[serde(default = "String::new")]
     pub model_type: String,
     pub architectures: Vec<String>,
     pub is_encoder_decoder: bool,
@@ -167,9 +169,10 @@ impl MarianConfig {
     /// Not JSON, a value of another type (named by its line), a model that is not Marian's.
     pub fn parse(text: &str) -> Result<Self, MarianError> {
         let config: MarianConfig = serde_json::from_str(text).map_err(|e| MarianError::Json(e.to_string()))?;
-        match config.model_type == KIND {
-            true => Ok(config),
-            false => Err(refused("model_type", &config.model_type, "only \"marian\" is read")),
+        match config.model_type.as_str() {
+            KIND => Ok(config),
+            "" => Err(MarianError::Json("it has no model_type, so it is none of transformers".to_string())),
+            other => Err(refused("model_type", other, "only \"marian\" is read")),
         }
     }
 

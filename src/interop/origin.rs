@@ -1,6 +1,6 @@
 //! A trained model to begin with, wherever it lies: the folder of a run, a folder of Hugging Face, a repository of the Hub.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
@@ -31,6 +31,8 @@ pub struct Origin {
     pub tokenizers: Tokenizers,
     /// Which weights these are, in words.
     pub weights_name: String,
+    /// Where they were read, for messages.
+    pub(super) file: PathBuf,
     /// By our names, sorted.
     pub(super) weights: Vec<(String, Tensor)>,
 }
@@ -46,7 +48,7 @@ impl Origin {
     /// # Errors
     /// Nothing there, a model of another kind, a damaged file, tokenizers that are not those of the weights.
     pub fn open(name: &str) -> Result<Self> {
-        let folder = Folder::named(name);
+        let folder = Folder::named(name)?;
         match folder.local().map(Paths::of) {
             Some(paths) if paths.config().exists() => Self::of_run(name, &paths),
             Some(paths) if !paths.root().is_dir() => {
@@ -80,6 +82,7 @@ impl Origin {
             tokenizers,
             weights_name,
             weights: checkpoint::read_weights(&found.path, &Device::Cpu)?,
+            file: found.path,
         })
     }
 
@@ -123,6 +126,7 @@ impl Origin {
             tokenizers,
             weights_name: format!("{name}, {}", file.file_name().unwrap_or_default().to_string_lossy()),
             weights,
+            file,
         })
     }
 

@@ -165,7 +165,7 @@ fn a_folder_that_is_not_whole_is_refused_and_nothing_is_left() {
         toy.write(model, &good);
     };
     change(&toy, model, |weights| weights.retain(|(name, _)| name != bias));
-    refused(&["hf", "missing: model.decoder.layers.0.fc2.bias"]);
+    refused(&["hf/model.safetensors", "missing: model.decoder.layers.0.fc2.bias"]);
     change(&toy, model, |weights| weights.push(("model.decoder.prefix".into(), weights[0].1.clone())));
     refused(&["hf", "not expected: model.decoder.prefix"]);
     change(&toy, model, |weights| {
@@ -219,6 +219,8 @@ fn configs_and_vocabularies_that_do_not_belong_are_refused() {
     refused(&["eos_token_id = 1", "do not belong together"]);
     with("normalize_before", true.into());
     refused(&["normalize_before = true"]);
+    toy.write("hf/config.json", "{\"add_source_bos\": false, \"unk_token\": \"<unk>\"}");
+    refused(&["config.json", "model_type"]);
     toy.write("hf/config.json", "{");
     refused(&["config.json"]);
     toy.write("hf/tokenizer.json", "[]");
@@ -233,6 +235,9 @@ fn configs_and_vocabularies_that_do_not_belong_are_refused() {
     std::fs::create_dir(toy.path("empty")).unwrap();
     toy.run("import empty --out in").exits(3).tells(&["neither the folder of a run"]);
     toy.run("import hf --out run").exits(3).tells(&["run exists and is not empty"]);
+    for name in ["hf://", "hf://a", "hf://a/b/c", "hf://a/b/", "hf:///b", "hf://@x"] {
+        toy.run(&format!("import {name} --out in")).exits(3).tells(&[name, "hf://OWNER/NAME"]);
+    }
     let fault = [("NMT_TRAIN_FAULT", "save:bytes=9000")];
     toy.run_with("import hf --out deep/in", b"", &fault).exits(1).tells(&["no space left"]);
     assert!(toy.list("deep").is_empty());
