@@ -6,8 +6,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::card::Card;
+use super::export::{positions, pretty, weights, Dtype, Error};
 use super::marian::{GenerationConfig, MarianConfig};
-use super::{positions, pretty, weights, Dtype, Error};
 use crate::checkpoint;
 use crate::config::LengthPenalty;
 use crate::fsio::NewFolder;

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{pretty, weights, Dtype, Error};
+use super::export::{pretty, weights, Dtype, Error};
 use crate::fsio::NewFolder;
 use crate::run::Usable;
 use crate::tokenizer::{Tokenizer, Tokenizers};
@@ -27,7 +27,7 @@ use crate::tokenizer::{Tokenizer, Tokenizers};
 /// # Errors
 /// An RNN; two tokens of one name; a full disk.
 pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) -> Result<Vec<String>, Error> {
-    let variables = variables::of(&run.config.model, &weights(run, dtype)?, super::positions(run))?;
+    let variables = variables::of(&run.config.model, &weights(run, dtype)?, super::export::positions(run))?;
     let (source, target) = (&run.tokenizers.source, &run.tokenizers.target);
     let vocabularies = [tokens(source)?, tokens(target)?];
     let mut files: Vec<(&str, Vec<u8>)> = vec![("config.json", pretty(&config(&run.tokenizers))?)];
