@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DecodeConfig, ModelConfig, ModelKind, Norm, TiedEmbeddings};
+use crate::config::{DecodeConfig, ModelConfig, ModelKind, Norm, TiedEmbeddings, LARGEST_BEAM};
 use crate::kinds::Activation;
 use crate::model::Vocabulary;
 
@@ -358,7 +358,7 @@ impl GenerationConfig {
 impl From<&GenerationConfig> for DecodeConfig {
     fn from(generation: &GenerationConfig) -> Self {
         DecodeConfig {
-            beam_size: generation.num_beams.max(1),
+            beam_size: generation.num_beams.clamp(1, LARGEST_BEAM),
             length_penalty: generation.length_penalty.max(0.0),
             ..DecodeConfig::default()
         }

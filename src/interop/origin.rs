@@ -37,6 +37,8 @@ pub struct Origin {
     pub(super) weights: Vec<(String, Tensor)>,
 }
 
+/// Positions that a model is taken to know; a table of them goes out with it.
+const LONGEST: usize = 1 << 16;
 const CONFIG: &str = "config.json";
 /// Pickles of before safetensors.
 const PICKLE: &str = "pytorch_model.bin";
@@ -122,7 +124,7 @@ impl Origin {
             model,
             decode: DecodeConfig::from(&generation),
             languages,
-            max_length: marian.max_position_embeddings,
+            max_length: marian.max_position_embeddings.clamp(2, LONGEST),
             tokenizers,
             weights_name: format!("{name}, {}", file.file_name().unwrap_or_default().to_string_lossy()),
             weights,

@@ -37,7 +37,22 @@ pub(super) fn read(file: &Path, model: &mut ModelConfig) -> anyhow::Result<Vec<(
         let tensor = number(&tensor).map_err(|what| refused(format!("{name} {what}")))?;
         weights.push((name, tensor));
     }
-    ours(weights, model).map_err(|what| refused(what).into())
+    let weights = ours(weights, model).and_then(|weights| sizes(&weights, model).map(|()| weights));
+    weights.map_err(|what| refused(what).into())
+}
+
+/// That the file has the sizes that the config says: a model is built by them, and no memory holds what a wrong one says.
+fn sizes(weights: &[(String, Tensor)], model: &ModelConfig) -> Result<(), String> {
+    let wanted = [model.d_ff, model.d_model];
+    for (side, layers) in [("encoder", model.encoder_layers()), ("decoder", model.decoder_layers())] {
+        let last = format!("model.{side}.layers.{}.fc1.weight", layers.saturating_sub(1));
+        match weights.iter().find(|(name, _)| *name == last).map(|(_, tensor)| tensor.dims()) {
+            Some(found) if found == wanted => {}
+            Some(found) => return Err(format!("{last} is {found:?}, by config.json it is {wanted:?}")),
+            None => return Err(format!("{last} is missing: config.json says {layers} layers of the {side}")),
+        }
+    }
+    Ok(())
 }
 
 /// As f32.

@@ -215,6 +215,15 @@ fn configs_and_vocabularies_that_do_not_belong_are_refused() {
     };
     with("model_type", "t5".into());
     refused(&["hf", "model_type = t5"]);
+    // no memory holds what these say
+    for (key, value, part) in [
+        ("d_model", 1u64 << 40, "fc1.weight is [32, 16], by config.json it is [32, 1099511627776]"),
+        ("encoder_ffn_dim", 1 << 50, "decoder_ffn_dim"),
+        ("decoder_layers", 1 << 60, "layers of the decoder"),
+    ] {
+        with(key, value.into());
+        refused(&["hf", part]);
+    }
     with("eos_token_id", 1.into());
     refused(&["eos_token_id = 1", "do not belong together"]);
     with("normalize_before", true.into());
