@@ -166,7 +166,8 @@ fn tokenizers(folder: &Folder) -> Result<(Tokenizers, [String; 2])> {
                 vocab: &vocab,
                 target_vocab: target_vocab.as_deref(),
                 special: special(&config),
-                rules: config["tokenizer_class"] != "PreTrainedTokenizerFast",
+                // older folders do not say
+                rules: config["tokenizer_class"].as_str().is_none_or(|class| class.starts_with("Marian")),
             })?
         }
         (None, Some(file)) => Tokenizers::joint(Tokenizer::load(&file)?),

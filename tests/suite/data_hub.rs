@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use nmt_train::data::{resolve, Hub};
+
+use super::toy::Toy;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -18,13 +21,18 @@ struct Server {
 impl Server {
     /// Serves until the process ends.
     fn start() -> Self {
+        Self::with_model(None)
+    }
+
+    /// Also has the files of this folder as the model me/mt.
+    fn with_model(folder: Option<PathBuf>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let (requests, address) = (Arc::clone(&log), endpoint.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.unwrap(), &requests, &address);
+                answer(stream.unwrap(), &requests, &address, folder.as_deref());
             }
         });
         Server { endpoint, log }
@@ -37,7 +45,7 @@ impl Server {
 
 /// One request a connection. There are the dataset me/news with a branch `dev` and a large file that lives elsewhere, and
 /// the private model me/secret.
-fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str) {
+fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str, model: Option<&Path>) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
     let Some(request) = lines.next() else { return };
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
@@ -52,8 +60,11 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str) {
         "/api/datasets/me/news/revision/main" => {
             "{\"siblings\": [{\"rfilename\": \"data/a.en\"}, {\"rfilename\": \"large.gz\"}], \"sha\": \"0\"}"
         }
+        "/api/models/me/mt/revision/main" => "{\"siblings\": [], \"sha\": \"0\"}",
         _ => "",
     };
+    let of_model = path.strip_prefix("/me/mt/resolve/main/").zip(model).map(|(file, model)| model.join(file));
+    let content = of_model.and_then(|file| std::fs::read(file).ok()).unwrap_or(content.into());
     let size = content.len();
     let start: usize = header("range: bytes=").and_then(|r| r.split('-').next()?.parse().ok()).unwrap_or(0);
     let end = if header("range:") == Some("bytes=0-0") { 1 } else { size };
@@ -61,14 +72,14 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str) {
     let repo = format!("x-repo-commit: {commit}\r\n");
     let (status, extra, body) = match path.as_str() {
         "/datasets/me/news/resolve/main/large.gz" => {
-            ("302 Found", format!("{repo}x-linked-etag: \"e2\"\r\nlocation: {endpoint}/cdn/large\r\n"), "")
+            ("302 Found", format!("{repo}x-linked-etag: \"e2\"\r\nlocation: {endpoint}/cdn/large\r\n"), &[][..])
         }
         "/me/secret/resolve/main/tokenizer.json" if size == 0 => match header("authorization:") {
-            None => ("401 Unauthorized", "x-error-code: GatedRepo\r\n".to_string(), ""),
-            Some(_) => ("403 Forbidden", String::new(), ""),
+            None => ("401 Unauthorized", "x-error-code: GatedRepo\r\n".to_string(), &[][..]),
+            Some(_) => ("403 Forbidden", String::new(), &[][..]),
         },
-        _ if size == 0 => ("404 Not Found", "x-error-code: EntryNotFound\r\n".to_string(), ""),
-        api if api.starts_with("/api/") => ("200 OK", String::new(), content),
+        _ if size == 0 => ("404 Not Found", "x-error-code: EntryNotFound\r\n".to_string(), &[][..]),
+        api if api.starts_with("/api/") => ("200 OK", String::new(), &content[..]),
         _ => (
             "206 Partial Content",
             format!("{repo}etag: \"e{size}\"\r\ncontent-range: bytes {start}-{}/{size}\r\n", end - 1),
@@ -76,9 +87,9 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str) {
         ),
     };
     let length = body.len();
-    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n{body}");
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n");
     // At once: the client follows a redirect, and closes, as soon as it has read the location.
-    stream.write_all(answer.as_bytes()).unwrap();
+    stream.write_all(&[answer.as_bytes(), body].concat()).unwrap();
 }
 
 const NEWS: &str = "hf://datasets/me/news/data/a.en";
@@ -157,4 +168,30 @@ fn the_environment_names_endpoint_cache_and_token() {
 #[ignore = "run by the test above in a process of its own"]
 fn child_reads_a_private_file_as_its_environment_says() {
     assert_eq!(std::fs::read_to_string(resolve("hf://me/secret/tokenizer.json").unwrap()).unwrap(), "{}");
+}
+
+#[test]
+fn a_model_is_imported_and_trained_on_from_the_hub() {
+    let toy = Toy::trained();
+    toy.run("export run --format huggingface --out hf").exits(0);
+    let (server, cache) = (Server::with_model(Some(toy.path("hf"))), tempfile::tempdir().unwrap());
+    let home = cache.path().to_str().unwrap().to_string();
+    let online = [("HF_ENDPOINT", server.endpoint.as_str()), ("HF_HOME", &home)];
+    let offline = [("HF_HUB_OFFLINE", "1"), ("HF_HOME", home.as_str())];
+    toy.run_with("import hf://me/mt --out in", b"", &online)
+        .exits(0)
+        .tells(&["weights of hf://me/mt, model.safetensors"]);
+    assert_eq!(
+        toy.pipe("translate in", "the dog sees a tree").exits(0).out,
+        toy.pipe("translate run", "the dog sees a tree").out
+    );
+    let config = toy.read("toy.toml");
+    let (before, rest) = config.split_once("[tokenizer]").unwrap();
+    toy.write("tune.toml", format!("{before}[train]{}", rest.split_once("[train]").unwrap().1));
+    let tune = "--config tune.toml --set model.init_from=hf://me/mt --set run_dir=on --set train.max_updates=1";
+    toy.run_with(tune, b"", &offline).exits(0).tells(&["begins with", "weights of hf://me/mt"]);
+    toy.run_with("import hf://me/mt --out off", b"", &offline).exits(0);
+    let told = toy.run_with("import hf://me/none --out none", b"", &online).exits(3);
+    told.tells(&["hf://me/none/config.json", "has no repository me/none"]);
+    assert!(!toy.exists("none"));
 }
