@@ -7,30 +7,13 @@ use candle_core::{DType, Device, Tensor};
 
 use super::origin::Origin;
 use crate::checkpoint;
-use crate::config::{differences, Config, Loaded, ModelConfig};
+use crate::config::{self, differences, Config, Loaded, ModelConfig};
 use crate::exit::InputError;
 use crate::model::{Model, OUTPUT_BIAS, OUTPUT_TABLE, SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE};
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
-/// Keys of `[model]` that a trained model decides.
-const ARCHITECTURE: [&str; 14] = [
-    "model.kind",
-    "model.layers",
-    "model.encoder_layers",
-    "model.decoder_layers",
-    "model.d_model",
-    "model.d_ff",
-    "model.heads",
-    "model.activation",
-    "model.norm",
-    "model.output_bias",
-    "model.rnn.cell",
-    "model.rnn.attention",
-    "model.rnn.hidden_size",
-    "model.rnn.embedding_size",
-];
-/// Also decided by it, unless its vocabulary is left.
+/// Whether tables are tied is a matter of the vocabulary too.
 const TIES: &str = "model.tied_embeddings";
 
 /// Opens what `model.init_from` names, if anything, and makes `config` that of a run that begins with it: what the model
@@ -43,12 +26,10 @@ pub fn open(config: &mut Config, given: &[&str]) -> Result<Option<Origin>> {
         return Ok(None);
     }
     let origin = Origin::open(&config.model.init_from)?;
-    let own = |path: &&str| ARCHITECTURE.contains(path) || (*path == TIES && config.model.init_tokenizer);
-    let adopted = Config { model: adopt(&config.model, &origin.model), ..config.clone() };
-    let changed = differences(config, &adopted);
-    let against: Vec<String> = changed
+    let adopted = adopt(config, &origin.model);
+    let against: Vec<String> = differences(config, &adopted)
         .iter()
-        .filter(|change| given.contains(&change.path) && own(&change.path))
+        .filter(|change| given.contains(&change.path))
         .map(|change| format!("  {} = {}, but that model has {}", change.path, change.old, change.new))
         .collect();
     if !against.is_empty() {
@@ -66,23 +47,10 @@ pub fn open(config: &mut Config, given: &[&str]) -> Result<Option<Origin>> {
     Ok(Some(origin))
 }
 
-/// `config` with the architecture of `model`.
-fn adopt(config: &ModelConfig, model: &ModelConfig) -> ModelConfig {
-    ModelConfig {
-        kind: model.kind,
-        layers: model.layers,
-        encoder_layers: model.encoder_layers,
-        decoder_layers: model.decoder_layers,
-        d_model: model.d_model,
-        d_ff: model.d_ff,
-        heads: model.heads,
-        activation: model.activation,
-        norm: model.norm,
-        tied_embeddings: if config.init_tokenizer { model.tied_embeddings } else { config.tied_embeddings },
-        output_bias: model.output_bias,
-        rnn: model.rnn.clone(),
-        ..config.clone()
-    }
+/// `config` with what `model` decides.
+fn adopt(config: &Config, model: &ModelConfig) -> Config {
+    let free: &[&str] = if config.model.init_tokenizer { &[] } else { &[TIES] };
+    config::with_architecture(config, model, free)
 }
 
 /// The config that a run, which began with a trained model, goes on with: what that model decided is not decided anew.
@@ -91,7 +59,7 @@ pub fn keep(loaded: &Loaded, old: &Config) -> Config {
     if config.model.init_from.is_empty() || config.model.init_from != old.model.init_from {
         return config;
     }
-    let adopted = Config { model: adopt(&config.model, &old.model), ..config.clone() };
+    let adopted = adopt(&config, &old.model);
     let given = |path: &str| loaded.given.contains(&path);
     // a key that was given stands, to be refused as any other change of the model
     if !differences(&config, &adopted).iter().any(|change| given(change.path)) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::keys::root;
-use crate::config::settings::{as_toml, value_at, Config, OptimizerConfig};
+use crate::config::settings::{as_toml, value_at, Config, ModelConfig, OptimizerConfig};
 
 /// One key whose value differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,23 @@ pub fn differences(old: &Config, new: &Config) -> Vec<Difference> {
             Difference { path, old, new, effect, why }
         })
         .collect()
+}
+
+/// `config` with every key that makes another model as `model` has it, but for those in `free`.
+pub fn with_architecture(config: &Config, model: &ModelConfig, free: &[&str]) -> Config {
+    let values = |model: &ModelConfig| serde_json::json!({ "model": model });
+    let (mut own, theirs) = (values(&config.model), values(model));
+    for path in root().all_keys().into_iter().map(|key| key.path.as_str()) {
+        if effect(path).1 == MODEL && !free.contains(&path) {
+            let place = path.split('.').fold(&mut own, |value, name| &mut value[name]);
+            *place = value_at(&theirs, path).clone();
+        }
+    }
+    match serde_json::from_value(own["model"].take()) {
+        Ok(model) => Config { model, ..config.clone() },
+        // what was written reads back
+        Err(_) => config.clone(),
+    }
 }
 
 /// Every key with its value as TOML, in the order of the file; empty for an option that is not set.
@@ -146,6 +163,21 @@ mod tests {
         }
         let idle: Vec<&str> = EFFECTS.iter().zip(&used).filter(|(_, used)| !**used).map(|(e, _)| e.0).collect();
         assert!(idle.is_empty(), "{idle:?}");
+    }
+
+    #[test]
+    fn the_architecture_is_all_that_makes_another_model() {
+        let (mut config, mut other) =
+            (Config::default(), ModelConfig { d_model: 64, dropout: 0.4, ..Default::default() });
+        config.model.dropout = 0.3;
+        config.model.init_from = "run".to_string();
+        other.rnn.hidden_size = 8;
+        other.tied_embeddings = TiedEmbeddings::None;
+        let with = with_architecture(&config, &other, &["model.tied_embeddings"]);
+        let changed: Vec<&str> = differences(&config, &with).iter().map(|change| change.path).collect();
+        assert_eq!(changed, ["model.d_model", "model.rnn.hidden_size"]);
+        assert_eq!((with.model.dropout, with.model.rnn.hidden_size), (0.3, 8));
+        assert_eq!(with_architecture(&config, &other, &[]).model.tied_embeddings, TiedEmbeddings::None);
     }
 
     #[test]

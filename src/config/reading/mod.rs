@@ -23,7 +23,7 @@ mod suggest;
 mod validate;
 mod wording;
 
-pub use diff::{differences, flat, Difference, Effect};
+pub use diff::{differences, flat, with_architecture, Difference, Effect};
 pub use load::{load, load_recorded, Loaded, Source};
 pub use problems::{Place, Problem, Problems};
 pub use reference::{init, reference};
