@@ -99,6 +99,9 @@ impl Run {
         if let Some(gone) = loaded.removed.first() {
             return Err(gone.to_string());
         }
+        if loaded.config.is_imported() {
+            return Err("it holds a model that was imported, not a training".to_string());
+        }
         if !paths.metrics().exists() {
             return Err("no metrics.jsonl: it never started".to_string());
         }

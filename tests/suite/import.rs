@@ -62,6 +62,7 @@ fn a_model_comes_back_and_serves_as_a_run() {
         assert_eq!(of("translate in --checkpoint average"), of("translate in"));
         toy.run("export in --format ctranslate2 --out ct2").exits(0);
         toy.run("--resume in").exits(3).tells(&["model that was imported", "model.init_from = \"in\""]);
+        toy.run("report in").exits(3).tells(&["in: it holds a model that was imported"]);
         toy.run("import in --out again").exits(3).tells(&["folder of a run already"]);
     }
 }
