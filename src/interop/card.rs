@@ -23,6 +23,8 @@ pub(super) struct Card<'a> {
     /// Tokens of the vocabularies of source and target; one where they share it.
     pub(super) vocabularies: Vec<usize>,
     pub(super) dtype: Dtype,
+    /// No tokenizer.json is there.
+    pub(super) needs_sentencepiece: bool,
     /// metrics.jsonl, what of it holds.
     pub(super) rows: Vec<Row>,
     /// command.txt: one command a line.
@@ -41,7 +43,12 @@ struct Score {
 
 impl<'a> Card<'a> {
     /// Of a run's model; files of the run that can not be read tell nothing, and the second value says so.
-    pub(super) fn of(run: &'a Usable, name: &'a str, dtype: Dtype) -> (Self, Option<String>) {
+    pub(super) fn of(
+        run: &'a Usable,
+        name: &'a str,
+        dtype: Dtype,
+        needs_sentencepiece: bool,
+    ) -> (Self, Option<String>) {
         let read = rows::read(&run.paths.metrics());
         let fault = read.as_ref().err().map(|fault| format!("the model card has no scores: {fault}"));
         let tokenizers = &run.tokenizers;
@@ -56,6 +63,7 @@ impl<'a> Card<'a> {
             parameters: run.model.params().elements(),
             vocabularies,
             dtype,
+            needs_sentencepiece,
             rows: rows::that_hold(read.unwrap_or_default()),
             commands: fsio::read_to_string(&run.paths.commands()).unwrap_or_default(),
         };
@@ -178,7 +186,7 @@ impl<'a> Card<'a> {
             r#"
 ## Use
 
-With transformers (put the name of the repository or the path of this folder in place of `{name}`):
+With transformers{packages} (put the name of the repository or the path of this folder in place of `{name}`):
 
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -196,6 +204,7 @@ nmt-train import {path} --out run
 nmt-train translate run <in.txt >out.txt
 ```
 "#,
+            packages = if self.needs_sentencepiece { " and sentencepiece" } else { "" },
             name = self.name,
             quoted = quoted(self.name),
             path = crate::shell::quoted(self.name),
@@ -315,6 +324,7 @@ mod tests {
             parameters: 1000,
             vocabularies: vec![50, 60],
             dtype,
+            needs_sentencepiece: false,
             rows,
             commands,
         }

@@ -22,6 +22,10 @@ const PAD_BIAS: f32 = -1e4;
 /// What is said of another length penalty.
 const GNMT: &str = "decode.length_penalty_type = \"gnmt\" has no counterpart in transformers: beam search divides by \
                     length^length_penalty there";
+/// What is said of another dropout of embeddings.
+const DROPOUT: &str =
+    "model.embedding_dropout has no counterpart in MarianMT: who trains the model on there drops embeddings by \
+                       model.dropout";
 
 /// Fills `folder`, to be called `name`. Returns what is not as in the run.
 ///
@@ -50,14 +54,17 @@ pub(super) fn write(folder: &NewFolder, run: &Usable, dtype: Dtype, name: &str) 
     }
     files.push(("config.json".to_string(), pretty(&marian)?));
     files.push(("generation_config.json".to_string(), pretty(&generation)?));
-    let (card, fault) = Card::of(run, name, dtype);
+    let needs_sentencepiece = files.iter().all(|(file, _)| file != "tokenizer.json");
+    let (card, fault) = Card::of(run, name, dtype, needs_sentencepiece);
     files.push(("README.md".to_string(), card.text().into_bytes()));
     for (file, bytes) in files {
         folder.file(&file, |out| out.write_all(&bytes))?;
     }
     folder.file("model.safetensors", |out| checkpoint::write_tensors(out, &tensors))?;
     let gnmt = decode.length_penalty_type == LengthPenalty::Gnmt && decode.length_penalty > 0.0;
-    Ok(fault.into_iter().chain(gnmt.then(|| GNMT.to_string())).collect())
+    let dropout = model.embedding_dropout() != model.dropout;
+    let lost = [(gnmt, GNMT), (dropout, DROPOUT)].into_iter().filter(|(is_lost, _)| *is_lost);
+    Ok(fault.into_iter().chain(lost.map(|(_, text)| text.to_string())).collect())
 }
 
 /// The model's own bias, taken out of `tensors`, or zeros, `[1, V]`, with padding as good as impossible.

@@ -290,3 +290,12 @@ fn folders_appear_whole_or_not_at_all() {
         fsio::read(&toy.path("empty/model.safetensors")).unwrap()
     );
 }
+
+#[test]
+fn what_transformers_has_no_word_for_is_said() {
+    let toy = Toy::new();
+    let sets = "--set decode.length_penalty_type=gnmt --set model.embedding_dropout=0.5 --set train.max_updates=2";
+    toy.run(&format!("-q --config toy.toml {sets}")).exits(0);
+    let told = toy.run("export run --format huggingface --out hf --checkpoint latest").exits(0);
+    told.tells(&["\"gnmt\" has no counterpart", "model.embedding_dropout has no counterpart"]);
+}

@@ -266,6 +266,7 @@ fn sentencepiece_files_come_before_a_tokenizer_made_of_them() {
     for file in ["source.spm", "target.spm", "vocab.json", "tokenizer.json"] {
         assert!(toy.exists(&format!("hf/{file}")), "{file}");
     }
+    assert!(!toy.read("hf/README.md").contains("and sentencepiece"));
     // whatever is in it
     toy.write("hf/tokenizer.json", "{}");
     toy.run("import hf --out in").exits(0);
