@@ -6,7 +6,6 @@ use candle_core::{DType, Device};
 use crate::checkpoint::{Snapshot, Store};
 use crate::config::Config;
 use crate::exit::{ExitCode, InputError};
-use crate::fsio::{self, NewFolder};
 use crate::interop::{self, Origin};
 use crate::model::{self, Model};
 use crate::run::{vocabulary, Ledger, RunFolder};
@@ -21,15 +20,13 @@ pub(super) fn import(args: &ImportArgs, common: &CommonArgs, words: &[String]) -
     if interop::is_run(&args.model) {
         return Err(InputError(format!("{} is the folder of a run already; it needs no import", args.model)).into());
     }
-    if args.out.exists() && !(args.out.is_dir() && fsio::list(&args.out)?.is_empty()) {
-        return Err(InputError(format!("{shown} exists and is not empty; choose another --out")).into());
-    }
+    interop::vacant(&args.out)?;
     let origin = Origin::open(&args.model)?;
     let config = config(&origin, &shown.to_string());
     let model = model::build(&config.model, vocabulary(&origin.tokenizers), config.seed, DType::F32, &Device::Cpu)?;
     origin.fill(model.as_ref(), &origin.tokenizers)?;
 
-    let folder = NewFolder::begin(&args.out)?;
+    let folder = interop::begin(&args.out)?;
     origin.tokenizers.save(folder.path())?;
     let store = Store::open(folder.path())?;
     store.save(&snapshot(model.as_ref(), &origin)?)?;

@@ -73,6 +73,11 @@ pub enum Error {
     TooLarge { name: String, value: f32 },
     #[error("the id {id} and another one are both called {token:?}: CTranslate2 tells tokens by their names")]
     SameToken { id: usize, token: String },
+    #[error(
+        "the row of padding in {0} is not zero, as after training in another program; CTranslate2's decoder starts from \
+         zero and would translate otherwise; --format huggingface starts from the row"
+    )]
+    Padding(&'static str),
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
     #[error(transparent)]
@@ -116,14 +121,22 @@ pub fn vacant(out: &Path) -> Result<(), Error> {
     }
 }
 
+/// Begins the folder `out`, which appears whole or not at all.
+///
+/// # Errors
+/// `out` is not [`vacant`]; a full disk.
+pub fn begin(out: &Path) -> Result<NewFolder, Error> {
+    vacant(out)?;
+    // a link stays one, and leads to what takes the place of the empty folder
+    Ok(NewFolder::begin(&out.canonicalize().unwrap_or_else(|_| out.to_path_buf()))?)
+}
+
 /// Writes the model of `run` as a folder `out`, which appears whole or not at all.
 ///
 /// # Errors
-/// What the format can not hold, naming one that can; `out` is not [`vacant`]; a full disk.
+/// What the format can not hold, naming one that can; those of [`begin`]; a full disk.
 pub fn export(run: &Usable, format: Format, dtype: Dtype, out: &Path) -> Result<Exported, Error> {
-    vacant(out)?;
-    // a link stays one, and leads to what takes the place of the empty folder
-    let folder = NewFolder::begin(&out.canonicalize().unwrap_or_else(|_| out.to_path_buf()))?;
+    let folder = begin(out)?;
     let notes = match format {
         Format::Huggingface => huggingface::write(&folder, run, dtype, &name(out))?,
         Format::Ctranslate2 => ctranslate2::write(&folder, run, dtype, &name(out))?,

@@ -9,7 +9,9 @@ use super::origin::Origin;
 use crate::checkpoint;
 use crate::config::{self, differences, Config, Loaded, ModelConfig};
 use crate::exit::InputError;
-use crate::model::{Model, OUTPUT_BIAS, OUTPUT_TABLE, SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE};
+use crate::model::{
+    table_names, Model, OUTPUT_BIAS, OUTPUT_TABLE, RNN_OUTPUT_BIAS, SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE,
+};
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
@@ -100,24 +102,27 @@ impl Origin {
         let mut weights: Weights = Vec::new();
         let mut told = Vec::new();
         for param in model.params() {
-            let Some(rows) = Rows::of(&param.name) else {
-                weights.extend(old(&param.name).map(|tensor| (param.name.clone(), tensor.clone())));
+            let name = param.name.as_str();
+            let role = role(name);
+            if role.is_none() && !BIASES.contains(&name) {
+                weights.extend(old(name).map(|tensor| (name.to_string(), tensor.clone())));
                 continue;
-            };
-            let Some(source) = rows.names().into_iter().find_map(old) else { continue };
-            let [from, to] = match rows {
-                Rows::Source => [&self.tokenizers.source, &tokenizers.source],
+            }
+            let stands = role.map_or(name, |role| table_names(self.model.tied_embeddings)[role]);
+            let Some(source) = old(stands) else { continue };
+            let [from, to] = match role {
+                Some(0) => [&self.tokenizers.source, &tokenizers.source],
                 _ => [&self.tokenizers.target, &tokenizers.target],
             };
             let (tensor, found) = moved(source, &param.var.as_tensor().to_device(&Device::Cpu)?, from, to)?;
-            weights.push((param.name.clone(), tensor));
-            if let Some(side) = rows.side(tokenizers.is_joint()) {
+            weights.push((name.to_string(), tensor));
+            if let Some((_, side)) = SIDES.iter().find(|(table, _)| *table == name) {
                 let [found, all] = [found, to.vocab_size()].map(|n| units::count(n as u64));
                 told.push(format!("{side}{found} of {all}"));
             }
         }
         // what the new model has no place for is told when they are put in
-        let is_used = |name: &str| Rows::of(name).is_some() || model.params().get(name).is_some();
+        let is_used = |name: &str| role(name).is_some() || model.params().get(name).is_some();
         weights.extend(self.weights.iter().filter(|(name, _)| !is_used(name)).cloned());
         Ok((weights, Some(told)))
     }
@@ -125,44 +130,18 @@ impl Origin {
 
 type Weights = Vec<(String, Tensor)>;
 
-/// A parameter with a row for each piece.
-#[derive(Clone, Copy)]
-enum Rows {
-    Source,
-    Target,
-    Output,
-    Bias,
-}
+/// Biases on the logits, a number for each piece.
+const BIASES: [&str; 2] = [OUTPUT_BIAS, RNN_OUTPUT_BIAS];
+/// Embedding tables, and whose they are for people.
+const SIDES: [(&str, &str); 3] = [(SOURCE_TABLE, "source "), (TARGET_TABLE, "target "), (SHARED_TABLE, "")];
 
-impl Rows {
-    fn of(name: &str) -> Option<Self> {
-        match name {
-            SOURCE_TABLE => Some(Rows::Source),
-            TARGET_TABLE | SHARED_TABLE => Some(Rows::Target),
-            OUTPUT_TABLE => Some(Rows::Output),
-            OUTPUT_BIAS | "output.bias" => Some(Rows::Bias),
-            _ => None,
-        }
-    }
-
-    /// Whose table it is, for people; `None` of what is no embedding table.
-    fn side(self, is_joint: bool) -> Option<&'static str> {
-        match self {
-            Rows::Source => Some("source "),
-            Rows::Target if is_joint => Some(""),
-            Rows::Target => Some("target "),
-            Rows::Output | Rows::Bias => None,
-        }
-    }
-
-    /// Where its rows stand in a model, whatever that one ties.
-    fn names(self) -> Vec<&'static str> {
-        match self {
-            Rows::Source => vec![SOURCE_TABLE, SHARED_TABLE],
-            Rows::Target => vec![TARGET_TABLE, SHARED_TABLE],
-            Rows::Output => vec![OUTPUT_TABLE, TARGET_TABLE, SHARED_TABLE],
-            Rows::Bias => vec![OUTPUT_BIAS, "output.bias"],
-        }
+/// What a table is for, as a place in [`table_names`]; of a shared one, the target.
+fn role(name: &str) -> Option<usize> {
+    match name {
+        SOURCE_TABLE => Some(0),
+        TARGET_TABLE | SHARED_TABLE => Some(1),
+        OUTPUT_TABLE => Some(2),
+        _ => None,
     }
 }
 

@@ -24,6 +24,6 @@ mod origin;
 pub mod pickle;
 mod weights;
 
-pub use export::{export, vacant, Dtype, Error, Exported, Format};
+pub use export::{begin, export, vacant, Dtype, Error, Exported, Format};
 pub use init::{keep, open};
 pub use origin::{is_run, Origin};

@@ -167,7 +167,7 @@ fn tokenizers(folder: &Folder) -> Result<(Tokenizers, [String; 2])> {
                 target_vocab: target_vocab.as_deref(),
                 special: special(&config),
                 // older folders do not say
-                rules: config["tokenizer_class"].as_str().is_none_or(|class| class.starts_with("Marian")),
+                marian: config["tokenizer_class"].as_str().is_none_or(|class| class.starts_with("Marian")),
             })?
         }
         (None, Some(file)) => Tokenizers::joint(Tokenizer::load(&file)?),

@@ -6,11 +6,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::pickle;
 use crate::checkpoint;
-use crate::config::{ModelConfig, TiedEmbeddings};
+use crate::config::ModelConfig;
 use crate::exit::InputError;
-use crate::model::{
-    OUTPUT_BIAS, OUTPUT_TABLE as OUTPUT, SHARED_TABLE as SHARED, SOURCE_TABLE as SOURCE, TARGET_TABLE as TARGET,
-};
+use crate::model::{table_names, OUTPUT_BIAS, OUTPUT_TABLE as OUTPUT, SOURCE_TABLE as SOURCE, TARGET_TABLE as TARGET};
 use crate::ops;
 
 const POSITIONS: [&str; 2] = ["model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"];
@@ -75,21 +73,19 @@ fn ours(mut weights: Vec<(String, Tensor)>, model: &mut ModelConfig) -> Result<V
             sinusoids(&table, model.d_model).map_err(|what| format!("{name} {what}"))?;
         }
     }
-    for (table, others) in tied(model.tied_embeddings) {
-        let mut table_of = take(&mut weights, table);
-        for other in others {
-            let Some(tensor) = take(&mut weights, other) else { continue };
-            match &table_of {
-                Some(table_of) if !same(table_of, &tensor) => {
-                    return Err(format!(
-                        "{other} differs from {table}, though config.json says that they are one table"
-                    ));
-                }
-                Some(_) => {}
-                None => table_of = Some(tensor),
-            }
+    // a file may have a tied table under the name of each of its roles
+    for (role, table) in [SOURCE, TARGET, OUTPUT].into_iter().zip(table_names(model.tied_embeddings)) {
+        if role == table {
+            continue;
         }
-        weights.extend(table_of.map(|tensor| (table.to_string(), tensor)));
+        let Some(tensor) = take(&mut weights, role) else { continue };
+        match weights.iter().find(|(name, _)| name == table) {
+            Some((_, other)) if !same(other, &tensor) => {
+                return Err(format!("{role} differs from {table}, though config.json says that they are one table"));
+            }
+            Some(_) => {}
+            None => weights.push((table.to_string(), tensor)),
+        }
     }
     if let Some(bias) = take(&mut weights, OUTPUT_BIAS) {
         let bias = bias.flatten_all().and_then(|bias| bias.to_vec1::<f32>()).map_err(|e| e.to_string())?;
@@ -97,15 +93,6 @@ fn ours(mut weights: Vec<(String, Tensor)>, model: &mut ModelConfig) -> Result<V
     }
     weights.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(weights)
-}
-
-/// Our tables, and other names that each may have.
-fn tied(ties: TiedEmbeddings) -> Vec<(&'static str, Vec<&'static str>)> {
-    match ties {
-        TiedEmbeddings::All => vec![(SHARED, vec![SOURCE, TARGET, OUTPUT])],
-        TiedEmbeddings::Decoder => vec![(SOURCE, vec![]), (TARGET, vec![OUTPUT])],
-        TiedEmbeddings::None => vec![],
-    }
 }
 
 fn take(weights: &mut Vec<(String, Tensor)>, name: &str) -> Option<Tensor> {
@@ -146,6 +133,8 @@ fn sinusoids(table: &Tensor, d_model: usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TiedEmbeddings;
+    use crate::model::SHARED_TABLE as SHARED;
 
     fn table(rows: &[[f32; 2]]) -> Tensor {
         Tensor::new(rows.concat(), &Device::Cpu).unwrap().reshape((rows.len(), 2)).unwrap()

@@ -17,6 +17,7 @@ mod rnn_step;
 mod transformer;
 mod transformer_step;
 
+pub use rnn::RNN_OUTPUT_BIAS;
 pub use transformer::{table_names, OUTPUT_BIAS, OUTPUT_TABLE, SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE};
 
 use candle_core::{DType, Device, Result, Tensor};

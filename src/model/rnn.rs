@@ -19,6 +19,9 @@ use crate::ops::{
 };
 use crate::params::{Init, ParamKind, ParamSet};
 
+/// The bias on the logits, `[V]`.
+pub const RNN_OUTPUT_BIAS: &str = "output.bias";
+
 /// The model; parameters are named `encoder.layers.0.forward.weight_ih`, `decoder.attention.query.weight`, …, tables as
 /// in the Transformer.
 pub(super) struct Rnn {
@@ -105,7 +108,7 @@ impl Rnn {
             ]);
         }
         let decoder = builder.decoder(config, width, hidden)?;
-        let bias = builder.vector("output.bias", vocabulary.target_size)?;
+        let bias = builder.vector(RNN_OUTPUT_BIAS, vocabulary.target_size)?;
         Ok(Rnn {
             cell: builder.cell,
             params: builder.params,

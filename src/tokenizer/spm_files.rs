@@ -28,7 +28,7 @@ pub struct MarianFiles<'a> {
     pub special: [String; 3],
     /// What MarianTokenizer adds to SentencePiece: language codes, and ids of text that the model has no piece for. Folders
     /// that were exported from a SentencePiece tokenizer alone are read without it.
-    pub rules: bool,
+    pub marian: bool,
 }
 
 impl MarianFiles<'_> {
@@ -167,5 +167,5 @@ fn marian_vocabulary(path: &Path, files: &MarianFiles) -> Result<Vocabulary> {
         None => Err(wrong(format!("the token {token} has {id} for an id"))),
     };
     let ids = json.into_iter().map(id).collect::<Result<Vec<_>>>()?;
-    Vocabulary::of(ids, &files.special, files.rules).map_err(|unfit| wrong(unfit.to_string()))
+    Vocabulary::of(ids, &files.special, files.marian).map_err(|unfit| wrong(unfit.to_string()))
 }

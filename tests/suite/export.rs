@@ -299,3 +299,22 @@ fn what_transformers_has_no_word_for_is_said() {
     let told = toy.run("export run --format huggingface --out hf --checkpoint latest").exits(0);
     told.tells(&["\"gnmt\" has no counterpart", "model.embedding_dropout has no counterpart"]);
 }
+
+#[test]
+fn a_decoder_that_does_not_start_from_zero_is_not_given_to_one_that_does() {
+    let toy = Toy::trained();
+    let mut weights = toy.weights("run/checkpoints/step-00000060");
+    let table = weights.get_mut("model.shared.weight").unwrap();
+    let (rows, width) = table.dims2().unwrap();
+    let mut values = table.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values[rows * width - 1] = 0.25;
+    *table = Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap();
+    save_weights(&toy.path("run/average.safetensors"), &weights.into_iter().collect::<Vec<_>>()).unwrap();
+    let told = toy.run("export run --format ctranslate2 --out ct2 --checkpoint average").exits(3);
+    told.tells(&["the row of padding in model.shared.weight is not zero", "--format huggingface"]);
+    assert!(!toy.exists("ct2"));
+    toy.run("export run --format huggingface --out hf --checkpoint average").exits(0);
+    toy.run("import hf --out in").exits(0);
+    let translation = |args: &str| toy.pipe(args, "the dog sees a tree").exits(0).out;
+    assert_eq!(translation("translate in"), translation("translate run --checkpoint average"));
+}

@@ -244,7 +244,7 @@ fn configs_and_vocabularies_that_do_not_belong_are_refused() {
     toy.run("import toy.toml --out in").exits(3).tells(&["toy.toml is no folder"]);
     std::fs::create_dir(toy.path("empty")).unwrap();
     toy.run("import empty --out in").exits(3).tells(&["neither the folder of a run"]);
-    toy.run("import hf --out run").exits(3).tells(&["run exists and is not empty"]);
+    toy.run("import hf --out run").exits(3).tells(&["run is not empty", "another --out"]);
     for name in ["hf://", "hf://a", "hf://a/b/c", "hf://a/b/", "hf:///b", "hf://@x"] {
         toy.run(&format!("import {name} --out in")).exits(3).tells(&[name, "hf://OWNER/NAME"]);
     }

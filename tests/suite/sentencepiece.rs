@@ -187,7 +187,7 @@ fn marian(folder: &Path, tokens: impl IntoIterator<Item = (String, u32)>) -> nmt
         vocab: &vocab,
         target_vocab: None,
         special: MarianFiles::usual(),
-        rules: true,
+        marian: true,
     })
 }
 
@@ -258,7 +258,7 @@ fn a_vocabulary_that_can_not_be_used_is_refused() {
             vocab: &vocab,
             target_vocab: None,
             special: MarianFiles::usual(),
-            rules: true,
+            marian: true,
         };
         Tokenizers::marian(&files).err().unwrap().to_string()
     };
@@ -277,7 +277,7 @@ fn a_vocabulary_that_can_not_be_used_is_refused() {
         vocab: &folder.path().join("vocab.json"),
         target_vocab: None,
         special: MarianFiles::usual(),
-        rules: true,
+        marian: true,
     };
     let told = Tokenizers::marian(&files).err().unwrap().to_string();
     assert!(told.contains("pieces.json: not a SentencePiece model"), "{told}");
@@ -355,7 +355,7 @@ fn ids_for_checks(tokenizer: &Path, lines: &Path, out: &Path) {
                 vocab: &vocab,
                 target_vocab,
                 special: MarianFiles::usual(),
-                rules: true,
+                marian: true,
             })
         }
         false => Tokenizers::load(tokenizer, None),

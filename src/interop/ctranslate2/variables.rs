@@ -32,7 +32,7 @@ pub(super) type Variables = BTreeMap<String, Variable>;
 /// The variables of a Transformer with these weights; `positions`: rows of the table of sinusoids.
 ///
 /// # Errors
-/// An RNN; a weight that is missing.
+/// An RNN; a weight that is missing; padding, which the decoder starts from, whose row is not zero.
 pub(super) fn of(
     model: &ModelConfig,
     weights: &[(String, Tensor)],
@@ -43,6 +43,12 @@ pub(super) fn of(
     }
     let weights = weights.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let mut made = Maker { weights, variables: Variables::new() };
+    let [_, target, _] = table_names(model.tied_embeddings);
+    let table = made.weight(target)?;
+    let start = table.narrow(0, table.dim(0)? - 1, 1)?.flatten_all()?.to_vec1::<f32>()?;
+    if start.iter().any(|&x| x != 0.0) {
+        return Err(Error::Padding(target));
+    }
     made.sides(model, positions)?;
     Ok(made.variables)
 }
