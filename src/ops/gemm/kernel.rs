@@ -12,6 +12,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
+pub(crate) use amx::emulator::emulate;
+
 use super::pack::{self, Pairs, Single, KC};
 use super::Mat;
 use crate::ops::real::{Level, Real};
@@ -154,7 +157,9 @@ impl Kernels for f32 {
     fn kernel(arithmetic: Arithmetic) -> Kernel<f32> {
         match arithmetic {
             #[cfg(target_arch = "x86_64")]
-            Arithmetic::Exact(Level::Avx512) => Kernel::new::<Single, 12, 32>(x86::avx512_rows, Some(x86::avx512_steps)),
+            Arithmetic::Exact(Level::Avx512) => {
+                Kernel::new::<Single, 12, 32>(x86::avx512_rows, Some(x86::avx512_steps))
+            }
             #[cfg(target_arch = "x86_64")]
             Arithmetic::Exact(Level::Avx2) => Kernel::new::<Single, 6, 16>(x86::avx2_rows, Some(x86::avx2_steps)),
             #[cfg(target_arch = "x86_64")]

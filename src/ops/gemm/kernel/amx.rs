@@ -6,6 +6,9 @@
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and volume 2.
 
+#[cfg(all(test, target_os = "linux", not(miri)))]
+pub(super) mod emulator;
+
 use super::{store, Tile, ROW};
 use std::arch::asm;
 
