@@ -18,7 +18,7 @@
 //! Neither results nor gradients depend on the number of threads.
 
 use super::cell::{Cell, Gradients};
-use super::gemm::{matmul_packed, Mat, MatMut, Packed, Store, Threads};
+use super::gemm::{matmul_packed, Arithmetic, Mat, MatMut, Packed, Store, Threads};
 use super::lanes::{self, alive, Direction, Lane};
 use super::linear::column_sums;
 use super::real::{simd, storage, tensor, values, with_real, Real};
@@ -265,7 +265,7 @@ pub(super) fn row_mut<T>(matrix: &mut [T], i: usize, width: usize) -> &mut [T] {
 /// Packs a right operand for all products of a pass: the one place that decides what the recurrences' products are
 /// rounded to.
 pub(super) fn pack<T: Real>(b: Mat<'_, T>) -> Packed<T> {
-    Packed::new(b, Threads::All)
+    Packed::of(Arithmetic::in_force(), b, Threads::All)
 }
 
 /// Copies the rows of the chosen sentences.
