@@ -12,7 +12,7 @@ mod kernel;
 mod pack;
 mod product;
 
-pub(crate) use kernel::{Arithmetic, Kernels};
+pub(crate) use kernel::{prefetch, Arithmetic, Kernels};
 pub(crate) use pack::Packed;
 pub(crate) use product::Block;
 use product::Finish;
