@@ -47,7 +47,7 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let input = args.input.as_deref().filter(|path| !is_stdin(path));
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
     check(args, input, output, input.is_none() && stdin.is_terminal())?;
-    let runs = trained::load_all(&args.runs, &args.decode.checkpoint, common)?;
+    let runs = trained::load_all(&args.runs, &args.decode.checkpoint, args.decode.precision, common)?;
     let mut options = search_options(&runs[0], &args.decode)?;
     if let Some(n) = args.n_best {
         at_least_one("--n-best", n, LARGEST_BEAM)?;
