@@ -238,7 +238,7 @@ impl Kernels for f64 {
 }
 
 /// Asks for the cache line at `p`, which may be anywhere: nothing is read.
-pub(super) fn prefetch<T>(p: *const T) {
+pub(crate) fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it never faults, and every x86-64 has it.
     #[expect(unsafe_code, reason = "a prefetch takes a pointer")]

@@ -14,7 +14,7 @@ mod product;
 
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
 pub(crate) use kernel::emulate as emulate_tiles;
-pub(crate) use kernel::{Arithmetic, Kernels};
+pub(crate) use kernel::{prefetch, Arithmetic, Kernels};
 pub(crate) use pack::Packed;
 pub(crate) use product::Block;
 use product::Finish;
