@@ -263,7 +263,7 @@ pub struct DecodeArgs {
     /// Exponent of the length penalty; 0 = off
     #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub length_penalty: Option<f64>,
-    /// Source tokens translated together; a longer line goes alone [default: decode.batch_size]
+    /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
 }
