@@ -3,14 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a GPU computes products and keeps activations; parameters and optimizers are f32 with all of them.
+/// How products are computed and a GPU keeps activations; parameters, sums and optimizers are f32 with all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     F32,
-    /// f32 in memory, rounded to 10 bits of mantissa inside products.
+    /// f32 in memory, rounded to 10 bits of mantissa inside products. Of GPUs.
     Tf32,
-    /// Activations and their gradients in bf16, sums in f32.
+    /// Products of numbers rounded to 7 bits of mantissa, sums in f32; on a GPU activations and their gradients are
+    /// also kept so, on a CPU they are f32 in memory.
     Bf16,
 }
 

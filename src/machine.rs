@@ -1,4 +1,4 @@
-//! The machine: device, threads, memory in use.
+//! The machine: device, precision, threads, memory in use.
 
 use std::sync::OnceLock;
 
@@ -8,36 +8,96 @@ use candle_core::Device;
 use crate::config::DeviceName;
 use crate::exit::InputError;
 use crate::kinds::Precision;
-#[cfg(feature = "cuda")]
-use crate::ops;
+use crate::ops::{self, Level, Units};
 
-/// The device that a config names.
+/// The device that a config names, which computes in this precision from now on; [`fallback`] says where it does not.
 ///
 /// # Errors
 /// CUDA asked for in a program built without it, no such device, a precision that the device does not have.
 pub fn device(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
-    let device = match name {
-        DeviceName::Cpu => Device::Cpu,
-        DeviceName::Auto => gpu(0, precision).unwrap_or(Device::Cpu),
-        DeviceName::Cuda(index) => gpu(index, precision)?,
-    };
-    if matches!(device, Device::Cpu) && precision != Precision::F32 {
-        let precision = precision.name();
-        return Err(InputError::new(format!(
-            r#"train.precision = "{precision}" needs a GPU; on the CPU use "f32" (device = "{name}")"#
-        )));
+    let device = open(name, precision)?;
+    if device.is_cpu() {
+        ops::set_cpu_precision(on_the_cpu(name, precision, ops::bf16_units())?);
     }
     Ok(device)
 }
 
-/// As [`device`], for a model that is there: on the CPU it computes in f32 whatever it was trained in.
+/// As [`device`], for a model that is there: where nothing was `asked` for, the CPU computes in f32 whatever the model was
+/// `trained` in.
 ///
 /// # Errors
-/// CUDA asked for in a program built without it, no such device.
-pub fn device_for_use(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
-    match (device(name, precision), name) {
-        (Err(_), DeviceName::Cpu | DeviceName::Auto) => Ok(Device::Cpu),
-        (found, _) => found,
+/// As [`device`].
+pub fn device_for_use(
+    name: DeviceName,
+    trained: Precision,
+    asked: Option<Precision>,
+) -> Result<Device, InputError> {
+    if let Some(precision) = asked {
+        return device(name, precision);
+    }
+    let device = open(name, trained)?;
+    if device.is_cpu() {
+        ops::set_cpu_precision(Precision::F32);
+    }
+    Ok(device)
+}
+
+fn open(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
+    match name {
+        DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Auto => Ok(gpu(0, precision).unwrap_or(Device::Cpu)),
+        DeviceName::Cuda(index) => gpu(index, precision),
+    }
+}
+
+/// What a CPU with these units computes in when it is asked for `precision`: f32 instead of bf16 where bf16 would be
+/// slower and the choice of the device was left to the program.
+fn on_the_cpu(name: DeviceName, precision: Precision, units: Option<Units>) -> Result<Precision, InputError> {
+    match (precision, units) {
+        (Precision::F32, _) | (Precision::Bf16, Some(_)) => Ok(precision),
+        (Precision::Bf16, None) if name == DeviceName::Auto => Ok(Precision::F32),
+        (Precision::Bf16, None) => Err(InputError::new(format!(
+            "precision bf16 needs a GPU or a CPU with {BF16_FLAGS}, and this CPU has neither (device = \"{name}\"); use \
+             f32 here, or device = \"auto\", which takes f32 where bf16 is not to be had"
+        ))),
+        (Precision::Tf32, _) => {
+            Err(InputError::new(format!("precision tf32 needs a GPU; on the CPU use f32 (device = \"{name}\")")))
+        }
+    }
+}
+
+/// As Linux names them in /proc/cpuinfo.
+const BF16_FLAGS: &str = "avx512_bf16 or amx_bf16";
+
+/// The precision that a device computes in.
+pub fn precision_of(device: &Device) -> Precision {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return ops::cuda::precision_of(device).unwrap_or(Precision::F32);
+    }
+    debug_assert!(device.is_cpu(), "CPU and CUDA are all there is");
+    ops::cpu_precision()
+}
+
+/// Says so where a device does not compute in the precision that was asked for.
+pub fn fallback(device: &Device, asked: Precision) -> Option<String> {
+    let (precision, asked) = (precision_of(device).name(), asked.name());
+    (precision != asked).then(|| {
+        format!("precision {asked} needs a GPU or a CPU with {BF16_FLAGS}: computing in {precision} instead")
+    })
+}
+
+/// What decides the last bits of results besides the config: precision and instructions, or the model of the GPU. As
+/// "cpu, bf16, AMX tiles".
+pub fn computed_by(device: &Device) -> String {
+    let precision = precision_of(device).name();
+    #[cfg(feature = "cuda")]
+    if let Ok((name, _)) = ops::cuda::describe(device) {
+        return format!("{name}, {precision}");
+    }
+    match ops::units_in_force() {
+        None => format!("cpu, {precision}, {}", Level::best()),
+        Some(units) => format!("cpu, {precision}, {units}"),
     }
 }
 
@@ -66,6 +126,8 @@ fn gpu(index: u16, _precision: Precision) -> Result<Device, InputError> {
 pub fn set_threads(threads: usize) -> Result<usize> {
     static MADE: OnceLock<Result<usize, String>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
+        // asks the system for tiles, which threads inherit
+        ops::bf16_units();
         let threads = if threads == 0 { physical_cores() } else { threads };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         pool.map(|()| threads).map_err(|e| format!("can not start {threads} threads: {e}"))
@@ -122,9 +184,36 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_computes_in_f32_only() {
-        let message = device(DeviceName::Cpu, Precision::Bf16).err().map(|e| e.to_string()).unwrap_or_default();
-        assert_eq!(message, r#"train.precision = "bf16" needs a GPU; on the CPU use "f32" (device = "cpu")"#);
+    fn a_cpu_computes_in_bf16_where_it_has_units_and_is_refused_or_replaced_elsewhere() {
+        let found = |name, precision, units| on_the_cpu(name, precision, units).map_err(|e| e.to_string());
+        for units in [None, Some(Units::Avx512Bf16), Some(Units::Amx)] {
+            for name in [DeviceName::Cpu, DeviceName::Auto] {
+                assert_eq!(found(name, Precision::F32, units), Ok(Precision::F32));
+                let refused = format!("precision tf32 needs a GPU; on the CPU use f32 (device = \"{name}\")");
+                assert_eq!(found(name, Precision::Tf32, units), Err(refused));
+            }
+        }
+        assert_eq!(found(DeviceName::Cpu, Precision::Bf16, Some(Units::Amx)), Ok(Precision::Bf16));
+        assert_eq!(found(DeviceName::Auto, Precision::Bf16, Some(Units::Avx512Bf16)), Ok(Precision::Bf16));
+        assert_eq!(found(DeviceName::Auto, Precision::Bf16, None), Ok(Precision::F32));
+        assert_eq!(
+            found(DeviceName::Cpu, Precision::Bf16, None).unwrap_err(),
+            "precision bf16 needs a GPU or a CPU with avx512_bf16 or amx_bf16, and this CPU has neither (device = \
+             \"cpu\"); use f32 here, or device = \"auto\", which takes f32 where bf16 is not to be had"
+        );
+    }
+
+    #[test]
+    fn what_computes_is_told_by_precision_and_instructions() {
+        use crate::ops::Choice;
+        let _choice = Choice::of(None);
+        assert_eq!(computed_by(&Device::Cpu), format!("cpu, f32, {}", Level::best()));
+        assert_eq!(fallback(&Device::Cpu, Precision::F32), None);
+        let told = fallback(&Device::Cpu, Precision::Bf16).unwrap_or_default();
+        assert!(told.contains("precision bf16") && told.contains("computing in f32"), "{told}");
+        let _choice = Choice::of(Some(Units::Portable));
+        assert_eq!(computed_by(&Device::Cpu), "cpu, bf16, portable bf16");
+        assert_eq!(fallback(&Device::Cpu, Precision::Bf16), None);
     }
 
     #[test]

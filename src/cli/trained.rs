@@ -17,7 +17,7 @@ pub(super) fn load(run: &Path, checkpoint: &str, common: &CommonArgs) -> Result<
     let paths = Paths::existing(run)?;
     let config = load_run_config(&paths.config(), common)?.config;
     machine::set_threads(config.threads)?;
-    let device = machine::device_for_use(config.device, config.train.precision)?;
+    let device = machine::device_for_use(config.device, config.train.precision, None)?;
     let found = Usable::load(&paths, config, checkpoint, &device)?;
     if let Some(instead) = &found.instead {
         say(common, &format!("{}: {instead}", run.display()));

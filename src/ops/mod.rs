@@ -23,6 +23,7 @@
 //! | `linear` | y = dropout(φ(x·Wᵀ + b)) |
 //! | `many` | orthogonal factors and inverses of many small matrices |
 //! | `norm` | residual and normalization, the ends of a sublayer |
+//! | `precision` | in which precision products on the CPU take their operands, and with which instructions |
 //! | `qr` | the orthogonal factor of a square matrix |
 //! | `real` | the floats that operations are generic over, and their fast elementary functions |
 //! | `recurrent` | a whole GRU or LSTM layer over packed sentences as one node |
@@ -58,6 +59,7 @@ mod linear;
 #[cfg(any(feature = "cuda", test))]
 mod many;
 mod norm;
+mod precision;
 mod qr;
 mod real;
 mod recurrent;
@@ -86,6 +88,9 @@ pub use linear::{joint_linear, linear, Activation};
 #[cfg(any(feature = "cuda", test))]
 pub(crate) use many::{inverses, qr_q};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
+#[cfg(test)]
+pub(crate) use precision::Choice;
+pub use precision::{bf16_units, cpu_precision, set_cpu_precision, units_in_force, Units};
 pub(crate) use qr::qr_q_of;
 pub use real::Level;
 pub(crate) use real::{dot, values, with_real, Real};

@@ -213,26 +213,34 @@ impl Real for f64 {
     }
 }
 
-/// Defines a function over [`Real`]s that is compiled for every [`Level`] and chosen at run time, in f64 once. All give the
-/// same results: no fused multiply-adds are introduced.
+/// Defines a function that is compiled for every [`Level`] and chosen at run time: over [`Real`]s (in f64 compiled once), or of
+/// f32. All give the same results: no fused multiply-adds are introduced.
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$T:ident: Real>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
-        $(#[$meta])*
+        $crate::ops::real::simd! {
+            @levels [$(#[$meta])* $vis] $name [<$T: $crate::ops::real::Real>] [$T::BY_LEVEL] [$($arg: $ty),*] [$(-> $ret)?] $body
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $crate::ops::real::simd! { @levels [$(#[$meta])* $vis] $name [] [true] [$($arg: $ty),*] [$(-> $ret)?] $body }
+    };
+    (@levels [$($head:tt)*] $name:ident [$($generic:tt)*] [$by_level:expr] [$($arg:ident: $ty:ty),*] [$($ret:tt)*]
+     $body:block) => {
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? {
+        $($head)* fn $name $($generic)* ($($arg: $ty),*) $($ret)* {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? $body
+            fn body $($generic)* ($($arg: $ty),*) $($ret)* $body
             #[cfg(target_arch = "x86_64")]
-            if $T::BY_LEVEL {
+            if $by_level {
                 #[target_feature(enable = "avx2")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx2<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? {
+                fn avx2 $($generic)* ($($arg: $ty),*) $($ret)* {
                     body($($arg),*)
                 }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx512<$T: $crate::ops::real::Real>($($arg: $ty),*) $(-> $ret)? {
+                fn avx512 $($generic)* ($($arg: $ty),*) $($ret)* {
                     body($($arg),*)
                 }
                 // SAFETY: the CPU has the features of its level, the only requirement of the callees.

@@ -55,6 +55,9 @@ pub struct Entries {
     /// What the optimizer's state belongs to; checkpoints from before phases do not say.
     #[serde(default)]
     pub trained: Option<Trained>,
+    /// What decides the last bits, as [`crate::machine::computed_by`] tells; checkpoints of before 0.2 do not say.
+    #[serde(default)]
+    pub computed_by: Option<String>,
     /// Updates done when phases were last entered: what was in force then is in force still. Checkpoints of before 0.2,
     /// which do not say, were saved after entering.
     #[serde(default)]
@@ -313,8 +316,10 @@ impl Ledger {
         self.unit.as_ref().map_or(0, |unit| judge::without_improvement(&self.scored, unit.metric))
     }
 
-    /// A checkpoint is about to be written; it will know the length of metrics.jsonl and whose state its optimizer has.
-    pub fn saving(&mut self, metrics_bytes: u64, trained: Trained) {
+    /// A checkpoint is about to be written; it will know the length of metrics.jsonl, whose state its optimizer has, and
+    /// what its numbers were computed by.
+    pub fn saving(&mut self, metrics_bytes: u64, trained: Trained, computed_by: String) {
+        self.entries.computed_by = Some(computed_by);
         self.entries.metrics_bytes = metrics_bytes;
         self.entries.trained = Some(trained);
     }

@@ -44,6 +44,8 @@ pub struct Tensors {
     pub optimizer: OptimizerState,
     /// Whose state that is.
     pub trained: Trained,
+    /// The instructions or the GPU that they come from.
+    pub computed_by: String,
 }
 
 impl Record {
@@ -139,8 +141,8 @@ impl Record {
         // On the disk before a checkpoint says how long it is.
         self.with_metrics(|metrics| metrics.sync());
         let metrics_bytes = self.metrics.as_ref().map_or(ledger.metrics_bytes, Jsonl::bytes_written);
-        let Tensors { weights, raw_weights, optimizer, trained } = tensors;
-        ledger.saving(metrics_bytes, trained);
+        let Tensors { weights, raw_weights, optimizer, trained, computed_by } = tensors;
+        ledger.saving(metrics_bytes, trained, computed_by);
         let snapshot = Snapshot { step: ledger.step, weights, raw_weights, optimizer, state: ledger.to_json()? };
         self.store.save(&snapshot)?;
         let seconds_save = clock.elapsed().as_secs_f64();

@@ -153,7 +153,7 @@ impl Work for Process<'_> {
         self.lives()?;
         let now = ledger.in_force(self.config);
         assert_eq!(now.phase, self.weights.phase, "a checkpoint of weights of another phase");
-        ledger.saving(self.disk.rows.len() as u64, Trained::of(&now));
+        ledger.saving(self.disk.rows.len() as u64, Trained::of(&now), String::new());
         self.disk.checkpoints.insert(ledger.step, (ledger.clone(), self.weights));
         self.disk.latest = Some(ledger.step);
         ledger.saved(0.0);

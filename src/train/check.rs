@@ -41,6 +41,9 @@ pub fn check(
     note: &mut dyn FnMut(String),
 ) -> Result<Report> {
     let device = machine::device(config.device, config.train.precision)?;
+    if let Some(told) = machine::fallback(&device, config.train.precision) {
+        note(told);
+    }
     let mut config = config.clone();
     let known = resources::inherited(&config, origin);
     let mut resources = Resources::load(&config, known, &resources::cache_dir(&config, run), note)?;

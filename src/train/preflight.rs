@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::config::{total_memory_bytes, Config, ModelKind};
 use crate::events::Start;
+use crate::machine;
 use crate::model::Model;
 use crate::ops::Level;
 use crate::units;
@@ -35,8 +36,9 @@ pub(super) struct Facts<'a> {
 /// Builds the table and the facts of the `start` row.
 pub(super) fn start(facts: &Facts) -> Start {
     let table =
-        [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine(facts))];
+        [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine_rows(facts))];
     let Facts { config, resources, .. } = facts;
+    let device = facts.model.params().device();
     let values = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pairs": resources.train.kept,
@@ -47,6 +49,8 @@ pub(super) fn start(facts: &Facts) -> Start {
         "total_updates": facts.total_updates,
         "optimizer": facts.optimizer,
         "threads": facts.threads,
+        "precision": machine::precision_of(device).name(),
+        "computed_by": machine::computed_by(device),
         "seed": config.seed,
     });
     let rows = |rows: Vec<(&str, String)>| rows.into_iter().map(|(label, value)| (label.to_string(), value)).collect();
@@ -160,7 +164,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn machine(facts: &Facts) -> Vec<(&'static str, String)> {
+fn machine_rows(facts: &Facts) -> Vec<(&'static str, String)> {
     let memory = memory_estimate(facts.config, facts.model.params().elements());
     let mut rows = vec![
         ("device", device_text(facts)),
@@ -185,7 +189,7 @@ fn threads(n: usize) -> String {
 /// "cpu, 2 threads, AVX2 instructions", or "cuda:0, NVIDIA H200, bf16".
 fn device_text(facts: &Facts) -> String {
     match gpu(facts.model) {
-        Some(gpu) => format!("{}, {}, {}", facts.config.device, gpu.name, gpu.precision),
+        Some(gpu) => format!("{}, {}, {}", facts.config.device, gpu.name, machine::precision_of(facts.model.params().device()).name()),
         None => format!("cpu, {}, {} instructions", threads(facts.threads), Level::best()),
     }
 }
@@ -193,7 +197,6 @@ fn device_text(facts: &Facts) -> String {
 /// What computes instead of the CPU.
 struct Gpu {
     name: String,
-    precision: &'static str,
     memory_bytes: u64,
 }
 
@@ -201,7 +204,7 @@ struct Gpu {
 fn gpu(model: &dyn Model) -> Option<Gpu> {
     let device = model.params().device();
     let (name, memory_bytes) = crate::ops::cuda::describe(device).ok()?;
-    Some(Gpu { name, precision: crate::ops::cuda::precision_name(device).ok()?, memory_bytes })
+    Some(Gpu { name, memory_bytes })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -9,6 +9,7 @@ use crate::checkpoint::{self, Snapshot};
 use crate::config::InForce;
 use crate::data::Dataset;
 use crate::exit::InputError;
+use crate::machine;
 use crate::optim::{Ema, Optimizer};
 use crate::params::ParamSet;
 use crate::run::{Entries, Ledger, Tensors, Trained};
@@ -33,7 +34,8 @@ impl Trainer {
             (None, Some(averages)) => (averages, Some(now)),
             (None, None) => (now, None),
         };
-        Ok(Tensors { weights, raw_weights, optimizer, trained: Trained::of(&self.in_force) })
+        let (trained, computed_by) = (Trained::of(&self.in_force), machine::computed_by(params.device()));
+        Ok(Tensors { weights, raw_weights, optimizer, trained, computed_by })
     }
 
     /// Puts the newest checkpoint into model, optimizer and average after non-finite gradients.

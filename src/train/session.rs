@@ -58,6 +58,9 @@ impl Session {
         let Job { mut config, previous, origin, folder, sinks, signals, threads, command } = job;
         let device = machine::device(config.device, config.train.precision)?;
         let mut record = Record::new(folder, sinks);
+        if let Some(told) = machine::fallback(&device, config.train.precision) {
+            record.note(told);
+        }
         // Looked for before the data is read: its absence should be known within a second.
         let mut checkpoint = match previous {
             Some(previous) => Some((record.newest()?, previous)),
@@ -123,6 +126,9 @@ impl Session {
         if let Some(told) = ledger.measured_by(unit.clone(), &unit) {
             record.note(told);
         }
+        if let Some(told) = other_machine(&ledger, &machine::computed_by(&device)) {
+            record.warn(ledger.step, told);
+        }
         // From here on the folder holds a run; a start that failed before left nothing that bars the next one.
         let rules = Rules::of(&config);
         record.begin(&config, &command, &ledger, &rules)?;
@@ -147,6 +153,13 @@ impl Session {
         };
         Ok(Opened::Ready(Box::new(Session { ledger, trainer })))
     }
+}
+
+/// The last bits of a run that goes on elsewhere are those of the new place.
+fn other_machine(ledger: &Ledger, now: &str) -> Option<String> {
+    let was = ledger.computed_by.as_deref().filter(|&was| was != now)?;
+    let step = ledger.step;
+    Some(format!("up to update {step} this run was computed by: {was}; it goes on by: {now}, not bit for bit as it began"))
 }
 
 /// The metric is known before any text is read, and decides whether a run is finished.

@@ -76,11 +76,7 @@ pub(crate) fn peak_memory_bytes(device: &Device) -> Result<u64> {
     Ok(most)
 }
 
-/// The precision it was opened with, as the config writes it.
-pub(crate) fn precision_name(device: &Device) -> Result<&'static str> {
-    Ok(match precision(device.as_cuda_device()?) {
-        Precision::F32 => "f32",
-        Precision::Tf32 => "tf32",
-        Precision::Bf16 => "bf16",
-    })
+/// The precision it was opened with.
+pub(crate) fn precision_of(device: &Device) -> Result<Precision> {
+    Ok(precision(device.as_cuda_device()?))
 }

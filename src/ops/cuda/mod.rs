@@ -30,7 +30,7 @@ pub(super) mod recurrent_step;
 mod uploads;
 mod window;
 
-pub(crate) use device::{describe, open, peak_memory_bytes, precision_name};
+pub(crate) use device::{describe, open, peak_memory_bytes, precision_of};
 pub(crate) use embed::add_rows;
 pub(crate) use optimizer::{scale, squares, Updates};
 pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows};

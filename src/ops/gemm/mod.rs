@@ -4,15 +4,15 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `kernel` | microkernels: one `mr × nr` tile of the result in registers, over packed strips of both operands |
-//! | `pack` | packing: operands copied into the order in which a microkernel reads them |
+//! | `kernel/` | microkernels: one `mr × nr` tile of the result in registers, over packed strips of both operands |
+//! | `pack/` | packing: operands copied into the order in which a microkernel reads them, and rounded |
 //! | `product` | the loops around the microkernel |
 
 mod kernel;
 mod pack;
 mod product;
 
-pub(crate) use kernel::Kernels;
+pub(crate) use kernel::{Arithmetic, Kernels};
 pub(crate) use pack::Packed;
 pub(crate) use product::Block;
 use product::Finish;
@@ -179,8 +179,25 @@ pub(crate) fn product_then<T: Real>(
         into(MatMut::new(&mut c, m, n), Store::Set, alpha, a, b, threads, &finish);
         return c;
     }
+    product_packed(alpha, a, &Packed::new(b, threads), threads, finish)
+}
+
+/// As [`product_then`] with a packed right operand.
+pub(crate) fn product_packed<T: Real>(
+    alpha: T,
+    a: Mat<'_, T>,
+    b: &Packed<T>,
+    threads: Threads,
+    finish: impl Fn(Block<'_, T>) + Sync,
+) -> Vec<T> {
+    let (m, n) = (a.rows, b.columns);
     check([m, n], [m, a.columns], [b.rows, n]);
-    product::multiply_new(alpha, a, &Packed::new(b, threads), threads, &finish)
+    if m * n * a.columns == 0 {
+        let mut c = vec![T::zero(); m * n];
+        multiply(MatMut::new(&mut c, m, n), Store::Set, alpha, a, b, threads, &finish);
+        return c;
+    }
+    product::multiply_new(alpha, a, b, threads, &finish)
 }
 
 /// `c = a·b` or `c += a·b` with a packed right operand; `finish` is called with each complete block of the result.

@@ -1,128 +1,165 @@
-//! Packing: operands copied into the order in which a microkernel reads them. Costs one pass, and makes every load of
-//! the product sequential, whatever the strides were.
+//! Packing: operands copied into the order in which a microkernel reads them, and rounded where it wants them so. Costs
+//! one pass, and makes every load of the product sequential, whatever the strides were.
 
-use super::kernel::Kernel;
+mod words;
+
+use super::kernel::{Arithmetic, Kernel, ROW};
 use super::{Mat, Threads};
-use crate::ops::real::{Level, Real};
-use crate::ops::rows;
+use crate::ops::real::Real;
+use crate::ops::rows as jobs;
 use std::mem::MaybeUninit;
+pub(super) use words::{Pairs, Single, Words};
 
-/// Steps of k packed together: a panel of the right operand then takes half of a small L1 cache.
+/// Words of k packed together: a panel of the right operand then takes half of a small L1 cache.
 pub(super) const KC: usize = 256;
 
 /// A right operand `[k, n]`, ready for many products.
 ///
-/// For each block of [`KC`] steps, panels of `nr` columns; in a panel, `nr` values a step, the last panel filled up
+/// For each block of [`Kernel::kc`] steps, panels of `nr` columns; in a panel, `nr` words a step, the last panel filled up
 /// with zeros.
 #[derive(Debug)]
 pub(crate) struct Packed<T> {
     /// All of it written.
     data: Box<[MaybeUninit<T>]>,
-    pub(super) level: Level,
+    pub(super) arithmetic: Arithmetic,
     pub(super) rows: usize,
     pub(super) columns: usize,
 }
 
 impl<T: Real> Packed<T> {
-    /// Packs `b` for the CPU this runs on.
+    /// Packs `b` for exact products on the CPU this runs on.
     pub(crate) fn new(b: Mat<'_, T>, threads: Threads) -> Self {
-        Packed::for_level(Level::best(), b, threads)
+        Packed::of(Arithmetic::exact(), b, threads)
     }
 
-    pub(super) fn for_level(level: Level, b: Mat<'_, T>, threads: Threads) -> Self {
-        let Kernel { nr, panels: pack_panels, .. } = T::kernel(level);
-        let width = b.columns.div_ceil(nr) * nr;
-        let mut data = Box::new_uninit_slice(b.rows * width);
+    /// Packs `b` for products of this arithmetic.
+    pub(crate) fn of(arithmetic: Arithmetic, b: Mat<'_, T>, threads: Threads) -> Self {
+        let kernel = T::kernel(arithmetic);
+        let (nr, kc) = (kernel.nr, kernel.kc());
+        let width = b.columns.next_multiple_of(nr);
+        let words = (b.rows / kc) * KC + kernel.words(b.rows % kc);
+        let mut data = Box::new_uninit_slice(words * width);
         // jobs of some panels of one block
         let mut jobs = Vec::new();
         let mut rest = &mut data[..];
-        for k in (0..b.rows).step_by(KC) {
-            let kc = KC.min(b.rows - k);
+        for k in (0..b.rows).step_by(kc) {
+            let kc = kc.min(b.rows - k);
+            let words = kernel.words(kc);
             let panels = (PANELS * nr).min(width);
             for column in (0..width).step_by(panels) {
-                let (part, tail) = rest.split_at_mut(kc * panels.min(width - column));
+                let (part, tail) = rest.split_at_mut(words * panels.min(width - column));
                 jobs.push((k, kc, column, part));
                 rest = tail;
             }
         }
         let pack = |(k, kc, column, part): (usize, usize, usize, &mut [MaybeUninit<T>])| {
-            let columns = (part.len() / kc).min(b.columns - column);
-            pack_panels(part, b.t().part(column, columns, k, kc));
+            let words = kernel.words(kc);
+            let columns = (part.len() / words).min(b.columns - column);
+            (kernel.pack_panels)(part, b.t().part(column, columns, k, kc), words);
         };
         match threads {
             Threads::One => jobs.into_iter().for_each(pack),
-            Threads::All => rows::run(jobs, b.rows * b.columns, pack),
+            Threads::All => jobs::run(jobs, b.rows * b.columns, pack),
         }
-        Packed { data, level, rows: b.rows, columns: b.columns }
+        Packed { data, arithmetic, rows: b.rows, columns: b.columns }
     }
 
     pub(super) fn kernel(&self) -> Kernel<T> {
-        T::kernel(self.level)
+        T::kernel(self.arithmetic)
     }
 
-    /// The panel whose first column is `column`, of the block of steps that begins at `k`: kc·nr elements,
-    /// all of them written.
-    pub(super) fn panel(&self, k: usize, column: usize) -> &[MaybeUninit<T>] {
-        let nr = self.kernel().nr;
-        let (kc, width) = (KC.min(self.rows - k), self.columns.div_ceil(nr) * nr);
-        &self.data[k * width + column * kc..][..kc * nr]
+    /// The panel whose first column is `column`, of the block of steps that begins at `k`: nr words for each of its words
+    /// of k, all of them written.
+    pub(super) fn panel(&self, kernel: &Kernel<T>, k: usize, column: usize) -> &[MaybeUninit<T>] {
+        let words = kernel.words(kernel.kc().min(self.rows - k));
+        let width = self.columns.next_multiple_of(kernel.nr);
+        &self.data[k / kernel.depth * width + column * words..][..words * kernel.nr]
     }
 }
 
 /// Panels of one packing job.
 const PANELS: usize = 16;
 
-/// Packs the rows of `a` in strips of `W`: in a strip, `W` values for each column of `a`, zeros for rows that the last strip
-/// lacks. Writes all of `out`, which has room for these and no more.
-pub(super) fn strips<T: Real, const W: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>) {
-    assert_eq!(out.len(), a.rows.next_multiple_of(W) * a.columns, "room for other strips than those of the matrix");
-    let whole = a.rows / W;
-    let (complete, partial) = out.split_at_mut(whole * W * a.columns);
-    if a.row_stride == 1 {
-        interleaved::<T, W>(complete, a);
+/// Packs the rows of `a` in rows, [`ROW`] words apart; zeros for rows and words that `a` lacks. Writes as many rows as
+/// `out` has room for, which are no fewer than those of `a`.
+pub(super) fn rows<T: Real, W: Words<T>>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>, words: usize) {
+    assert!(words <= ROW && out.len() >= a.rows * ROW, "room for fewer rows than those of the matrix");
+    if a.column_stride == 1 {
+        for (i, out) in out.chunks_exact_mut(ROW).enumerate() {
+            W::along(&mut out[..words], if i < a.rows { a.row(i) } else { &[] });
+        }
     } else {
-        for (s, out) in complete.chunks_exact_mut((W * a.columns).max(1)).enumerate() {
-            transposed::<T, W>(out, a.part(s * W, W, 0, a.columns));
+        // steps first, for their words lie side by side; then these turned
+        let mut room = vec![T::zero(); a.rows];
+        let mut lines = vec![T::zero(); words * a.rows];
+        for (w, line) in lines.chunks_exact_mut(a.rows).enumerate() {
+            line.copy_from_slice(step::<T, W>(a, w, &mut room));
         }
-    }
-    if !a.rows.is_multiple_of(W) {
-        general(partial, W, a.part(whole * W, a.rows % W, 0, a.columns));
+        transposed(out, ROW, words, &lines, a.rows, a.rows);
+        let first = (out.len() / ROW).min(a.rows) * ROW;
+        out[first..].fill(MaybeUninit::new(T::zero()));
     }
 }
 
-fn general<T: Real>(out: &mut [MaybeUninit<T>], width: usize, a: Mat<'_, T>) {
-    out.fill(MaybeUninit::new(T::zero()));
-    for (k, out) in out.chunks_exact_mut(width).enumerate() {
-        for (i, out) in out[..a.rows].iter_mut().enumerate() {
-            *out = MaybeUninit::new(a.data[i * a.row_stride + k * a.column_stride]);
-        }
+/// Packs the rows of `a` in strips of `N`: in a strip, `N` words for each word of k, zeros for rows that the last strip and
+/// words that `a` lacks. Writes all of `out`, which has room for these and no more.
+pub(super) fn steps<T: Real, W: Words<T>, const N: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>, words: usize) {
+    assert_eq!(out.len(), a.rows.next_multiple_of(N) * words, "room for other strips than those of the matrix");
+    if a.row_stride == 1 {
+        return interleaved::<T, W, N>(out, a, words);
+    }
+    let mut room = W::room(N.min(a.rows) * words);
+    for (s, out) in out.chunks_exact_mut((N * words).max(1)).enumerate() {
+        let a = a.part(s * N, N.min(a.rows - s * N), 0, a.columns);
+        let (lines, stride) = W::lines(a, words, &mut room);
+        transposed(out, N, a.rows, lines, stride, words);
     }
 }
 
-/// Values of one column already lie side by side: column by column to all strips. Strip by strip, the lines of a matrix
+/// The words of all rows of `a`, whose columns are dense, for word `w` of k.
+fn step<'a, T: Real, W: Words<T>>(a: Mat<'a, T>, w: usize, room: &'a mut [T]) -> &'a [T] {
+    let column = |k: usize| match k < a.columns {
+        true => &a.data[k * a.column_stride..][..a.rows],
+        false => &[],
+    };
+    W::across(column(w * W::DEPTH), column((w + 1) * W::DEPTH - 1), room)
+}
+
+/// Words of one step already lie side by side: step by step to all strips. Strip by strip, the lines of a matrix
 /// whose columns are a power of two apart would push each other out of the cache before the next strip needs them.
-fn interleaved<T: Real, const W: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>) {
-    for k in 0..a.columns {
-        let column = &a.data[k * a.column_stride..][..a.rows];
-        let (groups, _) = column.as_chunks::<W>();
+fn interleaved<T: Real, W: Words<T>, const N: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>, words: usize) {
+    let mut room = W::room(a.rows);
+    for w in 0..words {
+        let line = step::<T, W>(a, w, &mut room);
+        let (groups, rest) = line.as_chunks::<N>();
         for (s, group) in groups.iter().enumerate() {
-            if let Some(out) = out[(s * a.columns + k) * W..].first_chunk_mut::<W>() {
+            if let Some(out) = out[(s * words + w) * N..].first_chunk_mut::<N>() {
                 *out = group.map(MaybeUninit::new);
             }
         }
+        if !a.rows.is_multiple_of(N) {
+            let out = &mut out[(groups.len() * words + w) * N..][..N];
+            out.fill(MaybeUninit::new(T::zero()));
+            out.iter_mut().zip(rest).for_each(|(out, &word)| *out = MaybeUninit::new(word));
+        }
     }
 }
 
-/// W rows, dense in the common case: then in blocks of 8 columns, by vector instructions where the CPU has them.
-fn transposed<T: Real, const W: usize>(out: &mut [MaybeUninit<T>], a: Mat<'_, T>) {
-    if a.column_stride != 1 {
-        return general(out, W, a);
-    }
-    let done = T::transpose(out, W, a.data, a.row_stride, a.columns);
-    let rows: [&[T]; W] = std::array::from_fn(|i| &a.data[i * a.row_stride..][..a.columns]);
-    for (k, group) in out.as_chunks_mut::<W>().0.iter_mut().enumerate().skip(done) {
-        for i in 0..W {
-            group[i] = MaybeUninit::new(rows[i][k]);
+/// Columns of dense rows, `stride` apart, to groups of `group`, with zeros behind the rows; by vector instructions where
+/// the CPU has them.
+fn transposed<T: Real>(
+    out: &mut [MaybeUninit<T>],
+    group: usize,
+    rows: usize,
+    data: &[T],
+    stride: usize,
+    columns: usize,
+) {
+    let done = T::transpose(out, group, rows, data, stride, columns);
+    for (column, out) in out.chunks_exact_mut(group.max(1)).enumerate().take(columns).skip(done) {
+        out[rows..].fill(MaybeUninit::new(T::zero()));
+        for (i, out) in out[..rows].iter_mut().enumerate() {
+            *out = MaybeUninit::new(data[i * stride + column]);
         }
     }
 }

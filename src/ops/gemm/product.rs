@@ -4,14 +4,12 @@
 //! Every element of the result is summed over k in one order, whatever the blocks and threads, so results do not depend
 //! on the number of threads, nor on the rows computed beside it.
 
-use super::kernel::{Kernel, Tile};
-use super::pack::{Packed, KC};
+use super::kernel::{prefetch, Kernel, Tile, ROW};
+use super::pack::Packed;
 use super::{Mat, MatMut, Store, Threads};
 use crate::ops::real::Real;
 use crate::ops::rows;
-
-/// Rows of a job: their packed strips take half of a small L2 cache.
-const ROWS: usize = 96;
+use std::ops::Range;
 
 /// Products below this many multiply-adds stay on their thread (but in Miri, which could not wait for larger ones).
 const SERIAL: usize = if cfg!(miri) { 1 << 9 } else { 1 << 17 };
@@ -113,27 +111,34 @@ fn blocks<T: Real>(
     threads: Threads,
     finish: Finish<'_, T>,
 ) {
-    let Kernel { mr, nr, .. } = b.kernel();
+    let kernel = b.kernel();
     let (m, n) = (a.rows, b.columns);
     let threads = match threads {
         Threads::All if m * n * a.columns > SERIAL => rayon::current_num_threads(),
         _ => 1,
     };
     // a few rows more than a strip a thread: rows are shared; else columns
-    let (job_rows, job_columns) = if m >= 4 * mr * threads || threads == 1 {
-        let jobs = threads * m.div_ceil(threads * ROWS);
-        (m.div_ceil(jobs).next_multiple_of(mr), n)
+    let (rows, columns) = if m >= 4 * kernel.mr * threads || threads == 1 {
+        (shares(m, kernel.mr, threads * m.div_ceil(threads * kernel.block)), vec![0..n])
     } else {
-        (m, n.div_ceil(threads).next_multiple_of(nr))
+        (vec![0..m], shares(n, kernel.nr, threads))
     };
-    let jobs: Vec<(usize, usize)> = (0..m)
-        .step_by(job_rows.max(1))
-        .flat_map(|row| (0..n).step_by(job_columns.max(1)).map(move |column| (row, column)))
-        .collect();
-    let work = |(row, column): (usize, usize)| {
-        let (rows, columns) = (job_rows.min(m - row), job_columns.min(n - column));
-        let block = Block { c: target, row, column, rows, columns, lifetime: std::marker::PhantomData };
-        fill(&block, store, alpha, a.part(row, rows, 0, a.columns), b);
+    let jobs: Vec<(usize, usize)> = (0..rows.len()).flat_map(|i| (0..columns.len()).map(move |j| (i, j))).collect();
+    let work = |(i, j): (usize, usize)| {
+        let (rows_of_job, columns) = (rows[i].clone(), columns[j].clone());
+        let block = Block {
+            c: target,
+            row: rows_of_job.start,
+            column: columns.start,
+            rows: rows_of_job.len(),
+            columns: columns.len(),
+            lifetime: std::marker::PhantomData,
+        };
+        // the thread that does this job is likely to do the next one
+        let next = rows.get(i + 1).map(|next| a.part(next.start, next.len(), 0, a.columns));
+        (kernel.begin)();
+        fill(&kernel, &block, store, alpha, a.part(block.row, block.rows, 0, a.columns), next, b);
+        (kernel.end)();
         finish(block);
     };
     if threads == 1 {
@@ -143,19 +148,51 @@ fn blocks<T: Real>(
     }
 }
 
-/// The product of some rows of the left operand and some columns of the right one.
-fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b: &Packed<T>) {
-    let Kernel { mr, nr, run, strips, .. } = b.kernel();
-    let padded = block.rows.next_multiple_of(mr);
-    let mut packed = Box::new_uninit_slice(padded * KC.min(a.columns));
-    for k in (0..a.columns).step_by(KC) {
-        let kc = KC.min(a.columns - k);
-        let packed = &mut packed[..padded * kc];
-        strips(packed, a.part(0, block.rows, k, kc));
+/// Cuts 0..n at multiples of `unit` into so many ranges whose lengths differ by a unit at most, none of them empty.
+fn shares(n: usize, unit: usize, count: usize) -> Vec<Range<usize>> {
+    let units = n.div_ceil(unit);
+    let count = count.clamp(1, units.max(1));
+    (0..count).map(|i| units * i / count * unit..(units * (i + 1) / count * unit).min(n)).collect()
+}
+
+/// The product of some rows of the left operand and some columns of the right one; `next` is what this thread will
+/// read afterwards.
+fn fill<T: Real>(
+    kernel: &Kernel<T>,
+    block: &Block<'_, T>,
+    store: Store,
+    alpha: T,
+    a: Mat<'_, T>,
+    next: Option<Mat<'_, T>>,
+    b: &Packed<T>,
+) {
+    let &Kernel { mr, nr, .. } = kernel;
+    let strips = block.rows.div_ceil(mr);
+    let kc = kernel.kc();
+    // rows of dense matrices are packed as they lie, columns of transposed ones likewise
+    let (run, pack, layout) = match kernel.steps {
+        Some(run) if a.column_stride != 1 => (run, kernel.pack_steps, Layout::Steps),
+        _ => (kernel.rows, kernel.pack_rows, Layout::Rows),
+    };
+    let room = |words: usize| match layout {
+        Layout::Rows => mr * ROW,
+        Layout::Steps => mr * words,
+    };
+    let mut packed = Box::new_uninit_slice(strips * room(kernel.words(kc.min(a.columns))));
+    for k in (0..a.columns).step_by(kc) {
+        let kc = kc.min(a.columns - k);
+        let words = kernel.words(kc);
+        let packed = &mut packed[..strips * room(words)];
+        pack(packed, a.part(0, block.rows, k, kc), words);
+        let after = match k + kc < a.columns {
+            true => Some(a.part(0, block.rows, k + kc, kernel.kc().min(a.columns - k - kc))),
+            false => next.map(|next| next.part(0, next.rows, 0, kernel.kc().min(a.columns))),
+        };
+        let mut ahead = Ahead::new(after, strips * block.columns.div_ceil(nr));
         for column in (0..block.columns).step_by(nr) {
-            let panel = b.panel(k, block.column + column);
-            let count = padded / mr;
-            for (s, strip) in packed.chunks_exact(mr * kc).enumerate() {
+            let panel = b.panel(kernel, k, block.column + column);
+            for (s, strip) in packed.chunks_exact(room(words)).enumerate() {
+                ahead.fetch();
                 let tile = Tile {
                     c: block.c.at(block.row + s * mr, block.column + column),
                     stride: block.c.stride,
@@ -164,15 +201,56 @@ fn fill<T: Real>(block: &Block<'_, T>, store: Store, alpha: T, a: Mat<'_, T>, b:
                     alpha,
                     add: store == Store::Add || k > 0,
                     // the next panel lies behind this one; each strip fetches its share of it
-                    ahead: panel.as_ptr().wrapping_add(panel.len() + panel.len() * s / count).cast(),
+                    ahead: panel.as_ptr().wrapping_add(panel.len() + panel.len() * s / strips).cast(),
                 };
-                // SAFETY: strip and panel hold mr·kc and nr·kc written elements; the tile lies in this job's block, which lies
-                // in the result (checked in `matmul`); `Packed` was made for a level that this CPU has.
+                // SAFETY: strip and panel hold mr and nr words, all written, for each of these words of k; the tile lies in
+                // this job's block, which lies in the result (checked in `matmul`); `Packed` was made for an arithmetic
+                // that this CPU has; `begin` was called.
                 #[expect(unsafe_code, reason = "microkernels work on pointers")]
                 unsafe {
-                    run(kc, strip.as_ptr().cast(), panel.as_ptr().cast(), tile);
+                    run(words, strip.as_ptr().cast(), panel.as_ptr().cast(), tile);
                 }
             }
         }
+    }
+}
+
+/// How strips lie, see `kernel`.
+#[derive(Clone, Copy)]
+enum Layout {
+    Rows,
+    Steps,
+}
+
+/// Brings what will be packed next into the cache, a part before each tile: packing then waits for nothing.
+struct Ahead<'a, T> {
+    /// Dense rows or columns.
+    lines: Option<Mat<'a, T>>,
+    /// Of the cache, in a row.
+    in_row: usize,
+    /// Of the cache, at a time.
+    share: usize,
+    next: usize,
+}
+
+impl<'a, T: Real> Ahead<'a, T> {
+    /// Elements in a line of the cache.
+    const LINE: usize = 64 / size_of::<T>();
+
+    /// All of it in so many parts.
+    fn new(what: Option<Mat<'a, T>>, parts: usize) -> Self {
+        let lines = what.map(|what| if what.column_stride == 1 { what } else { what.t() });
+        let in_row = lines.map_or(0, |lines| lines.columns.div_ceil(Self::LINE));
+        let all = lines.map_or(0, |lines| lines.rows * in_row);
+        Ahead { lines, in_row, share: all.div_ceil(parts.max(1)), next: 0 }
+    }
+
+    fn fetch(&mut self) {
+        let Some(lines) = self.lines else { return };
+        for line in (self.next..self.next + self.share).take_while(|line| *line < lines.rows * self.in_row) {
+            let start = line / self.in_row * lines.row_stride + line % self.in_row * Self::LINE;
+            prefetch(lines.data.as_ptr().wrapping_add(start));
+        }
+        self.next += self.share;
     }
 }

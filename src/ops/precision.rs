@@ -1,0 +1,178 @@
+//! In which precision products on the CPU take their operands, and the instructions that bf16 products are done with.
+//!
+//! The precision is one for the process, as the number of threads is; [`set_cpu_precision`] sets it before anything is
+//! computed. An operation reads it where it is entered, on the thread that calls it, so that what it does afterwards,
+//! on however many threads, is of one kind. Parameters, activations, gradients, sums and optimizers are f32 with both.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
+
+use super::Precision;
+
+/// What CPUs do bf16 products with: operands of 8 bits of mantissa, sums in f32. Each has its own order of summation, so
+/// results of one differ from those of another in their last bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Units {
+    /// Arithmetic that every CPU has; slower than f32, for tests.
+    Portable = 1,
+    /// Vectors of pairs (`vdpbf16ps`); implies [`super::Level::Avx512`].
+    Avx512Bf16 = 2,
+    /// Tiles of 16 rows (`tdpbf16ps`), which the system has granted to this process; implies [`Units::Avx512Bf16`].
+    Amx = 3,
+}
+
+impl Units {
+    const ALL: [Units; 3] = [Units::Portable, Units::Avx512Bf16, Units::Amx];
+
+    /// All that this CPU can do, the slowest first.
+    pub(crate) fn available() -> impl Iterator<Item = Units> {
+        let best = detected().map_or(Units::Portable as u8, |units| units as u8);
+        Units::ALL.into_iter().filter(move |&units| units as u8 <= best)
+    }
+}
+
+impl std::fmt::Display for Units {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Units::Portable => "portable bf16",
+            Units::Avx512Bf16 => "AVX-512 BF16",
+            Units::Amx => "AMX tiles",
+        })
+    }
+}
+
+/// Those that bf16 products are done with here; `None` where the CPU has none, and bf16 pays nothing.
+///
+/// Tests choose others by the environment variable `NMT_TRAIN_UNITS`: portable, avx512-bf16, amx (those that the CPU
+/// has not are none) or none. Tiles are asked of the system on the first call, which is to come before threads start.
+pub fn bf16_units() -> Option<Units> {
+    static UNITS: OnceLock<Option<Units>> = OnceLock::new();
+    *UNITS.get_or_init(|| match std::env::var("NMT_TRAIN_UNITS").as_deref() {
+        Ok(name) => {
+            let wanted = match name {
+                "portable" => Units::Portable,
+                "avx512-bf16" => Units::Avx512Bf16,
+                "amx" => Units::Amx,
+                _ => return None,
+            };
+            Units::available().find(|&units| units == wanted)
+        }
+        Err(_) => detected(),
+    })
+}
+
+/// The best of this CPU.
+fn detected() -> Option<Units> {
+    static DETECTED: OnceLock<Option<Units>> = OnceLock::new();
+    *DETECTED.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        if super::Level::best() == super::Level::Avx512 && is_x86_feature_detected!("avx512bf16") {
+            return Some(if tiles_granted() { Units::Amx } else { Units::Avx512Bf16 });
+        }
+        None
+    })
+}
+
+/// Whether the CPU has tiles for bf16 and Linux lets this process use them, as it does from 5.16 on.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+#[expect(unsafe_code, reason = "an instruction and a system call that the standard library has no safe form of")]
+fn tiles_granted() -> bool {
+    /// Bits of EDX of leaf 7: `amx_bf16` and `amx_tile`.
+    const AMX: u32 = 1 << 22 | 1 << 24;
+    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // `__cpuid_count` is a safe function in newer compilers
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 processor has the instruction; those with AVX-512 have leaf 7.
+    let has_tiles = unsafe { std::arch::x86_64::__cpuid_count(7, 0) }.edx & AMX == AMX;
+    // SAFETY: takes two numbers, touches no memory; grants a state component to the process, or refuses.
+    has_tiles && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } == 0
+}
+
+#[cfg(all(target_arch = "x86_64", not(all(target_os = "linux", not(miri)))))]
+fn tiles_granted() -> bool {
+    false
+}
+
+/// The units in force as numbers; 0 = products in f32.
+static IN_FORCE: AtomicU8 = AtomicU8::new(0);
+
+/// Lets products on the CPU take f32 operands as they are, or round them to bf16: by [`bf16_units`], or where there are
+/// none by arithmetic that every CPU has. Of the whole process. TF32 is f32 here.
+pub fn set_cpu_precision(precision: Precision) {
+    let units = match precision {
+        Precision::F32 | Precision::Tf32 => 0,
+        Precision::Bf16 => bf16_units().unwrap_or(Units::Portable) as u8,
+    };
+    IN_FORCE.store(units, Ordering::Relaxed);
+}
+
+/// The precision of products on the CPU.
+pub fn cpu_precision() -> Precision {
+    match units_in_force() {
+        None => Precision::F32,
+        Some(_) => Precision::Bf16,
+    }
+}
+
+/// What products on the CPU are done with: `None` = in f32.
+pub fn units_in_force() -> Option<Units> {
+    #[cfg(test)]
+    if let Some(chosen) = tests::CHOSEN.get() {
+        return chosen;
+    }
+    let number = IN_FORCE.load(Ordering::Relaxed);
+    Units::ALL.into_iter().find(|&units| units as u8 == number)
+}
+
+/// Until this is dropped, operations that the thread enters do products in f32 (`None`) or with these units, which the
+/// CPU must have; other threads of the process are not touched.
+#[cfg(test)]
+pub(crate) struct Choice(Option<Option<Units>>);
+
+#[cfg(test)]
+impl Choice {
+    pub(crate) fn of(units: Option<Units>) -> Self {
+        assert!(units.is_none_or(|wanted| Units::available().any(|units| units == wanted)), "no {units:?} here");
+        Choice(tests::CHOSEN.replace(Some(units)))
+    }
+}
+
+#[cfg(test)]
+impl Drop for Choice {
+    fn drop(&mut self) {
+        tests::CHOSEN.set(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static CHOSEN: Cell<Option<Option<Units>>> = const { Cell::new(None) };
+    }
+
+    #[test]
+    fn a_choice_is_of_its_thread_and_ends() {
+        let units = || (units_in_force(), cpu_precision());
+        let outer = Choice::of(Some(Units::Portable));
+        {
+            let _inner = Choice::of(None);
+            assert_eq!(units(), (None, Precision::F32));
+        }
+        assert_eq!(units(), (Some(Units::Portable), Precision::Bf16));
+        assert_eq!(std::thread::spawn(units).join().unwrap(), (None, Precision::F32));
+        drop(outer);
+        assert_eq!(units(), (None, Precision::F32));
+    }
+
+    #[test]
+    fn what_is_detected_is_available_and_implies_what_is_below() {
+        let all: Vec<Units> = Units::available().collect();
+        assert_eq!(all, Units::ALL[..all.len()]);
+        assert_eq!(all.last().copied().filter(|&units| units != Units::Portable), detected());
+    }
+}
