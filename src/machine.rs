@@ -27,11 +27,7 @@ pub fn device(name: DeviceName, precision: Precision) -> Result<Device, InputErr
 ///
 /// # Errors
 /// As [`device`].
-pub fn device_for_use(
-    name: DeviceName,
-    trained: Precision,
-    asked: Option<Precision>,
-) -> Result<Device, InputError> {
+pub fn device_for_use(name: DeviceName, trained: Precision, asked: Option<Precision>) -> Result<Device, InputError> {
     if let Some(precision) = asked {
         return device(name, precision);
     }
@@ -82,9 +78,8 @@ pub fn precision_of(device: &Device) -> Precision {
 /// Says so where a device does not compute in the precision that was asked for.
 pub fn fallback(device: &Device, asked: Precision) -> Option<String> {
     let (precision, asked) = (precision_of(device).name(), asked.name());
-    (precision != asked).then(|| {
-        format!("precision {asked} needs a GPU or a CPU with {BF16_FLAGS}: computing in {precision} instead")
-    })
+    (precision != asked)
+        .then(|| format!("precision {asked} needs a GPU or a CPU with {BF16_FLAGS}: computing in {precision} instead"))
 }
 
 /// What decides the last bits of results besides the config: precision and instructions, or the model of the GPU. As

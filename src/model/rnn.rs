@@ -24,6 +24,7 @@ pub const RNN_OUTPUT_BIAS: &str = "output.bias";
 
 /// The model; parameters are named `encoder.layers.0.forward.weight_ih`, `decoder.attention.query.weight`, …, tables as
 /// in the Transformer.
+#[derive(Clone)]
 pub(super) struct Rnn {
     params: ParamSet,
     cell: Cell,
@@ -114,7 +115,12 @@ impl Rnn {
             params: builder.params,
             source_table: tables.source,
             target_table: tables.target,
-            output: Output { table: tables.output, bias: Some(bias), pad: vocabulary.target_pad },
+            output: Output {
+                table: tables.output,
+                prepacked: Arc::default(),
+                bias: Some(bias),
+                pad: vocabulary.target_pad,
+            },
             encoder,
             decoder,
             dropout: config.dropout,
@@ -372,6 +378,19 @@ impl Model for Rnn {
             self.decoder.run(&y, &mut aligning, &forward)?;
             Ok(aligning.found)
         })
+    }
+
+    fn prepacked(self: Box<Self>) -> Result<Box<dyn Model>> {
+        let model = *self;
+        if !model.params.device().is_cpu() || model.params.is_empty() {
+            return Ok(Box::new(model));
+        }
+        let params = model.params.subset(|_| false);
+        Ok(Box::new(Rnn { params, output: model.output.prepacked()?, ..model }))
+    }
+
+    fn share(&self) -> Box<dyn Model> {
+        Box::new(self.clone())
     }
 
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {

@@ -33,6 +33,7 @@ pub fn table_names(tied: TiedEmbeddings) -> [&'static str; 3] {
 }
 
 /// An encoder-decoder of self-attention, cross-attention and feed-forward layers.
+#[derive(Clone)]
 pub(super) struct Transformer {
     params: ParamSet,
     source: Embedding,
@@ -76,7 +77,7 @@ impl Transformer {
             encoder,
             encoder_norm,
             decoder: Arc::new(Decoder { embedding, layers, norm }),
-            output: Output { table: output, bias, pad: vocabulary.target_pad },
+            output: Output { table: output, prepacked: Arc::default(), bias, pad: vocabulary.target_pad },
         })
     }
 }
@@ -136,6 +137,29 @@ impl Model for Transformer {
         Ok(found)
     }
 
+    fn prepacked(self: Box<Self>) -> Result<Box<dyn Model>> {
+        let mut model = *self;
+        if !model.params.device().is_cpu() || model.params.is_empty() {
+            return Ok(Box::new(model));
+        }
+        model.params = model.params.subset(|_| false);
+        for layer in &mut model.encoder {
+            layer.own.prepack()?;
+            layer.feed_forward.prepack()?;
+        }
+        // there is one handle of it, unless the model is shared
+        for layer in &mut Arc::make_mut(&mut model.decoder).layers {
+            layer.own.prepack()?;
+            layer.cross.prepack()?;
+            layer.feed_forward.prepack()?;
+        }
+        Ok(Box::new(Transformer { output: model.output.prepacked()?, ..model }))
+    }
+
+    fn share(&self) -> Box<dyn Model> {
+        Box::new(self.clone())
+    }
+
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
         Ok(Box::new(ops::untracked(|| TransformerStep::new(Arc::clone(&self.decoder), memory))?))
     }
@@ -183,7 +207,7 @@ impl Tables {
 }
 
 /// dropout(√d·E\[id\] + sinusoids).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Embedding {
     table: Tensor,
     scale: f64,
@@ -200,6 +224,7 @@ impl Embedding {
     }
 }
 
+#[derive(Clone)]
 struct EncoderLayer {
     own: Attention,
     own_residual: Residual,
@@ -226,12 +251,14 @@ impl EncoderLayer {
 }
 
 /// Everything after the encoder but the output projection; shared with step-by-step decoding.
+#[derive(Clone)]
 pub(super) struct Decoder {
     pub(super) embedding: Embedding,
     pub(super) layers: Vec<DecoderLayer>,
     pub(super) norm: Option<LayerNorm>,
 }
 
+#[derive(Clone)]
 pub(super) struct DecoderLayer {
     pub(super) own: Attention,
     own_residual: Residual,

@@ -77,6 +77,16 @@ impl Usable {
     }
 }
 
+impl Usable {
+    /// With its weights laid out for use alone ([`Model::prepacked`]).
+    ///
+    /// # Errors
+    /// Memory errors of candle.
+    pub fn prepacked(self) -> Result<Self> {
+        Ok(Usable { model: self.model.prepacked()?, ..self })
+    }
+}
+
 /// The weights of a run that were asked for.
 pub struct Weights {
     /// A checkpoint's folder or a safetensors file.

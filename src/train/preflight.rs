@@ -35,8 +35,12 @@ pub(super) struct Facts<'a> {
 
 /// Builds the table and the facts of the `start` row.
 pub(super) fn start(facts: &Facts) -> Start {
-    let table =
-        [("data", data(facts)), ("model", model(facts)), ("training", training(facts)), ("machine", machine_rows(facts))];
+    let table = [
+        ("data", data(facts)),
+        ("model", model(facts)),
+        ("training", training(facts)),
+        ("machine", machine_rows(facts)),
+    ];
     let Facts { config, resources, .. } = facts;
     let device = facts.model.params().device();
     let values = json!({
@@ -189,7 +193,12 @@ fn threads(n: usize) -> String {
 /// "cpu, 2 threads, AVX2 instructions", or "cuda:0, NVIDIA H200, bf16".
 fn device_text(facts: &Facts) -> String {
     match gpu(facts.model) {
-        Some(gpu) => format!("{}, {}, {}", facts.config.device, gpu.name, machine::precision_of(facts.model.params().device()).name()),
+        Some(gpu) => format!(
+            "{}, {}, {}",
+            facts.config.device,
+            gpu.name,
+            machine::precision_of(facts.model.params().device()).name()
+        ),
         None => format!("cpu, {}, {} instructions", threads(facts.threads), Level::best()),
     }
 }

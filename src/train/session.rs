@@ -159,7 +159,9 @@ impl Session {
 fn other_machine(ledger: &Ledger, now: &str) -> Option<String> {
     let was = ledger.computed_by.as_deref().filter(|&was| was != now)?;
     let step = ledger.step;
-    Some(format!("up to update {step} this run was computed by: {was}; it goes on by: {now}, not bit for bit as it began"))
+    Some(format!(
+        "up to update {step} this run was computed by: {was}; it goes on by: {now}, not bit for bit as it began"
+    ))
 }
 
 /// The metric is known before any text is read, and decides whether a run is finished.

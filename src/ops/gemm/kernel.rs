@@ -154,7 +154,9 @@ impl Kernels for f32 {
     fn kernel(arithmetic: Arithmetic) -> Kernel<f32> {
         match arithmetic {
             #[cfg(target_arch = "x86_64")]
-            Arithmetic::Exact(Level::Avx512) => Kernel::new::<Single, 12, 32>(x86::avx512_rows, Some(x86::avx512_steps)),
+            Arithmetic::Exact(Level::Avx512) => {
+                Kernel::new::<Single, 12, 32>(x86::avx512_rows, Some(x86::avx512_steps))
+            }
             #[cfg(target_arch = "x86_64")]
             Arithmetic::Exact(Level::Avx2) => Kernel::new::<Single, 6, 16>(x86::avx2_rows, Some(x86::avx2_steps)),
             #[cfg(target_arch = "x86_64")]

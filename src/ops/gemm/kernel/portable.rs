@@ -22,7 +22,10 @@ pub(super) unsafe fn steps<T: Real, W: Words<T>>(words: usize, strip: *const T, 
     run::<T, W, 1, MR>(words, strip, panel, tile);
 }
 
-#[expect(unsafe_code, reason = "reads packed buffers and writes tiles through pointers; the callers keep Run's promise")]
+#[expect(
+    unsafe_code,
+    reason = "reads packed buffers and writes tiles through pointers; the callers keep Run's promise"
+)]
 unsafe fn run<T: Real, W: Words<T>, const BY_ROW: usize, const BY_STEP: usize>(
     words: usize,
     strip: *const T,
