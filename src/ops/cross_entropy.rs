@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::gemm::{matmul, matmul_packed, Block, Mat, MatMut, Packed, Store, Threads};
+use super::gemm::{matmul_packed, Arithmetic, Block, Mat, MatMut, Packed, Store, Threads};
 use super::prepacked::Prepacked;
 use super::real::{self, simd, with_real, Real};
 use super::rows;
@@ -222,7 +222,7 @@ impl Projection {
 
     /// Eᵀ for [`Projection::logits`].
     pub(super) fn pack<T: Real>(&self, table: &[T]) -> Packed<T> {
-        Packed::new(Mat::new(table, self.vocabulary, self.width).t(), Threads::All)
+        Packed::of(Arithmetic::in_force(), Mat::new(table, self.vocabulary, self.width).t(), Threads::All)
     }
 
     /// Memory for the logits of a block of rows.
@@ -290,7 +290,8 @@ impl LinearCrossEntropy {
         let mut d_table = zeros(wants_table, vocabulary * width);
         let mut d_bias = zeros(wants_bias, vocabulary);
         let packed = self.projection.pack(table);
-        let packed_for_dh = wants_h.then(|| Packed::new(Mat::new(table, vocabulary, width), Threads::All));
+        let pack = |b: Mat<'_, T>| -> Packed<T> { Packed::of(Arithmetic::in_force(), b, Threads::All) };
+        let packed_for_dh = wants_h.then(|| pack(Mat::new(table, vocabulary, width)));
         let mut z = self.projection.block();
         let mut results = Vec::with_capacity(n);
         for (block, labels) in self.labels.chunks(ROWS).enumerate() {
@@ -310,7 +311,7 @@ impl LinearCrossEntropy {
             }
             if wants_table {
                 let d_table = MatMut::new(&mut d_table, vocabulary, width);
-                matmul(d_table, Store::Add, T::one(), dz.t(), Mat::new(h, rows, width), Threads::All);
+                matmul_packed(d_table, Store::Add, dz.t(), &pack(Mat::new(h, rows, width)), Threads::All, |_| ());
             }
             if wants_bias {
                 for row in z.chunks_exact(vocabulary) {

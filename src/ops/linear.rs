@@ -15,7 +15,7 @@ use candle_core::{Result, Tensor};
 use std::borrow::Cow;
 
 use super::dropout::Mask;
-use super::gemm::{product, product_then, Mat, Threads};
+use super::gemm::{product_of, Arithmetic, Mat, Threads};
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
 use super::tape::{self, Computed, Done, Op};
@@ -115,7 +115,8 @@ impl Linear {
         // for z, bias first, the rest in a second pass
         let (early, early_mask) = if wants_z { (Activation::Identity, None) } else { (activation, mask) };
         let (x, weight) = (Mat::new(x, n, inner), Mat::new(weight, outer, inner));
-        let mut y = product_then(T::one(), x, weight.t(), Threads::All, |mut block| {
+        let arithmetic = Arithmetic::in_force();
+        let mut y = product_of(arithmetic, T::one(), x, weight.t(), Threads::All, |mut block| {
             for i in 0..block.rows {
                 let (first, columns) = ((block.row + i) * outer + block.column, block.column..);
                 let bias = bias.map(|b| &b[columns.clone()]);
@@ -182,8 +183,10 @@ impl Linear {
         let (dy, z) = (real::values::<T>(gradient)?, real::values::<T>(z.as_ref().unwrap_or(output))?);
         let (dz, db) = self.inner_gradient(&z, &dy, wants(biases));
         let dz = Mat::new(&dz, n, outer);
-        let product =
-            |a: Mat<'_, T>, b: Mat<'_, T>| real::tensor(product(T::one(), a, b, Threads::All), (a.rows(), b.columns()));
+        let product = |a: Mat<'_, T>, b: Mat<'_, T>| {
+            let c = product_of(Arithmetic::in_force(), T::one(), a, b, Threads::All, |_| ());
+            real::tensor(c, (a.rows(), b.columns()))
+        };
         let (x, w) = (real::values::<T>(&inputs[0])?, real::values::<T>(joint.as_ref().unwrap_or(&weights[0]))?);
         let dx = inputs[0].track_op().then(|| product(dz, Mat::new(&w, outer, inner)));
         let dw = wants(weights).then(|| product(dz.t(), Mat::new(&x, n, inner)));

@@ -5,7 +5,7 @@ use candle_core::{bail, Result, Tensor, WithDType};
 use std::any::Any;
 use std::sync::Arc;
 
-use super::gemm::{product_packed, Mat, Packed, Threads};
+use super::gemm::{product_packed, Arithmetic, Mat, Packed, Threads};
 use super::linear::{finish, joined, Activation};
 use super::real::{self, with_real, Real};
 
@@ -46,7 +46,7 @@ impl Prepacked {
                 several => (None, joined::<T>(several.iter().copied())?),
             };
             let weights = single.as_deref().unwrap_or(&joint);
-            let packed: Packed<T> = Packed::new(Mat::new(weights, outer, inner).t(), Threads::All);
+            let packed: Packed<T> = Packed::of(Arithmetic::in_force(), Mat::new(weights, outer, inner).t(), Threads::All);
             Ok::<Box<dyn Any + Send + Sync>, _>(Box::new(packed))
         })?;
         Ok(Some(Prepacked(Arc::new(Maps { weights, bias, inner, outer }))))

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::cross_entropy::{finish_logits, Projection, ROWS};
-use super::gemm::{matmul_packed, Mat, MatMut, Packed, Store, Threads};
+use super::gemm::{matmul_packed, Arithmetic, Mat, MatMut, Packed, Store, Threads};
 use super::prepacked::Prepacked;
 use super::real::{self, simd, Real};
 use super::rows;
@@ -44,7 +44,7 @@ impl Projection {
                 Some(part) => part.packed()?,
                 None => {
                     let part = Mat::new(&table[first * width..][..ids * width], ids, width);
-                    made = Packed::new(part.t(), Threads::All);
+                    made = Packed::of(Arithmetic::in_force(), part.t(), Threads::All);
                     &made
                 }
             };

@@ -14,6 +14,7 @@ mod x86;
 
 use super::pack::{self, Pairs, Single, KC};
 use super::Mat;
+use crate::ops::precision::{units_in_force, Units};
 use crate::ops::real::{Level, Real};
 use std::mem::MaybeUninit;
 
@@ -35,14 +36,18 @@ impl Arithmetic {
     pub(crate) fn exact() -> Self {
         Arithmetic::Exact(Level::best())
     }
-}
 
-/// Instructions for bf16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Units {
-    Portable,
-    Avx512Bf16,
-    Amx,
+    /// That of the precision that the process computes in, on the CPU.
+    pub(crate) fn in_force() -> Self {
+        units_in_force().map_or(Arithmetic::exact(), Arithmetic::Bf16)
+    }
+
+    /// All that this CPU can do.
+    #[cfg(test)]
+    pub(crate) fn available() -> Vec<Arithmetic> {
+        let exact = Level::available().into_iter().map(Arithmetic::Exact);
+        exact.chain(Units::available().map(Arithmetic::Bf16)).collect()
+    }
 }
 
 /// Where a tile goes: `rows × columns` of it, at most `mr × nr`.
