@@ -204,19 +204,21 @@ pub trait StepState: Send {
     fn select(&mut self, rows: &[usize]) -> Result<()>;
 }
 
-/// Builds the model of `config` with freshly drawn weights.
+/// Builds the model of `config` with weights drawn from a seed, or without one, for weights that a file has
+/// ([`ParamSet::new`]).
 ///
 /// # Errors
 /// Shape or memory errors of candle.
 pub fn build(
     config: &ModelConfig,
     vocabulary: Vocabulary,
-    seed: u64,
+    seed: impl Into<Option<u64>>,
     dtype: DType,
     device: &Device,
 ) -> Result<Box<dyn Model>> {
+    let params = ParamSet::new(seed, dtype, device);
     match config.kind {
-        ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, seed, dtype, device)?)),
-        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, seed, dtype, device)?)),
+        ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, params)?)),
+        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, params)?)),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Initial weights as in fairseq: Xavier uniform matrices, zero biases, tables normal with deviation d^−½.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
 use super::layers::{Attention, FeedForward, LayerNorm, Residual};
@@ -44,18 +44,12 @@ pub(super) struct Transformer {
 }
 
 impl Transformer {
-    pub(super) fn new(
-        config: &ModelConfig,
-        vocabulary: Vocabulary,
-        seed: u64,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+    /// `params`: where its parameters are added, empty.
+    pub(super) fn new(config: &ModelConfig, vocabulary: Vocabulary, mut params: ParamSet) -> Result<Self> {
         let d = config.d_model;
         if config.heads == 0 || !d.is_multiple_of(2 * config.heads) {
             candle_core::bail!("model.d_model = {d} must be a multiple of twice model.heads = {}", config.heads);
         }
-        let mut params = ParamSet::new(seed, dtype, device);
         let Tables { source, target, output } = Tables::new(&mut params, config, vocabulary)?;
         let encoder = (0..config.encoder_layers())
             .map(|i| EncoderLayer::new(&mut params, &format!("model.encoder.layers.{i}"), config))

@@ -68,7 +68,7 @@ impl Usable {
     /// No such checkpoint, a damaged one, a tokenizer that is not the one these weights were trained with.
     pub fn load(paths: &Paths, config: Config, checkpoint: Checkpoint, device: &Device) -> Result<Self> {
         let tokenizers = Tokenizers::load_saved(paths.root())?;
-        let model = model::build(&config.model, vocabulary(&tokenizers), config.seed, DType::F32, device)?;
+        let model = model::build(&config.model, vocabulary(&tokenizers), None, DType::F32, device)?;
         let weights = Weights::find(paths, checkpoint)?;
         checkpoint::load_weights(&weights.path, model.params())?;
         weights.check_tokenizer(paths, &tokenizers)?;
