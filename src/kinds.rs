@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How products are computed and a GPU keeps activations; parameters, sums and optimizers are f32 with all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
+    /// Products of f32 numbers.
     F32,
     /// f32 in memory, rounded to 10 bits of mantissa inside products. Of GPUs.
     Tf32,

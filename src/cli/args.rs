@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config;
 use crate::events::console::Color;
 use crate::interop::{self, Dtype};
+use crate::kinds::Precision;
 use crate::scores::Metric;
 
 const TEMPLATE: &str =
@@ -263,6 +264,10 @@ pub struct DecodeArgs {
     /// Exponent of the length penalty; 0 = off
     #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub length_penalty: Option<f64>,
+    /// Precision of products; a CPU has bf16 where it has units for it, and no tf32 [default: f32 on a CPU, the run's
+    /// train.precision on a GPU]
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<Precision>,
     /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
@@ -374,6 +379,10 @@ pub struct ScoreArgs {
     /// Exponent of the length penalty; 0 = off, whatever the run's is
     #[arg(long, value_name = "A", allow_negative_numbers = true, default_value = "0")]
     pub length_penalty: f64,
+    /// Precision of products; a CPU has bf16 where it has units for it, and no tf32 [default: f32 on a CPU, the run's
+    /// train.precision on a GPU]
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<Precision>,
     /// Target tokens scored together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
@@ -525,8 +534,8 @@ mod tests {
             "nmt-train translate a --input - --output o --force --format json --alignment --max-batch-tokens 9",
             "nmt-train evaluate a --source s --reference r --metrics bleu,chrf,chrf++,ter --tokenize 13a --lowercase",
             "nmt-train evaluate --hypothesis h --reference r --reference r2 --tokenize spm:m.model",
-            "nmt-train evaluate --source s --reference r a",
-            "nmt-train score a --source s --target t --length-penalty 1",
+            "nmt-train evaluate --source s --reference r a --precision f32",
+            "nmt-train score a --source s --target t --length-penalty 1 --precision bf16",
             "nmt-train average a --last 5 --out m.safetensors",
             "nmt-train export a --format huggingface --out d --checkpoint average --dtype bfloat16",
             "nmt-train export a --format ctranslate2 --out d --dtype int8",
@@ -549,6 +558,7 @@ mod tests {
             "nmt-train translate a --force",
             "nmt-train translate a --format xml",
             "nmt-train translate a --beam 1.5",
+            "nmt-train translate a --precision f16",
             "nmt-train translate a --threads -2",
             "nmt-train translate a --length-penalty x",
             "nmt-train average a --last -3",

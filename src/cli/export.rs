@@ -13,7 +13,7 @@ pub(super) fn export(args: &ExportArgs, common: &CommonArgs) -> Result<ExitCode>
     interop::vacant(&args.out)?;
     // nothing is computed
     let on_cpu = CommonArgs { device: Some("cpu".to_string()), ..common.clone() };
-    let run = trained::load(&args.run, &args.checkpoint, &on_cpu)?;
+    let run = trained::load(&args.run, &args.checkpoint, None, &on_cpu)?;
     let exported = interop::export(&run, args.format, args.dtype, &args.out)?;
     let weights = match run.step {
         Some(0) => "the weights".to_string(),

@@ -5,19 +5,24 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::exit::InputError;
+use crate::kinds::Precision;
 use crate::machine;
 use crate::run::{Checkpoint, Paths, Usable};
 
 use super::args::CommonArgs;
 use super::{load_run_config, say};
 
-/// `checkpoint`: "best", "latest", "average" or an update. Says which weights are used where that is not obvious.
-pub(super) fn load(run: &Path, checkpoint: &str, common: &CommonArgs) -> Result<Usable> {
+/// `checkpoint`: "best", "latest", "average" or an update; `precision`: the one asked for. Says which weights are used, and
+/// which precision, where that is not obvious.
+pub(super) fn load(run: &Path, checkpoint: &str, precision: Option<Precision>, common: &CommonArgs) -> Result<Usable> {
     let checkpoint = Checkpoint::named(checkpoint)?;
     let paths = Paths::existing(run)?;
     let config = load_run_config(&paths.config(), common)?.config;
     machine::set_threads(config.threads)?;
-    let device = machine::device_for_use(config.device, config.train.precision, None)?;
+    let device = machine::device_for_use(config.device, config.train.precision, precision)?;
+    if let Some(told) = precision.and_then(|asked| machine::fallback(&device, asked)) {
+        say(common, &format!("{}: {told}", run.display()));
+    }
     let found = Usable::load(&paths, config, checkpoint, &device)?;
     if let Some(instead) = &found.instead {
         say(common, &format!("{}: {instead}", run.display()));
@@ -26,8 +31,13 @@ pub(super) fn load(run: &Path, checkpoint: &str, common: &CommonArgs) -> Result<
 }
 
 /// Several runs for one ensemble; they must agree on the vocabulary.
-pub(super) fn load_all(runs: &[PathBuf], checkpoint: &str, common: &CommonArgs) -> Result<Vec<Usable>> {
-    let all = runs.iter().map(|run| load(run, checkpoint, common)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load_all(
+    runs: &[PathBuf],
+    checkpoint: &str,
+    precision: Option<Precision>,
+    common: &CommonArgs,
+) -> Result<Vec<Usable>> {
+    let all = runs.iter().map(|run| load(run, checkpoint, precision, common)).collect::<Result<Vec<_>>>()?;
     for (other, run) in all.iter().zip(runs).skip(1) {
         if other.tokenizers.fingerprint() != all[0].tokenizers.fingerprint() {
             let first = runs[0].display();

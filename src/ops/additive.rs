@@ -3,8 +3,9 @@
 //! ```text
 //! e_i = vᵀ tanh(q + key_i)   α = softmax(e)   c = Σ_i α_i · value_i
 //! ```
-//! Backward, with y_i = tanh(q + key_i): dα_i = dc·value_i; de = α ⊙ (dα − α·dα); dvalue_i = α_i·dc;
-//! dq = Σ_i dkey_i, dkey_i = de_i · v ⊙ (1 − y_i²); dv = Σ_i de_i · y_i.
+//! Backward, with y_i = tanh(q + key_i): dα_i = dc·value_i; de = α ⊙ (dα − α·dα); dq = Σ_i de_i · v ⊙ (1 − y_i²). Summed
+//! over the queries of a sentence, when all of them are done and its keys are in the cache: dvalue_i = α_i·dc (a product of
+//! matrices, the caller's); dkey_i = de_i · v ⊙ (1 − y_i²); dv = Σ_i de_i · y_i.
 
 use super::real::{dot, max, simd, sum, Real, LANES};
 
@@ -55,20 +56,10 @@ pub(super) fn score_of<T: Real>(query: &[T], key: &[T], v: &[T]) -> T {
 }
 
 simd! {
-/// From the gradient of a context: adds that of the values, and sets that of the scores (through the softmax).
-pub(super) fn attend_values_backward<T: Real>(
-    alphas: &[T],
-    values: &[T],
-    dcontext: &[T],
-    dvalues: &mut [T],
-    dscores: &mut [T],
-) {
-    let e = dcontext.len();
-    for (i, (value, dvalue)) in values.chunks_exact(e).zip(dvalues.chunks_exact_mut(e)).enumerate() {
-        dscores[i] = dot(dcontext, value);
-        for (d, &c) in dvalue.iter_mut().zip(dcontext) {
-            *d += alphas[i] * c;
-        }
+/// From the gradient of a context that of the scores (through the softmax).
+pub(super) fn weights_backward<T: Real>(alphas: &[T], values: &[T], dcontext: &[T], dscores: &mut [T]) {
+    for (dalpha, value) in dscores.iter_mut().zip(values.chunks_exact(dcontext.len())) {
+        *dalpha = dot(dcontext, value);
     }
     let mean = dot(alphas, dscores);
     for (d, &alpha) in dscores.iter_mut().zip(alphas) {
@@ -78,25 +69,43 @@ pub(super) fn attend_values_backward<T: Real>(
 }
 
 simd! {
-/// From the gradient of one query's scores: adds those of query, keys and `v`.
-pub(super) fn scores_backward<T: Real>(
+/// From the gradient of one query's scores that of the query.
+pub(super) fn query_backward<T: Real>(dscores: &[T], query: &[T], keys: &[T], v: &[T], dquery: &mut [T]) {
+    let a = query.len();
+    let (v, dquery) = (&v[..a], &mut dquery[..a]);
+    dquery.fill(T::zero());
+    for (key, &dscore) in keys.chunks_exact(a).zip(dscores) {
+        for j in 0..a {
+            let y = Real::tanh(query[j] + key[j]);
+            dquery[j] += dscore * (T::one() - y * y);
+        }
+    }
+    for j in 0..a {
+        dquery[j] *= v[j];
+    }
+}
+}
+
+simd! {
+/// From the gradients `[queries, keys]` of the scores of all queries of a sentence: adds those of keys and `v`.
+pub(super) fn keys_backward<T: Real>(
     dscores: &[T],
-    query: &[T],
+    queries: &[T],
     keys: &[T],
     v: &[T],
-    dquery: &mut [T],
     dkeys: &mut [T],
     dv: &mut [T],
 ) {
-    let a = query.len();
-    let (v, dquery, dv) = (&v[..a], &mut dquery[..a], &mut dv[..a]);
-    for ((key, dkey), &dscore) in keys.chunks_exact(a).zip(dkeys.chunks_exact_mut(a)).zip(dscores) {
-        for j in 0..a {
-            let y = Real::tanh(query[j] + key[j]);
-            let d = dscore * v[j] * (T::one() - y * y);
-            dv[j] += dscore * y;
-            dquery[j] += d;
-            dkey[j] += d;
+    let a = v.len();
+    let (count, dv) = (keys.len() / a, &mut dv[..a]);
+    for (i, (key, dkey)) in keys.chunks_exact(a).zip(dkeys.chunks_exact_mut(a)).enumerate() {
+        for (query, dscores) in queries.chunks_exact(a).zip(dscores.chunks_exact(count)) {
+            let dscore = dscores[i];
+            for j in 0..a {
+                let y = Real::tanh(query[j] + key[j]);
+                dv[j] += dscore * y;
+                dkey[j] += dscore * v[j] * (T::one() - y * y);
+            }
         }
     }
 }

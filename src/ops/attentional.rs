@@ -24,13 +24,12 @@
 //! Where no gradient is wanted, each step overwrites what the one before saved: α of all steps would grow with the square
 //! of the length.
 
-use super::additive::{attend, attend_values_backward, scores_backward};
+use super::additive::{attend, keys_backward, query_backward, weights_backward};
 use super::cell::{Cell, Gradients};
-use super::gemm::{matmul_packed, product, Mat, MatMut, Packed, Store, Threads};
-use super::lanes::{self, alive, Direction, Lane};
+use super::gemm::{matmul, matmul_packed, product_packed, Mat, MatMut, Store, Threads};
+use super::lanes::{self, alive, Lane};
 use super::real::{storage, tensor, values, with_real, Real};
-use super::recurrent::{add_to, bias_gradient, gather, hidden_width, row, row_mut, state_gradients, states_before};
-use super::rows::split_sentences;
+use super::recurrent::{add_to, bias_gradient, gather, hidden_width, pack, row, row_mut, state_gradients};
 use super::tape::{self, Computed, Done, Op};
 use super::unwritten::{Blank, End, Unwritten};
 use candle_core::{bail, Result, Tensor};
@@ -113,8 +112,8 @@ impl Attentional {
         };
         let (n, width) = (target.last().copied().unwrap_or(0), cell.gates() * h);
         let w_state = [w_hh, w_query].concat();
-        let w_state = Packed::new(Mat::new(&w_state, width + a, h).t(), Threads::All);
-        let w_context = Packed::new(Mat::new(w_context, width, e).t(), Threads::All);
+        let w_state = pack(Mat::new(&w_state, width + a, h).t());
+        let w_context = pack(Mat::new(w_context, width, e).t());
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         // borders of what is saved: all steps of a sentence, or nothing
         let (steps, pairs) = match tracked {
@@ -222,32 +221,33 @@ impl Attentional {
         };
         let (n, width, count) = (out.len() / (h + e), cell.gates() * h, source.len().saturating_sub(1));
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
-        // sources that no target token reads keep zeros
-        let (mut dkeys, mut dvalues) = (vec![T::zero(); keys.len()], vec![T::zero(); values.len()]);
+        let (mut dkeys, mut dvalues) = (Unwritten::new(keys.len()), Unwritten::new(values.len()));
         let mut dinitial = vec![T::zero(); initial.len()];
         let w_state = [w_hh, w_query].concat();
-        let w_state = Packed::new(Mat::new(&w_state, width + a, h), Threads::All);
-        let w_context = Packed::new(Mat::new(w_context, width, e), Threads::All);
+        let w_state = pack(Mat::new(&w_state, width + a, h));
+        let w_context = pack(Mat::new(w_context, width, e));
         let first_memory = vec![T::zero(); memory_width];
         let pairs = pairs(source, target);
-        let mut before = vec![T::zero(); n * h];
+        let mut before = Unwritten::new(n * h);
         let mut dx = Unwritten::new(n * width);
         let own = cell.own_columns(h);
         let mut dprojected = Unwritten::new(n * (own + a));
         let mut dv = vec![T::zero(); count * a];
         let lanes = sentences(source, target)
-            .zip(split_sentences(&mut before, target, h))
+            .zip(before.all().sentences(target, h))
             .zip(dx.all().sentences(target, width))
             .zip(dprojected.all().sentences(target, own + a))
             .zip(dv.chunks_exact_mut(a.max(1)))
-            .zip(split_sentences(&mut dkeys, source, a))
-            .zip(split_sentences(&mut dvalues, source, e))
+            .zip(dkeys.all().sentences(source, a))
+            .zip(dvalues.all().sentences(source, e))
             .zip(dinitial.chunks_exact_mut(h.max(1)))
             .map(|(((((((sentence, before), dx), dprojected), dv), dkeys), dvalues), dinitial)| Back {
                 sentence,
                 before,
                 dx,
                 dprojected,
+                dcontexts: Vec::new(),
+                dscores: Vec::new(),
                 dv,
                 dkeys,
                 dvalues,
@@ -257,16 +257,14 @@ impl Attentional {
         lanes::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
             let jobs = lanes.len();
             for lane in &mut lanes {
-                let Sentence { index, target, .. } = &lane.sentence;
-                let (states, initial) = (&out[target.start * (h + e)..], row(initial, *index, h));
-                states_before(lane.before, states, h + e, Some(initial), Direction::Forward, h);
+                lane.dcontexts.resize(lane.steps() * e, T::zero());
+                lane.dscores.resize(lane.steps() * lane.sentence.source.len(), T::zero());
             }
             let mut dh = vec![T::zero(); jobs * h];
             let mut dm = vec![T::zero(); jobs * memory_width];
             let mut dinputs = vec![T::zero(); jobs * width];
             let mut dcontexts = vec![T::zero(); jobs * e];
             let mut dprojections = vec![T::zero(); jobs * (width + a)];
-            let mut dscores = vec![T::zero(); lanes.iter().map(|lane| lane.sentence.source.len()).max().unwrap_or(0)];
             for t in (0..lanes[0].steps()).rev() {
                 let lanes = alive(&mut lanes, t);
                 for (rank, lane) in lanes.iter_mut().enumerate() {
@@ -275,15 +273,16 @@ impl Attentional {
                     let dh = row_mut(&mut dh, rank, h);
                     add_to(dh, dstate);
                     row_mut(&mut dcontexts, rank, e).copy_from_slice(dcontext);
-                    let memory = match t {
-                        0 => &first_memory,
-                        _ => &row(&cells, token - 1, saved_width)[4 * h..],
+                    let (before, memory) = match t {
+                        0 => (row(initial, lane.sentence.index, h), &first_memory[..]),
+                        _ => (&row(out, token - 1, h + e)[..h], &row(&cells, token - 1, saved_width)[4 * h..]),
                     };
                     let dx = row_mut(&mut dinputs, rank, width);
                     let dg = &mut row_mut(&mut dprojections, rank, width + a)[..width];
                     let dm = row_mut(&mut dm, rank, memory_width);
                     let saved = row(&cells, token, saved_width);
-                    cell.backward(saved, row(lane.before, t, h), memory, Gradients { dh, dm, dx, dg });
+                    cell.backward(saved, before, memory, Gradients { dh, dm, dx, dg });
+                    lane.before.take(h, End::Last).copy_of(before);
                     lane.dx.take(width, End::Last).copy_of(row(&dinputs, rank, width));
                 }
                 matmul_packed(
@@ -296,26 +295,14 @@ impl Attentional {
                 );
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let Sentence { index, source, target } = &lane.sentence;
+                    let (keys, values) =
+                        (&keys[source.start * a..source.end * a], &values[source.start * e..source.end * e]);
+                    let alphas = row(&alphas[pairs[*index]..], t, source.len());
+                    let dscores = row_mut(&mut lane.dscores, t, source.len());
                     let dprojection = row_mut(&mut dprojections, rank, width + a);
-                    let dscores = &mut dscores[..source.len()];
-                    attend_values_backward(
-                        row(&alphas[pairs[*index]..], t, source.len()),
-                        &values[source.start * e..source.end * e],
-                        row(&dcontexts, rank, e),
-                        lane.dvalues,
-                        dscores,
-                    );
-                    let dquery = &mut dprojection[width..];
-                    dquery.fill(T::zero());
-                    scores_backward(
-                        dscores,
-                        row(&queries, target.start + t, a),
-                        &keys[source.start * a..source.end * a],
-                        v,
-                        dquery,
-                        lane.dkeys,
-                        lane.dv,
-                    );
+                    weights_backward(alphas, values, row(&dcontexts, rank, e), dscores);
+                    query_backward(dscores, row(&queries, target.start + t, a), keys, v, &mut dprojection[width..]);
+                    row_mut(&mut lane.dcontexts, t, e).copy_from_slice(row(&dcontexts, rank, e));
                     lane.dprojected.take(own + a, End::Last).copy_of(&dprojection[width - own..]);
                 }
                 matmul_packed(
@@ -327,13 +314,23 @@ impl Attentional {
                     |_| (),
                 );
             }
-            for (lane, dh) in lanes.iter_mut().zip(dh.chunks_exact(h)) {
-                lane.dinitial.copy_from_slice(dh);
+            for (rank, lane) in lanes.into_iter().enumerate() {
+                lane.dinitial.copy_from_slice(row(&dh, rank, h));
+                // zeros where no target token reads
+                let Sentence { index, source, target } = lane.sentence;
+                let alphas = Mat::new(&alphas[pairs[index]..pairs[index + 1]], target.len(), source.len());
+                let dcontexts = Mat::new(&lane.dcontexts, target.len(), e);
+                let dvalues = MatMut::new(lane.dvalues.zeros(), source.len(), e);
+                matmul(dvalues, Store::Set, T::one(), alphas.t(), dcontexts, Threads::One);
+                let queries = &queries[target.start * a..target.end * a];
+                let keys = &keys[source.start * a..source.end * a];
+                keys_backward(&lane.dscores, queries, keys, v, lane.dkeys.zeros(), lane.dv);
             }
         });
-        let (dx, dprojected) = (dx.done(), dprojected.done());
+        let (dx, dprojected, before) = (dx.done(), dprojected.done(), before.done());
+        let (dkeys, dvalues) = (dkeys.done(), dvalues.done());
         let contexts = Mat::strided(if n == 0 { out } else { &out[h..] }, n, e, h + e);
-        let dw_context = product(T::one(), Mat::new(&dx, n, width).t(), contexts, Threads::All);
+        let dw_context = product_packed(T::one(), Mat::new(&dx, n, width).t(), &pack(contexts), Threads::All, |_| ());
         let [mut dw_hh, dbias] = state_gradients([&dx, &dprojected], &before, [h, width, own, own + a]);
         let dw_query = dw_hh.split_off(width * h);
         let dv = bias_gradient(&dv, a);
@@ -405,13 +402,16 @@ impl<T: Real> Lane for Ahead<'_, T> {
 struct Back<'a, T> {
     sentence: Sentence,
     /// The state before each token.
-    before: &'a mut [T],
+    before: Blank<'a, T>,
     dx: Blank<'a, T>,
     /// Gradients of the states' projections where they are not `dx`: for a gate and the query.
     dprojected: Blank<'a, T>,
+    /// Of all its steps: what the gradients of keys and values are made of at the end.
+    dcontexts: Vec<T>,
+    dscores: Vec<T>,
     dv: &'a mut [T],
-    dkeys: &'a mut [T],
-    dvalues: &'a mut [T],
+    dkeys: Blank<'a, T>,
+    dvalues: Blank<'a, T>,
     dinitial: &'a mut [T],
 }
 

@@ -356,6 +356,10 @@ impl Op for LinearCrossEntropy {
     fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
         LinearCrossEntropy::scaled(done, |gradient, factor| gradient * factor)
     }
+
+    fn gives_its_own(&self) -> bool {
+        true
+    }
 }
 
 simd! {

@@ -3,13 +3,15 @@
 //! Sinusoids as in Hugging Face's Marian: with ω_i = 10000^(−2i/d), sin(position·ω_i) in the first half of the row,
 //! cos(position·ω_i) in the second. (Vaswani et al. 2017 interleave them; the order is a matter of weights.)
 //!
-//! Backward: dE[id] += s·dy ⊙ m, token by token in their order, into a table that is zero elsewhere.
+//! Backward: dE[id] += s·dy ⊙ m, token by token in their order, into a table that is zero elsewhere, or the sum of the
+//! gradients that others gave the table.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::dropout::Mask;
 use super::real::{self, simd, with_real, Real};
 use super::rows::{self, BLOCK};
+use super::sum::in_place;
 use super::tape::{self, exactly, Computed, Done, Op};
 use super::unwritten::{Blank, Unwritten};
 use super::Dropout;
@@ -84,13 +86,18 @@ impl Embed {
     }
 
     fn backward_of<T: Real>(&self, table: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let mut gradient = vec![T::zero(); table.elem_count()];
+        self.scatter_all(&mut gradient, &real::values::<T>(dy)?);
+        Ok(real::tensor(gradient, table.shape()))
+    }
+
+    /// Adds the gradients of all tokens to those of the table's rows.
+    fn scatter_all<T: Real>(&self, gradient: &mut [T], dy: &[T]) {
         let width = self.width;
         let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
-        let mut gradient = vec![T::zero(); table.elem_count()];
-        for (token, (dy, &id)) in real::values::<T>(dy)?.chunks_exact(width).zip(&self.ids).enumerate() {
+        for (token, (dy, &id)) in dy.chunks_exact(width).zip(&self.ids).enumerate() {
             scatter(&mut gradient[id as usize * width..][..width], dy, scale, mask, token * width);
         }
-        Ok(real::tensor(gradient, table.shape()))
     }
 }
 
@@ -107,6 +114,19 @@ impl Op for Embed {
     fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
         let [table] = exactly(done.inputs)?;
         with_real!(table, T => Ok(vec![Some(self.backward_of::<T>(table, done.gradient)?)]))
+    }
+
+    fn gives_its_own(&self) -> bool {
+        true
+    }
+
+    /// Few rows of a large table: neither zeros for the others nor a sum over all.
+    fn backward_onto(&self, gradient: &Tensor, sum: &Tensor) -> Result<bool> {
+        with_real!(sum, T => {
+            let dy = real::values::<T>(gradient)?;
+            in_place(sum, |sum: &mut [T]| self.scatter_all(sum, &dy))?;
+            Ok(true)
+        })
     }
 }
 

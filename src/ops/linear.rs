@@ -207,6 +207,11 @@ impl Op for Linear {
     fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
         with_real!(done.output, T => self.backward_of::<T>(done))
     }
+
+    /// Not where weights of several maps share one gradient.
+    fn gives_its_own(&self) -> bool {
+        self.maps == 1
+    }
 }
 
 simd! {

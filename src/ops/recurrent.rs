@@ -18,11 +18,11 @@
 //! Neither results nor gradients depend on the number of threads.
 
 use super::cell::{Cell, Gradients};
-use super::gemm::{matmul_packed, product, Mat, MatMut, Packed, Store, Threads};
+use super::gemm::{matmul_packed, Arithmetic, Mat, MatMut, Packed, Store, Threads};
 use super::lanes::{self, alive, Direction, Lane};
 use super::linear::column_sums;
 use super::real::{simd, storage, tensor, values, with_real, Real};
-use super::rows::{self, split_sentences};
+use super::rows;
 use super::tape::{self, Computed, Done, Op};
 use super::unwritten::{Blank, Unwritten};
 use candle_core::{bail, Result, Tensor};
@@ -74,7 +74,7 @@ impl Recurrence {
         let all = inputs.iter().map(values::<T>).collect::<Result<Vec<_>>>()?;
         let [x, w, bias]: [&[T]; 3] = [&all[0], &all[1], &all[2]];
         let initial: Option<&[T]> = all.get(3).map(|initial| &**initial);
-        let w = Packed::new(Mat::new(w, width, h).t(), Threads::All);
+        let w = pack(Mat::new(w, width, h).t());
         let (memory_width, saved_width) = (cell.memory_width(h), cell.saved_width(h));
         let mut out = Unwritten::new(n * h);
         let mut saved = Unwritten::new(if tracked { n * saved_width } else { 0 });
@@ -137,16 +137,16 @@ impl Recurrence {
         let (out, grad, saved) = (values::<T>(done.output)?, values::<T>(done.gradient)?, values::<T>(saved)?);
         let (weights, initial) = (values::<T>(&done.inputs[1])?, done.inputs.get(3).map(values::<T>).transpose()?);
         let (out, grad, saved, initial): (&[T], &[T], &[T], _) = (&out, &grad, &saved, initial.as_deref());
-        let w = Packed::new(Mat::new(&weights, width, h), Threads::All);
-        let first_memory = vec![T::zero(); memory_width];
-        let mut before = vec![T::zero(); n * h];
+        let w = pack(Mat::new(&weights, width, h));
+        let (first_state, first_memory) = (vec![T::zero(); h], vec![T::zero(); memory_width]);
+        let mut before = Unwritten::new(n * h);
         let mut dx = Unwritten::new(n * width);
         let own = cell.own_columns(h);
         let mut dg = Unwritten::new(n * own);
         let mut dinitial = vec![T::zero(); sentences * h];
         let lanes = offsets
             .windows(2)
-            .zip(split_sentences(&mut before, offsets, h))
+            .zip(before.all().sentences(offsets, h))
             .zip(dx.all().sentences(offsets, width))
             .zip(dg.all().sentences(offsets, own))
             .zip(dinitial.chunks_exact_mut(h.max(1)))
@@ -161,10 +161,6 @@ impl Recurrence {
             })
             .collect();
         lanes::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
-            for lane in &mut lanes {
-                let initial = initial.map(|states| row(states, lane.sentence, h));
-                states_before(lane.before, &out[lane.tokens.start * h..], h, initial, *direction, h);
-            }
             let mut dh = vec![T::zero(); lanes.len() * h];
             let mut dm = vec![T::zero(); lanes.len() * memory_width];
             let mut dprojected = vec![T::zero(); lanes.len() * width];
@@ -175,15 +171,16 @@ impl Recurrence {
                     let i = direction.token(t, steps);
                     let dh = row_mut(&mut dh, rank, h);
                     add_to(dh, row(grad, start + i, h));
-                    let memory = match t {
-                        0 => &first_memory,
-                        _ => &row(saved, start + direction.token(t - 1, steps), saved_width)[4 * h..],
-                    };
+                    let last = t.checked_sub(1).map(|t| start + direction.token(t, steps));
+                    let first = || initial.map_or(&first_state[..], |states| row(states, lane.sentence, h));
+                    let before = last.map_or_else(first, |last| row(out, last, h));
+                    let memory = last.map_or(&first_memory[..], |last| &row(saved, last, saved_width)[4 * h..]);
                     let dg = row_mut(&mut dprojected, rank, width);
                     let dm = row_mut(&mut dm, rank, memory_width);
                     let dx = lane.dx.take(width, direction.other_end()).zeros();
                     let saved = row(saved, start + i, saved_width);
-                    cell.backward(saved, row(lane.before, i, h), memory, Gradients { dh, dm, dx, dg });
+                    cell.backward(saved, before, memory, Gradients { dh, dm, dx, dg });
+                    lane.before.take(h, direction.other_end()).copy_of(before);
                     lane.dg.take(own, direction.other_end()).copy_of(&dg[width - own..]);
                 }
                 if t > 0 || initial.is_some() {
@@ -202,7 +199,7 @@ impl Recurrence {
             }
         });
         let (dx, dg) = (dx.done(), dg.done());
-        let [dw, db] = state_gradients([&dx, &dg], &before, [h, width, own, own]);
+        let [dw, db] = state_gradients([&dx, &dg], &before.done(), [h, width, own, own]);
         let mut gradients = vec![tensor(dx, (n, width)), tensor(dw, (width, h)), tensor(db, width)];
         gradients.extend(initial.map(|_| tensor(dinitial, (sentences, h))));
         Ok(gradients.into_iter().map(Some).collect())
@@ -242,7 +239,7 @@ struct Back<'a, T> {
     sentence: usize,
     tokens: Range<usize>,
     /// The state before each token.
-    before: &'a mut [T],
+    before: Blank<'a, T>,
     dx: Blank<'a, T>,
     /// Gradients of the states' projections where they are not `dx`.
     dg: Blank<'a, T>,
@@ -265,31 +262,16 @@ pub(super) fn row_mut<T>(matrix: &mut [T], i: usize, width: usize) -> &mut [T] {
     &mut matrix[i * width..][..width]
 }
 
+/// Packs a right operand for all products of a pass: the one place that decides what the recurrences' products are
+/// rounded to.
+pub(super) fn pack<T: Real>(b: Mat<'_, T>) -> Packed<T> {
+    Packed::of(Arithmetic::in_force(), b, Threads::All)
+}
+
 /// Copies the rows of the chosen sentences.
 pub(super) fn gather<T: Real>(to: &mut [T], from: &[T], sentences: impl Iterator<Item = usize>, h: usize) {
     for (to, sentence) in to.chunks_exact_mut(h).zip(sentences) {
         to.copy_from_slice(row(from, sentence, h));
-    }
-}
-
-/// Fills in the state before each token of a sentence, from the states after them (at the beginning of rows of `width`
-/// values) and the initial one, zero if absent.
-pub(super) fn states_before<T: Real>(
-    before: &mut [T],
-    out: &[T],
-    width: usize,
-    initial: Option<&[T]>,
-    direction: Direction,
-    h: usize,
-) {
-    let steps = before.len() / h;
-    for t in 0..steps {
-        let to = row_mut(before, direction.token(t, steps), h);
-        match (t, initial) {
-            (0, Some(initial)) => to.copy_from_slice(initial),
-            (0, None) => to.fill(T::zero()),
-            _ => to.copy_from_slice(&row(out, direction.token(t - 1, steps), width)[..h]),
-        }
     }
 }
 
@@ -301,10 +283,12 @@ pub(super) fn state_gradients<T: Real>(
     [h, width, own, rest]: [usize; 4],
 ) -> [Vec<T>; 2] {
     let (n, shared) = (before.len() / h, width - own);
-    let before = Mat::new(before, n, h);
-    let of = |columns: Mat<'_, T>| product(T::one(), columns.t(), before, Threads::All);
-    let mut dw = of(Mat::strided(dx, n, shared, width));
-    dw.extend(of(Mat::new(dg, n, rest)));
+    let before = pack(Mat::new(before, n, h));
+    let mut dw = vec![T::zero(); (shared + rest) * h];
+    let (of_shared, of_rest) = dw.split_at_mut(shared * h);
+    for (dw, dg) in [(of_shared, Mat::strided(dx, n, shared, width)), (of_rest, Mat::new(dg, n, rest))] {
+        matmul_packed(MatMut::new(dw, dg.columns(), h), Store::Set, dg.t(), &before, Threads::All, |_| ());
+    }
     let mut db = bias_gradient(dx, width);
     db.truncate(shared);
     db.extend(bias_gradient(dg, rest).into_iter().take(own));

@@ -1,6 +1,7 @@
 //! Sums of gradients that meet at one tensor.
 
 use candle_core::{bail, CpuStorage, InplaceOp1, Layout, Result, Tensor};
+use std::marker::PhantomData;
 
 use super::real::{self, simd, with_real, Real};
 use super::rows;
@@ -35,7 +36,14 @@ pub(super) fn add_in_place(a: &Tensor, b: &Tensor) -> Result<()> {
     if a.device().is_cuda() {
         return super::cuda::add_in_place(a, &b.contiguous()?);
     }
-    a.inplace_op1(&AddInPlace(b.contiguous()?))
+    let b = b.contiguous()?;
+    with_real!(b, T => {
+        let x = real::values::<T>(&b)?;
+        in_place(a, |sum: &mut [T]| {
+            let jobs = sum.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).collect();
+            rows::run(jobs, x.len(), |(sum, x): (&mut [T], &[T])| add(sum, x));
+        })
+    })
 }
 
 fn check(a: &Tensor, b: &Tensor) -> Result<()> {
@@ -45,23 +53,27 @@ fn check(a: &Tensor, b: &Tensor) -> Result<()> {
     Ok(())
 }
 
-struct AddInPlace(Tensor);
+/// Lets `change` work on the values of `a`, which must be contiguous, on the CPU, and share its memory with no one.
+pub(super) fn in_place<T: Real>(a: &Tensor, change: impl Fn(&mut [T])) -> Result<()> {
+    a.inplace_op1(&InPlace { change, values: PhantomData })
+}
 
-impl InplaceOp1 for AddInPlace {
+struct InPlace<F, T> {
+    change: F,
+    values: PhantomData<fn(T)>,
+}
+
+impl<T: Real, F: Fn(&mut [T])> InplaceOp1 for InPlace<F, T> {
     fn name(&self) -> &'static str {
-        "add_in_place"
+        "in_place"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        with_real!(self.0, T => {
-            let (Some(values), Some((start, end))) = (T::slice_mut(storage), layout.contiguous_offsets()) else {
-                bail!("a sum of gradients must be contiguous and of one type");
-            };
-            let other = real::values::<T>(&self.0)?;
-            let jobs = values[start..end].chunks_mut(CHUNK).zip(other.chunks(CHUNK)).collect();
-            rows::run(jobs, other.len(), |(sum, x): (&mut [T], &[T])| add(sum, x));
-            Ok(())
-        })
+        let (Some(values), Some((start, end))) = (T::slice_mut(storage), layout.contiguous_offsets()) else {
+            bail!("a sum of gradients must be contiguous and of one type");
+        };
+        (self.change)(&mut values[start..end]);
+        Ok(())
     }
 }
 

@@ -24,6 +24,18 @@ pub(super) trait Op: OnGpu + Send + Sync + 'static {
 
     /// Gradients of the inputs, in their order; none where none is needed ([`Tensor::track_op`]).
     fn backward(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>>;
+
+    /// Whether nothing else holds the memory of a gradient that [`Op::backward`] gave, once the operation and what it
+    /// saved are gone: others may then be added to it in place.
+    fn gives_its_own(&self) -> bool {
+        false
+    }
+
+    /// Adds the gradient of the only input, which comes from that of the output (contiguous, on the CPU), to a `sum` of
+    /// its gradients that shares its memory with no one, and says true; false where it can not.
+    fn backward_onto(&self, _gradient: &Tensor, _sum: &Tensor) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// The GPU's side of an [`Op`]; `ops/cuda` has it beside the kernels.
@@ -198,8 +210,16 @@ impl Tape {
         for Node { inputs, output, saved, op } in self.0.into_iter().rev() {
             let Some(gradient) = gradients.remove(&output.id()) else { continue };
             let gradient = gradient.into_tensor();
+            if let ([input], true) = (&inputs[..], gradient.device().is_cpu()) {
+                if let Some(Sum::Own(sum)) = gradients.get(&input.id()) {
+                    if op.backward_onto(&gradient.contiguous()?, sum)? {
+                        continue;
+                    }
+                }
+            }
             let done = Done { inputs: &inputs, output: &output, saved: &saved, gradient: &gradient };
             let contributions = backward(&*op, done)?;
+            let own = op.gives_its_own();
             // frees what only this operation needed before the next one asks for memory
             drop((op, output, saved, gradient));
             for (input, contribution) in inputs.into_iter().zip(contributions) {
@@ -210,7 +230,10 @@ impl Tape {
                 let sum = match gradients.remove(&input.id()) {
                     None => {
                         variables.push(input.clone());
-                        Sum::Single(contribution)
+                        match own && contribution.device().is_cpu() && contribution.is_contiguous() {
+                            true => Sum::Own(contribution),
+                            false => Sum::Single(contribution),
+                        }
                     }
                     Some(sum) => sum.add(&contribution)?,
                 };
@@ -231,7 +254,7 @@ impl Tape {
 enum Sum {
     /// One contribution, which other tensors may share memory with.
     Single(Tensor),
-    /// Several, in memory of its own.
+    /// One or several, in memory of its own.
     Own(Tensor),
 }
 
@@ -257,8 +280,12 @@ impl Sum {
 mod tests {
     use super::*;
     use crate::ops::check::{constant, random};
-    use crate::ops::{add_dropout_norm, linear, Activation};
+    use crate::ops::{add_dropout_norm, embed, linear, Activation};
     use candle_core::Var;
+
+    fn gain() -> Result<Tensor> {
+        Ok(constant(&random(&[5], 7)))
+    }
 
     fn variable(shape: &[usize], seed: u64) -> Result<Var> {
         Var::from_tensor(&constant(&random(shape, seed)))
@@ -286,6 +313,28 @@ mod tests {
             assert!(list(&gradients)?.is_some());
             assert_eq!(list(&gradients)?, list(&by_candle)?);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_of_a_table_that_is_read_thrice_are_those_of_candles_tape() -> Result<()> {
+        let table = variable(&[6, 5], 1)?;
+        let network = || -> Result<Tensor> {
+            // twice as rows, then as a weight, the first that backward meets
+            let x = embed(&table, &[4, 0, 4], None, 1.5, None)?;
+            let h = linear(&x, &constant(&random(&[5, 5], 3)), None, Activation::Tanh, None)?;
+            let y = add_dropout_norm(&h, &embed(&table, &[2, 4, 5], None, 1.0, None)?, &gain()?, &gain()?, 1e-5, None)?;
+            let logits = linear(&y, &table, None, Activation::Tanh, None)?;
+            let row = linear(&constant(&random(&[1, 6], 9)), &logits, None, Activation::Identity, None)?;
+            linear(&row, &constant(&random(&[1, 3], 10)), None, Activation::Identity, None)
+        };
+        let by_candle = network()?.backward()?;
+        let (loss, tape) = record(network)?;
+        let gradients = tape.backward(&loss)?;
+        let of = |store: &GradStore| store.get(&table).map(|g| g.flatten_all()?.to_vec1::<f64>()).transpose();
+        let (ours, theirs) = (of(&gradients)?.unwrap_or_default(), of(&by_candle)?.unwrap_or_default());
+        assert_eq!(ours.len(), 30);
+        assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-12 * (1.0 + b.abs())), "{ours:?} {theirs:?}");
         Ok(())
     }
 

@@ -65,6 +65,7 @@ pub fn check(
         pretrained: &pretrained,
         updates_per_epoch,
         total_updates,
+        speed_of_bf16: trial::speed_of_bf16(config, &resources, model.as_ref(), &epoch)?,
         threads,
         run,
         step: 0,

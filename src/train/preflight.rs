@@ -7,7 +7,7 @@ use crate::config::{total_memory_bytes, Config, ModelKind};
 use crate::events::Start;
 use crate::machine;
 use crate::model::Model;
-use crate::ops::Level;
+use crate::ops::{self, Level};
 use crate::units;
 
 use super::distance;
@@ -28,6 +28,8 @@ pub(super) struct Facts<'a> {
     pub pretrained: &'a [Vectors],
     pub updates_per_epoch: u64,
     pub total_updates: u64,
+    /// Times as fast as f32, where it was measured.
+    pub speed_of_bf16: Option<f64>,
     pub threads: usize,
     pub run: &'a std::path::Path,
     pub step: u64,
@@ -172,6 +174,7 @@ fn machine_rows(facts: &Facts) -> Vec<(&'static str, String)> {
     let memory = memory_estimate(facts.config, facts.model.params().elements());
     let mut rows = vec![
         ("device", device_text(facts)),
+        ("products", products_text(facts)),
         ("memory", memory_text(memory, gpu(facts.model))),
         ("seed", facts.config.seed.to_string()),
         ("run folder", facts.run.display().to_string()),
@@ -190,17 +193,30 @@ fn threads(n: usize) -> String {
     }
 }
 
-/// "cpu, 2 threads, AVX2 instructions", or "cuda:0, NVIDIA H200, bf16".
+/// "cpu, 2 threads, AVX2 instructions", or "cuda:0, NVIDIA H200".
 fn device_text(facts: &Facts) -> String {
     match gpu(facts.model) {
-        Some(gpu) => format!(
-            "{}, {}, {}",
-            facts.config.device,
-            gpu.name,
-            machine::precision_of(facts.model.params().device()).name()
-        ),
+        Some(gpu) => format!("{}, {}", facts.config.device, gpu.name),
         None => format!("cpu, {}, {} instructions", threads(facts.threads), Level::best()),
     }
+}
+
+/// "bf16", on a CPU with the instructions, "f32 (AVX-512); bf16 (AMX tiles) would be about 2.9× as fast here".
+fn products_text(facts: &Facts) -> String {
+    let device = facts.model.params().device();
+    let precision = machine::precision_of(device).name();
+    if !device.is_cpu() {
+        return precision.to_string();
+    }
+    let bf16 = match (ops::units_in_force(), ops::bf16_units(), facts.speed_of_bf16) {
+        (Some(units), ..) => return format!("{precision} ({units})"),
+        (None, None, _) => "this CPU has no instructions for bf16".to_string(),
+        (None, Some(units), Some(speed)) if speed >= 1.05 => {
+            format!("bf16 ({units}) would be about {speed:.1}× as fast here")
+        }
+        (None, Some(units), _) => format!("bf16 ({units}) would not be faster here"),
+    };
+    format!("{precision} ({}); {bf16}", Level::best())
 }
 
 /// What computes instead of the CPU.

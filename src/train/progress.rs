@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use anyhow::Result;
+
 use crate::events::{End, Event, Progress, TrainPoint};
 use crate::machine::peak_memory_bytes_of;
 use crate::run::{Ledger, StopReason, Sums, UpdateStats};
@@ -11,6 +13,7 @@ use super::distance;
 use super::finished;
 use super::preflight::{self, Facts};
 use super::trainer::Trainer;
+use super::trial;
 use super::validator::Evaluation;
 use super::warnings::warnings;
 
@@ -39,8 +42,9 @@ impl Pace {
 
 impl Trainer {
     /// The pre-flight table, and what seems wrong.
-    pub(super) fn announce(&mut self, ledger: &Ledger) {
-        let batches = self.resources.epoch(ledger.epoch).len() as u64;
+    pub(super) fn announce(&mut self, ledger: &Ledger) -> Result<()> {
+        let epoch = self.resources.epoch(ledger.epoch);
+        let batches = epoch.len() as u64;
         let updates_per_epoch = batches.div_ceil(self.rules.accumulation);
         self.pace.total_updates = self.rules.total_updates(updates_per_epoch);
         let start = preflight::start(&Facts {
@@ -52,6 +56,7 @@ impl Trainer {
             pretrained: &self.pretrained,
             updates_per_epoch,
             total_updates: self.pace.total_updates,
+            speed_of_bf16: trial::speed_of_bf16(&self.config, &self.resources, self.model.as_ref(), &epoch)?,
             threads: self.threads,
             run: self.record.paths().root(),
             step: ledger.step,
@@ -63,6 +68,7 @@ impl Trainer {
                 self.record.warn(0, warning);
             }
         }
+        Ok(())
     }
 
     /// The live line.

@@ -24,7 +24,7 @@ pub struct Ended {
 /// Unreadable data, a full disk, errors of the computation; what was saved before is whole.
 pub fn run(session: Session) -> Result<Ended> {
     let Session { mut ledger, mut trainer } = session;
-    trainer.announce(&ledger);
+    trainer.announce(&ledger)?;
     let rules = trainer.rules.clone();
     let ended = drive(&mut ledger, &rules, &mut trainer).and_then(|stop| trainer.conclude(&ledger, stop));
     if let (Err(_), Some(step)) = (&ended, ledger.saved_at()) {

@@ -22,6 +22,7 @@ mod optimizer_references;
 mod optimizer_rows;
 mod optimizers;
 mod phases;
+mod precision;
 mod quickstart_data;
 mod reading;
 mod report;

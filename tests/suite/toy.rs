@@ -160,7 +160,8 @@ impl Toy {
     /// The program with arguments separated by spaces.
     pub(crate) fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nmt-train"));
-        command.args(args.split_whitespace()).current_dir(self.dir.path()).env_remove("NMT_TRAIN_FAULT");
+        command.args(args.split_whitespace()).current_dir(self.dir.path());
+        command.env_remove("NMT_TRAIN_FAULT").env_remove("NMT_TRAIN_UNITS");
         command
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cli::args::{Format, TranslateArgs};
 use crate::decode::{self, Hypothesis, Options};
+use crate::machine;
 use crate::run::Usable;
 use crate::tokenizer::Tokenizer;
 
@@ -47,8 +48,10 @@ impl<'a> Answers<'a> {
     pub(super) fn made_with(&self) -> BTreeMap<&'static str, String> {
         let Options { beam_size, penalty, max_length_factor, n_best, .. } = self.options;
         let TranslateArgs { scores, format, alignment, .. } = self.args;
+        let precision = machine::precision_of(self.runs[0].model.params().device());
         let n_best = self.args.n_best.map_or("no".to_string(), |_| n_best.to_string());
         BTreeMap::from([
+            ("--precision", precision.name().to_string()),
             ("--beam", beam_size.to_string()),
             ("--length-penalty", format!("{} ({})", penalty.exponent, penalty.kind.name())),
             ("decode.max_length_factor", max_length_factor.to_string()),

@@ -27,9 +27,9 @@ settings! {
         /// Decay of the exponential moving average of the weights that is validated and saved as the model; 0 = off.
         /// In [0, 1); 0.999 is usual. Early on min(ema_decay, (1 + n) / (10 + n)) is used.
         pub ema_decay: f64 = 0.0,
-        /// Number format of activations and products; weights and optimizers are always f32. "f32"; on a GPU also
-        /// "tf32" (products of f32 numbers rounded to 10 bits of mantissa) and "bf16" (activations of half the size,
-        /// sums in f32).
+        /// Number format of products; weights, sums and optimizers are always f32. "f32"; "bf16" (numbers rounded to 7
+        /// bits of mantissa) on a GPU, where activations are of half the size too, and on a CPU with avx512_bf16 or
+        /// amx_bf16: without, it is refused, and f32 instead with device = "auto"; "tf32" (10 bits) on a GPU.
         pub precision: Precision = Precision::F32,
         /// Which parameters are trained, until a phase says otherwise: "all", "embeddings" (the source and the target
         /// table) or "layers" (all but these).

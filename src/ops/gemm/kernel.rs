@@ -12,6 +12,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
+pub(crate) use amx::emulator::emulate;
+
 use super::pack::{self, Pairs, Single, KC};
 use super::Mat;
 use crate::ops::precision::{units_in_force, Units};

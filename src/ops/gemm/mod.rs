@@ -12,6 +12,8 @@ mod kernel;
 mod pack;
 mod product;
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
+pub(crate) use kernel::emulate as emulate_tiles;
 pub(crate) use kernel::{Arithmetic, Kernels};
 pub(crate) use pack::Packed;
 pub(crate) use product::Block;
@@ -373,22 +375,28 @@ mod tests {
     fn results_depend_neither_on_threads_nor_on_the_rows_beside() {
         let mut rng = stream(3, Purpose::Probe, 0);
         let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
-        let (m, n, k) = if cfg!(miri) { (26, 20, 3) } else { (203, 131, 301) };
-        let (a, b) = (draw(m * k), draw(k * n));
-        let packed = Packed::new(Mat::new(&b, k, n), Threads::One);
-        let product = |first: usize, rows: usize, threads| {
-            let mut c = vec![0.0; rows * n];
-            let a = Mat::new(&a, m, k).part(first, rows, 0, k);
-            matmul_packed(MatMut::new(&mut c, rows, n), Store::Set, a, &packed, threads, |_| ());
-            c
-        };
-        let all = product(0, m, Threads::One);
-        for threads in [1, 2, 3, 5] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| product(0, m, Threads::All)), all);
+        // more of k than any kernel packs together
+        let (m, n, k) = if cfg!(miri) { (26, 20, 3) } else { (203, 131, 1101) };
+        let (a, b, old) = (draw(m * k), draw(k * n), draw(m * n));
+        for arithmetic in Arithmetic::available() {
+            let packed = Packed::of(arithmetic, Mat::new(&b, k, n), Threads::One);
+            for store in [Store::Set, Store::Add] {
+                let product = |first: usize, rows: usize, threads| {
+                    let mut c = old[first * n..(first + rows) * n].to_vec();
+                    let a = Mat::new(&a, m, k).part(first, rows, 0, k);
+                    matmul_packed(MatMut::new(&mut c, rows, n), store, a, &packed, threads, |_| ());
+                    c
+                };
+                let all = product(0, m, Threads::One);
+                for threads in [1, 2, 3, 5] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    assert!(pool.install(|| product(0, m, Threads::All)) == all, "{arithmetic:?} {store:?} {threads}");
+                }
+                let first = m / 3;
+                let some = product(first, 11, Threads::One);
+                assert!(some == all[first * n..(first + 11) * n], "{arithmetic:?} {store:?}");
+            }
         }
-        let first = m / 3;
-        assert_eq!(product(first, 11, Threads::One), all[first * n..(first + 11) * n]);
     }
 
     #[test]

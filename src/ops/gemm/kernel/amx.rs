@@ -6,6 +6,9 @@
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and volume 2.
 
+#[cfg(all(test, target_os = "linux", not(miri)))]
+pub(super) mod emulator;
+
 use super::{store, Tile, ROW};
 use std::arch::asm;
 
@@ -60,10 +63,17 @@ pub(super) fn end() {
 pub(super) unsafe fn rows(words: usize, strip: *const f32, panel: *const f32, tile: Tile<f32>) {
     let whole = tile.rows == MR && tile.columns == NR && tile.alpha == 1.0;
     let mut edge = [0.0f32; MR * NR];
+    // sums begin with what is there, or with nothing; at an edge too, for an element is to be summed in one order
+    let goes_on = tile.add && tile.alpha == 1.0;
+    if goes_on && !whole {
+        for (i, row) in edge.chunks_exact_mut(NR).take(tile.rows).enumerate() {
+            let old = std::slice::from_raw_parts(tile.c.add(i * tile.stride), tile.columns);
+            row[..tile.columns].copy_from_slice(old);
+        }
+    }
     let (c, stride) = if whole { (tile.c, tile.stride) } else { (edge.as_mut_ptr(), NR) };
     let bytes = size_of::<f32>();
-    // sums begin with what is there, or with nothing
-    let from_memory = usize::from(whole && tile.add);
+    let from_memory = usize::from(goes_on);
     asm!(
         "test {from_memory}, {from_memory}",
         "jz 2f",
@@ -117,6 +127,6 @@ pub(super) unsafe fn rows(words: usize, strip: *const f32, panel: *const f32, ti
         options(nostack)
     );
     if !whole {
-        store(&edge, NR, tile);
+        store(&edge, NR, Tile { add: tile.add && !goes_on, ..tile });
     }
 }

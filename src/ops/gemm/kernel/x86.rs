@@ -28,54 +28,67 @@ macro_rules! kernel {
             const NR: usize = 2 * $lanes;
             const BY_ROW: usize = $by_row;
             const BY_STEP: usize = $by_step;
-            for i in 0..tile.rows {
-                // the result's lines arrive while the products are formed; prefetching never faults
-                let row = tile.c.wrapping_add(i * tile.stride);
-                _mm_prefetch(row.cast(), _MM_HINT_T0);
-                _mm_prefetch(row.wrapping_add(NR - 1).cast(), _MM_HINT_T0);
-            }
-            let mut sums = [[$zero(); 2]; MR];
-            let (mut a, mut b, mut ahead) = (strip, panel, tile.ahead);
-            macro_rules! step {
-                ($u:expr) => {
-                    let (low, high) = ($load(b.add($u * NR)), $load(b.add($u * NR + $lanes)));
-                    for i in 0..MR {
-                        let x = $set(*a.add(i * BY_ROW + $u * BY_STEP));
-                        sums[i][0] = $fma(x, low, sums[i][0]);
-                        sums[i][1] = $fma(x, high, sums[i][1]);
-                    }
-                };
-            }
-            for _ in 0..words / UNROLL {
-                _mm_prefetch(ahead.cast(), _MM_HINT_T0);
-                ahead = ahead.wrapping_add(LINE);
-                step!(0);
-                step!(1);
-                step!(2);
-                step!(3);
-                (a, b) = (a.add(UNROLL * BY_STEP), b.add(UNROLL * NR));
-            }
-            for _ in 0..words % UNROLL {
-                step!(0);
-                (a, b) = (a.add(BY_STEP), b.add(NR));
-            }
-            if tile.rows == MR && tile.columns == NR {
-                let alpha = $set(tile.alpha);
-                for i in 0..MR {
-                    for j in 0..2 {
-                        let c = tile.c.add(i * tile.stride + j * $lanes);
-                        let new = $mul(alpha, sums[i][j]);
-                        $store(c, if tile.add { $add($load(c), new) } else { new });
-                    }
+            /// The first `R` rows of a tile.
+            ///
+            /// # Safety
+            /// As that of the kernel; the tile has no more rows.
+            #[target_feature(enable = $feature)]
+            unsafe fn rows<const R: usize>(words: usize, strip: *const f32, panel: *const f32, tile: Tile<f32>) {
+                for i in 0..tile.rows {
+                    // the result's lines arrive while the products are formed; prefetching never faults
+                    let row = tile.c.wrapping_add(i * tile.stride);
+                    _mm_prefetch(row.cast(), _MM_HINT_T0);
+                    _mm_prefetch(row.wrapping_add(NR - 1).cast(), _MM_HINT_T0);
                 }
-            } else {
-                let mut edge = [0.0f32; LARGEST_TILE];
-                for i in 0..MR {
-                    for j in 0..2 {
-                        $store(edge.as_mut_ptr().add(i * NR + j * $lanes), sums[i][j]);
-                    }
+                let mut sums = [[$zero(); 2]; R];
+                let (mut a, mut b, mut ahead) = (strip, panel, tile.ahead);
+                macro_rules! step {
+                    ($u:expr) => {
+                        let (low, high) = ($load(b.add($u * NR)), $load(b.add($u * NR + $lanes)));
+                        for i in 0..R {
+                            let x = $set(*a.add(i * BY_ROW + $u * BY_STEP));
+                            sums[i][0] = $fma(x, low, sums[i][0]);
+                            sums[i][1] = $fma(x, high, sums[i][1]);
+                        }
+                    };
                 }
-                store(&edge[..MR * NR], NR, tile);
+                for _ in 0..words / UNROLL {
+                    _mm_prefetch(ahead.cast(), _MM_HINT_T0);
+                    ahead = ahead.wrapping_add(LINE);
+                    step!(0);
+                    step!(1);
+                    step!(2);
+                    step!(3);
+                    (a, b) = (a.add(UNROLL * BY_STEP), b.add(UNROLL * NR));
+                }
+                for _ in 0..words % UNROLL {
+                    step!(0);
+                    (a, b) = (a.add(BY_STEP), b.add(NR));
+                }
+                if tile.rows == R && tile.columns == NR {
+                    let alpha = $set(tile.alpha);
+                    for i in 0..R {
+                        for j in 0..2 {
+                            let c = tile.c.add(i * tile.stride + j * $lanes);
+                            let new = $mul(alpha, sums[i][j]);
+                            $store(c, if tile.add { $add($load(c), new) } else { new });
+                        }
+                    }
+                } else {
+                    let mut edge = [0.0f32; LARGEST_TILE];
+                    for i in 0..R {
+                        for j in 0..2 {
+                            $store(edge.as_mut_ptr().add(i * NR + j * $lanes), sums[i][j]);
+                        }
+                    }
+                    store(&edge[..R * NR], NR, tile);
+                }
+            }
+            // a strip that is not full costs what its rows cost, in steps of a third
+            match tile.rows.div_ceil(MR / 3) {
+                0 | 1 => rows::<{ MR / 3 }>(words, strip, panel, tile),
+                2 => rows::<{ MR / 3 * 2 }>(words, strip, panel, tile),
+                _ => rows::<MR>(words, strip, panel, tile),
             }
         }
     };
