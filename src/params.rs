@@ -48,15 +48,16 @@ pub struct Param {
 pub struct ParamSet {
     params: Vec<Param>,
     by_name: BTreeMap<String, usize>,
-    seed: u64,
+    seed: Option<u64>,
     dtype: DType,
     device: Device,
 }
 
 impl ParamSet {
-    /// Empty; weights are drawn from `seed`, each parameter from its own stream.
-    pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
-        ParamSet { params: Vec::new(), by_name: BTreeMap::new(), seed, dtype, device: device.clone() }
+    /// Empty; weights are drawn from `seed`, each parameter from its own stream. Without a seed they are zeros, which take no
+    /// memory until they are replaced by what a file says.
+    pub fn new(seed: impl Into<Option<u64>>, dtype: DType, device: &Device) -> Self {
+        ParamSet { params: Vec::new(), by_name: BTreeMap::new(), seed: seed.into(), dtype, device: device.clone() }
     }
 
     /// Adds a tensor and returns the handle that models keep; updates of the `Var` show through it.
@@ -76,17 +77,23 @@ impl ParamSet {
         if self.by_name.contains_key(name) {
             candle_core::bail!("parameter {name} is defined twice");
         }
-        let mut values = draw(init, shape, self.seed, self.params.len() as u64);
-        if let Some(row) = frozen_row {
-            let width = shape[shape.len() - 1];
-            values[row * width..(row + 1) * width].fill(0.0);
-        }
-        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?;
-        let var = Var::from_tensor(&tensor)?;
+        let var = match self.seed {
+            Some(seed) => Var::from_tensor(&self.drawn(seed, shape, init, frozen_row)?)?,
+            None => Var::zeros(shape, self.dtype, &self.device)?,
+        };
         let handle = var.as_tensor().clone();
         self.by_name.insert(name.to_string(), self.params.len());
         self.params.push(Param { name: name.to_string(), kind, var, frozen_row });
         Ok(handle)
+    }
+
+    fn drawn(&self, seed: u64, shape: &[usize], init: Init, frozen_row: Option<usize>) -> Result<Tensor> {
+        let mut values = draw(init, shape, seed, self.params.len() as u64);
+        if let Some(row) = frozen_row {
+            let width = shape[shape.len() - 1];
+            values[row * width..(row + 1) * width].fill(0.0);
+        }
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, Param> {

@@ -5,7 +5,9 @@ use serde::Deserialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::format::{read_tensors, size_fault, write_tensors, FileEntry, Hashing, Manifest, FORMAT_VERSION, MANIFEST};
+use super::format::{
+    read_tensors, size_fault, write_tensors, FileEntry, Hashing, Manifest, TensorFile, FORMAT_VERSION, MANIFEST,
+};
 use super::{plan, Error, Existing, Plan, Result, Snapshot};
 use crate::fsio::{self, NewFolder};
 use crate::optim::OptimizerState;
@@ -313,22 +315,36 @@ fn state(dir: &Path, manifest: &Manifest) -> Result<serde_json::Value> {
 
 /// Reads a file of a checkpoint and checks it against the manifest.
 fn verified(dir: &Path, manifest: &Manifest, name: &str) -> Result<Vec<u8>> {
-    let path = dir.join(name);
-    let Some(entry) = manifest.files.iter().find(|f| f.name == name) else {
-        return Err(Error::Damaged { path, what: "not in the manifest".to_string() });
-    };
-    check(&path, entry)
+    check(&dir.join(name), entry(dir, manifest, name)?)
+}
+
+fn entry<'a>(dir: &Path, manifest: &'a Manifest, name: &str) -> Result<&'a FileEntry> {
+    let entry = manifest.files.iter().find(|f| f.name == name);
+    entry.ok_or_else(|| Error::Damaged { path: dir.join(name), what: "not in the manifest".to_string() })
 }
 
 fn check(path: &Path, entry: &FileEntry) -> Result<Vec<u8>> {
-    let damaged = |what| Error::Damaged { path: path.to_path_buf(), what };
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged("missing".to_string())),
-        Ok(found) if found.len() != entry.bytes => return Err(damaged(size_fault(found.len(), entry.bytes))),
-        _ => {}
-    }
+    present(path, entry)?;
     let bytes = fsio::read(path)?;
-    entry.fault(&bytes).map_or(Ok(bytes), |what| Err(damaged(what)))
+    entry.fault(&bytes).map_or(Ok(bytes), |what| Err(Error::Damaged { path: path.to_path_buf(), what }))
+}
+
+/// An error where the file is missing or of another size.
+fn present(path: &Path, entry: &FileEntry) -> Result<()> {
+    let damaged = |what| Err(Error::Damaged { path: path.to_path_buf(), what });
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => damaged("missing".to_string()),
+        Ok(found) if found.len() != entry.bytes => damaged(size_fault(found.len(), entry.bytes)),
+        _ => Ok(()),
+    }
+}
+
+/// As [`model_bytes`], to be read a part at a time.
+pub(super) fn model_file(dir: &Path) -> Result<TensorFile> {
+    let manifest = Manifest::read(dir)?;
+    let (path, entry) = (dir.join(MODEL), entry(dir, &manifest, MODEL)?);
+    present(&path, entry)?;
+    TensorFile::open(&path, Some(entry))
 }
 
 /// Bytes of `model.safetensors` of a checkpoint folder, checked.

@@ -4,8 +4,8 @@ use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::format::{read_tensors, write_tensors};
-use super::store::model_bytes;
+use super::format::{read_tensors, write_tensors, TensorFile};
+use super::store::{model_bytes, model_file};
 use super::{Error, Result};
 use crate::fsio;
 use crate::params::{Param, ParamKind, ParamSet};
@@ -30,12 +30,16 @@ pub fn save_weights(path: &Path, weights: &[(String, Tensor)]) -> Result<()> {
     Ok(fsio::write_atomic_with(path, |out| write_tensors(out, weights))?)
 }
 
-/// Fills a model from a checkpoint folder or a safetensors file. Number types are converted.
+/// Fills a model from a checkpoint folder or a safetensors file, a part of a tensor at a time. Number types are converted.
 ///
 /// # Errors
 /// [`Error::Mismatch`] naming tensors that are missing, unexpected or of another shape; the model is then unchanged.
 pub fn load_weights(path: &Path, params: &ParamSet) -> Result<()> {
-    fill(path, read_weights(path, params.device())?, params)
+    let file = if path.is_dir() { model_file(path)? } else { TensorFile::open(path, None)? };
+    for param in fitting(file.shapes(), params).map_err(|what| mismatch(file.path(), what))? {
+        file.read_into(&param.name, &param.var)?;
+    }
+    Ok(())
 }
 
 /// As [`load_weights`], with tensors at hand; `path` is for the message.
@@ -43,58 +47,53 @@ pub fn load_weights(path: &Path, params: &ParamSet) -> Result<()> {
 /// # Errors
 /// [`Error::Mismatch`]; the model is then unchanged.
 pub fn fill(path: &Path, weights: Vec<(String, Tensor)>, params: &ParamSet) -> Result<()> {
-    set_weights(weights, params).map_err(|what| match what {
-        Fault::Mismatch(what) => Error::Mismatch { path: path.to_path_buf(), what },
-        Fault::Tensor(error) => Error::Tensor(error),
-    })
-}
-
-enum Fault {
-    Mismatch(String),
-    Tensor(candle_core::Error),
-}
-
-impl From<candle_core::Error> for Fault {
-    fn from(error: candle_core::Error) -> Self {
-        Fault::Tensor(error)
+    let weights: BTreeMap<String, Tensor> = weights.into_iter().collect();
+    let shapes = weights.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    for param in fitting(shapes, params).map_err(|what| mismatch(path, what))? {
+        let Some(tensor) = weights.get(&param.name) else { continue };
+        param.var.set(&tensor.to_device(param.var.device())?.to_dtype(param.var.dtype())?)?;
     }
+    Ok(())
 }
 
-fn set_weights(weights: Vec<(String, Tensor)>, params: &ParamSet) -> std::result::Result<(), Fault> {
-    let mut weights: BTreeMap<String, Tensor> = weights.into_iter().collect();
-    let mut found = Vec::new();
+fn mismatch(path: &Path, what: String) -> Error {
+    Error::Mismatch { path: path.to_path_buf(), what }
+}
+
+/// The parameters, if all have their weights and there are no others; else what is wrong.
+fn fitting(
+    mut shapes: BTreeMap<String, Vec<usize>>,
+    params: &ParamSet,
+) -> std::result::Result<impl Iterator<Item = &Param>, String> {
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
     for param in params {
-        match weights.remove(&param.name) {
+        match shapes.remove(&param.name) {
             None => missing.push(param.name.clone()),
-            Some(tensor) if tensor.dims() != param.var.dims() => misshapen.push((param, tensor)),
-            Some(tensor) => found.push((param, tensor)),
+            Some(shape) if shape != param.var.dims() => misshapen.push((param, shape)),
+            Some(_) => {}
         }
     }
-    if let Some((param, tensor)) = misshapen.first() {
-        return Err(Fault::Mismatch(misshapen_text(param, tensor, misshapen.len() - 1)));
+    if let Some((param, shape)) = misshapen.first() {
+        return Err(misshapen_text(param, shape, misshapen.len() - 1));
     }
-    let unexpected: Vec<String> = weights.into_keys().collect();
+    let unexpected: Vec<String> = shapes.into_keys().collect();
     if !(missing.is_empty() && unexpected.is_empty()) {
         let part = |label: &str, names: &[String]| match names.len() {
             0 => String::new(),
             n if n > SHOWN => format!("; {label}: {}, and {} more", names[..SHOWN].join(", "), n - SHOWN),
             _ => format!("; {label}: {}", names.join(", ")),
         };
-        return Err(Fault::Mismatch(format!(
+        return Err(format!(
             "these weights are of another kind of model than the config says (kind, layers, norm, ties){}{}",
             part("missing", &missing),
             part("not expected", &unexpected)
-        )));
+        ));
     }
-    for (param, tensor) in found {
-        param.var.set(&tensor.to_device(param.var.device())?.to_dtype(param.var.dtype())?)?;
-    }
-    Ok(())
+    Ok(params.iter())
 }
 
-fn misshapen_text(param: &Param, tensor: &Tensor, others: usize) -> String {
-    let (theirs, ours) = (tensor.dims(), param.var.dims());
+fn misshapen_text(param: &Param, theirs: &[usize], others: usize) -> String {
+    let ours = param.var.dims();
     let more = if others > 0 { format!("; {others} other shapes differ too") } else { String::new() };
     let shapes = format!("{} {theirs:?} against {ours:?}", param.name);
     match param.kind {

@@ -268,7 +268,7 @@ pub struct DecodeArgs {
     /// train.precision on a GPU]
     #[arg(long, value_name = "NAME")]
     pub precision: Option<Precision>,
-    /// Source tokens translated together; a longer line goes alone [default: decode.batch_size]
+    /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
 }

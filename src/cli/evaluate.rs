@@ -24,6 +24,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     };
     // A model that is not there, or a name that is wrong, should be known before a pipe is waited for.
     let runs = trained::load_all(&args.runs, &args.decode.checkpoint, args.decode.precision, common)?;
+    let runs = runs.into_iter().map(Usable::prepacked).collect::<Result<Vec<_>>>()?;
     let run = runs.first();
     let language = run.map_or("", |run| &run.config.data.target_language);
     let wanted = args.tokenize.as_deref().or(run.map(|run| run.config.validation.tokenize.as_str())).unwrap_or("");

@@ -15,7 +15,7 @@ use super::trained;
 
 pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
     let texts = aligned(&[&args.source, &args.target])?;
-    let runs = [trained::load(&args.run, &args.checkpoint, args.precision, common)?];
+    let runs = [trained::load(&args.run, &args.checkpoint, args.precision, common)?.prepacked()?];
     let run = &runs[0];
     let batch_size = args.batch_size.unwrap_or(run.config.decode.batch_size);
     at_least_one(BATCH, batch_size, usize::MAX)?;

@@ -1,4 +1,4 @@
-//! The runs that a command names, opened for use.
+//! The runs that a command names, opened for use: their weights will not change.
 
 use std::path::{Path, PathBuf};
 

@@ -48,6 +48,8 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
     check(args, input, output, input.is_none() && stdin.is_terminal())?;
     let runs = trained::load_all(&args.runs, &args.decode.checkpoint, args.decode.precision, common)?;
+    let weights = output.map(|_| job::weights(&runs)).transpose()?.unwrap_or_default();
+    let runs = runs.into_iter().map(Usable::prepacked).collect::<Result<Vec<_>>>()?;
     let mut options = search_options(&runs[0], &args.decode)?;
     if let Some(n) = args.n_best {
         at_least_one("--n-best", n, LARGEST_BEAM)?;
@@ -63,7 +65,7 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let shows = output.is_some() || (input.is_some() && !std::io::stdout().is_terminal());
     let mut bar = Bar::new(common, shows, input);
     match output {
-        Some(path) => translator.write_file(path, lines, whole, bar)?,
+        Some(path) => translator.write_file(path, weights, lines, whole, bar)?,
         None => translator.lines(Blocks::new(lines, whole, BLOCK_LINES), 0, &mut bar, &mut |_, text| print(text))?,
     }
     Ok(ExitCode::Success)
@@ -123,11 +125,11 @@ impl Translator<'_> {
         }
     }
 
-    /// Writes a file, or the rest of it.
-    fn write_file(&self, path: &Path, mut lines: Lines, whole: bool, mut bar: Bar) -> Result<()> {
+    /// Writes a file, or the rest of it. `weights`: a hash of the models'.
+    fn write_file(&self, path: &Path, weights: String, mut lines: Lines, whole: bool, mut bar: Bar) -> Result<()> {
         let mut made_with: BTreeMap<_, _> =
             self.answers.made_with().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-        made_with.insert(job::WEIGHTS.to_string(), job::weights(self.runs)?);
+        made_with.insert(job::WEIGHTS.to_string(), weights);
         let mut job = Job::begin(path, made_with, &mut lines)?;
         let before = job.lines();
         if before > 0 {

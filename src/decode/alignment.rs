@@ -1,5 +1,6 @@
 //! Which source token each token of a translation was read from, by the attention of one model.
 
+use super::workers::{self, Watch};
 use super::{pairs, Result};
 use crate::model::{Forward, Model};
 
@@ -17,15 +18,19 @@ pub fn alignments(
     start: u32,
     batch_size: usize,
 ) -> Result<Vec<Vec<usize>>> {
-    let mut found = vec![Vec::new(); pairs.len()];
-    for batch in pairs::batches(pairs, batch_size) {
-        let [source, target] = pairs::pack(pairs, &batch);
+    let batches = pairs::batches(pairs, batch_size);
+    let compute = |i: usize, _: &dyn Watch| {
+        let [source, target] = pairs::pack(pairs, &batches[i]);
         let memory = model.encode(&source, &Forward::eval())?;
         let strongest = model.alignment(&memory, &target.shifted_right(start))?;
-        for (n, &i) in batch.iter().enumerate() {
+        let of_pair = |n: usize| {
             let first = source.range(n).start;
-            found[i] = strongest[target.range(n)].iter().map(|strongest| strongest.row - first).collect();
-        }
-    }
+            strongest[target.range(n)].iter().map(|strongest| strongest.row - first).collect()
+        };
+        Ok((0..batches[i].len()).map(of_pair).collect::<Vec<Vec<usize>>>())
+    };
+    let aligned = workers::run(&[model], batches.len(), 0, compute, &mut |_| (), &|| false)?;
+    let mut found = vec![Vec::new(); pairs.len()];
+    batches.iter().flatten().zip(aligned.into_iter().flatten()).for_each(|(&i, places)| found[i] = places);
     Ok(found)
 }

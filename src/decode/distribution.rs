@@ -18,7 +18,14 @@ pub(super) type Candidate = (u32, f64);
 /// and of a distribution that is not finite, are left out.
 pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Result<Vec<Vec<Candidate>>> {
     if let ([output], [states]) = (outputs, states) {
-        return ops::top_log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.pad), k);
+        return ops::top_log_probabilities(
+            states,
+            &output.table,
+            &output.prepacked,
+            output.bias.as_ref(),
+            Some(output.pad),
+            k,
+        );
     }
     let (rows, vocabulary) = (states[0].dim(0)?, outputs[0].table.dim(0)?);
     let step = (CHUNK / vocabulary / states.len()).max(1);
@@ -46,7 +53,7 @@ pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Re
 pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]) -> Result<Vec<f64>> {
     let of_model = |(output, states): (&Output, &Tensor)| {
         let targets = Targets { labels, masked: Some(output.pad) };
-        ops::token_nll(states, &output.table, output.bias.as_ref(), targets)
+        ops::token_nll(states, &output.table, &output.prepacked, output.bias.as_ref(), targets)
     };
     let nll = outputs.iter().zip(states).map(of_model).collect::<Result<Vec<_>>>()?;
     Ok((0..labels.len()).map(|i| log_mean_exp(&nll.iter().map(|nll| -nll[i]).collect::<Vec<_>>())).collect())
@@ -54,7 +61,7 @@ pub(super) fn token_scores(outputs: &[Output], states: &[Tensor], labels: &[u32]
 
 /// `[rows, V]` on the host, −∞ for the masked token.
 fn log_probabilities(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
-    ops::log_probabilities(states, &output.table, output.bias.as_ref(), Some(output.pad))?
+    ops::log_probabilities(states, &output.table, &output.prepacked, output.bias.as_ref(), Some(output.pad))?
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1()
@@ -83,10 +90,12 @@ fn log_mean_exp(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use candle_core::Device;
+    use std::sync::Arc;
 
     fn output(pad: u32) -> Result<Output> {
         let table = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]], &Device::Cpu)?;
-        Ok(Output { table, bias: Some(Tensor::new(&[0f32, 0.0, 0.0, 9.0], &Device::Cpu)?), pad })
+        let bias = Some(Tensor::new(&[0f32, 0.0, 0.0, 9.0], &Device::Cpu)?);
+        Ok(Output { table, prepacked: Arc::default(), bias, pad })
     }
 
     #[test]

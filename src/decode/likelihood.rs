@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::distribution::token_scores;
+use super::workers::{self, Watch};
 use super::{check_ensemble, pairs, DecodeError, Result};
 use crate::batch::Sequences;
 use crate::model::{Forward, Model, Output};
@@ -28,17 +29,19 @@ pub fn log_likelihoods(
     let outputs: Vec<Output> = models.iter().map(|model| model.output()).collect();
     let mut scores: Vec<f64> =
         pairs.iter().map(|(_, target)| if target.len() <= 1 { 0.0 } else { f64::NEG_INFINITY }).collect();
-    for batch in pairs::batches(pairs, batch_size) {
-        if stop() {
+    let batches = pairs::batches(pairs, batch_size);
+    let blank = pairs.len() - batches.iter().map(Vec::len).sum::<usize>();
+    let compute = |i: usize, watch: &dyn Watch| {
+        if watch.stopped() {
             return Err(DecodeError::Stopped);
         }
-        let [source, target] = pairs::pack(pairs, &batch);
+        let [source, target] = pairs::pack(pairs, &batches[i]);
         let tokens = token_scores(&outputs, &decode(models, &source, &target, start)?, &target.ids)?;
-        for (n, &i) in batch.iter().enumerate() {
-            scores[i] = tokens[target.range(n)].iter().sum();
-        }
-        on_progress(batch[batch.len() - 1] + 1);
-    }
+        watch.done(batches[i].len());
+        Ok((0..batches[i].len()).map(|n| tokens[target.range(n)].iter().sum()).collect::<Vec<f64>>())
+    };
+    let found = workers::run(models, batches.len(), blank, compute, on_progress, stop)?;
+    batches.iter().flatten().zip(found.iter().flatten()).for_each(|(&i, &score)| scores[i] = score);
     Ok(scores)
 }
 

@@ -11,6 +11,7 @@
 //! | `search` | beam search for one sentence, without tensors |
 //! | `table_model` | a model for tests whose next-token distribution is a table lookup by source and last token |
 //! | `translate` | many sentences: sorted by length |
+//! | `workers` | batches shared by threads |
 
 mod alignment;
 mod distribution;
@@ -21,6 +22,7 @@ mod search;
 #[cfg(test)]
 mod table_model;
 mod translate;
+mod workers;
 
 pub use alignment::alignments;
 pub use hypothesis::{Hypothesis, Penalty};
@@ -39,7 +41,7 @@ pub struct Options {
     pub penalty: Penalty,
     /// Longest translation: this × source tokens + 10 tokens, `</s>` included.
     pub max_length_factor: f64,
-    /// Source tokens decoded together; a longer sentence goes alone.
+    /// Source tokens × `beam_size` decoded together at most; a longer sentence goes alone.
     pub batch_size: usize,
     /// Hypotheses returned a sentence, `beam_size` at most; the best does not depend on it.
     pub n_best: usize,

@@ -13,6 +13,7 @@ const KINDS: usize = 5;
 
 /// Random logits for each (kind of source, last token); states are one-hot, so products are exact and independent of
 /// the batch.
+#[derive(Clone)]
 pub(super) struct TableModel {
     params: ParamSet,
     /// `[KINDS · V][V]`.
@@ -84,7 +85,7 @@ impl Model for TableModel {
         let width = self.logits.len();
         let table: Vec<f32> = (0..self.vocabulary * width).map(|i| self.logits[i % width][i / width]).collect();
         let table = Tensor::from_vec(table, (self.vocabulary, width), &Device::Cpu).unwrap();
-        Output { table, bias: None, pad: self.pad() }
+        Output { table, prepacked: Arc::default(), bias: None, pad: self.pad() }
     }
 
     fn encode(&self, source: &Sequences, _: &Forward) -> Result<Memory> {
@@ -97,6 +98,14 @@ impl Model for TableModel {
         let kinds = kinds(memory)?;
         let rows = (0..input.len()).flat_map(|i| input.get(i).iter().map(move |&last| (i, last)));
         states(rows.map(|(i, last)| (kinds[i], last)), self.vocabulary)
+    }
+
+    fn prepacked(self: Box<Self>) -> Result<Box<dyn Model>> {
+        Ok(self)
+    }
+
+    fn share(&self) -> Box<dyn Model> {
+        Box::new(self.clone())
     }
 
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {

@@ -2,6 +2,7 @@
 
 use super::distribution::best_tokens;
 use super::search::Search;
+use super::workers::{self, Watch};
 use super::{check_ensemble, DecodeError, Hypothesis, Options, Result};
 use crate::batch::Sequences;
 use crate::model::{Forward, Model, Output, StepState};
@@ -11,8 +12,8 @@ use crate::model::{Forward, Model, Output, StepState};
 /// probabilities.
 ///
 /// `sources`: ids with `</s>`; an empty one (an empty line) is translated to nothing with score 0. The result depends
-/// on neither the order nor the batches, up to the rounding of matrix products. `on_progress` gets the number of
-/// sentences done; `stop` is asked at every step.
+/// on neither the order nor the batches, up to the rounding of matrix products, and on the number of threads not at all.
+/// `on_progress` gets the number of sentences done; `stop` is asked at every step, or several times a second.
 ///
 /// # Errors
 /// [`DecodeError::Stopped`] when `stop` said so; no models, or models of different vocabularies; errors of candle.
@@ -25,40 +26,47 @@ pub fn translate(
 ) -> Result<Vec<Vec<Hypothesis>>> {
     check_ensemble(models)?;
     let outputs: Vec<Output> = models.iter().map(|model| model.output()).collect();
+    let batches = batches(sources, options);
+    let blank = sources.len() - batches.iter().map(Vec::len).sum::<usize>();
+    on_progress(blank);
+    let compute = |i: usize, watch: &dyn Watch| {
+        let source = Sequences::pack(batches[i].iter().map(|&i| sources[i].as_slice()));
+        let searches = search(models, &outputs, &source, options, watch)?;
+        Ok(searches.into_iter().map(Search::into_hypotheses).collect::<Vec<_>>())
+    };
+    let found = workers::run(models, batches.len(), blank, compute, on_progress, stop)?;
     let mut translations = vec![vec![Hypothesis::default()]; sources.len()];
-    let batches = batches(sources, options.batch_size);
-    let mut done = sources.len() - batches.iter().map(Vec::len).sum::<usize>();
-    for batch in &batches {
-        let source = Sequences::pack(batch.iter().map(|&i| sources[i].as_slice()));
-        let searches = search(models, &outputs, &source, options, &mut |finished| on_progress(done + finished), stop)?;
-        done += batch.len();
-        for (&i, search) in batch.iter().zip(searches) {
-            translations[i] = search.into_hypotheses();
-        }
+    for (&i, hypotheses) in batches.iter().flatten().zip(found.into_iter().flatten()) {
+        translations[i] = hypotheses;
     }
-    on_progress(done);
     Ok(translations)
 }
 
-/// Indices of the sources that are not empty, longest first, cut into batches of at most `tokens` source tokens. The
-/// longest come first so that a lack of memory shows at once.
-fn batches(sources: &[Vec<u32>], tokens: usize) -> Vec<Vec<usize>> {
+/// Batches become smaller towards the end, so that threads finish together: one holds at most the `SHARE`th part of what is
+/// left, but not for that fewer than so many tokens.
+const SHARE: usize = 8;
+const FEWEST: usize = 256;
+
+/// Indices of the sources that are not empty, longest first, cut into batches. The longest come first so that a lack of
+/// memory shows at once.
+fn batches(sources: &[Vec<u32>], options: &Options) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..sources.len()).filter(|&i| !sources[i].is_empty()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sources[i].len()));
+    let [most, fewest] = [options.batch_size, FEWEST].map(|tokens| tokens / options.beam_size.max(1));
+    let mut left: usize = sources.iter().map(Vec::len).sum();
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut room = 0;
     for i in order {
         let length = sources[i].len();
         match batches.last_mut() {
-            Some(batch) if length <= room => {
-                batch.push(i);
-                room -= length;
-            }
+            Some(batch) if length <= room => batch.push(i),
             _ => {
                 batches.push(vec![i]);
-                room = tokens.saturating_sub(length);
+                room = most.min((left / SHARE).max(fewest));
             }
         }
+        room = room.saturating_sub(length);
+        left -= length;
     }
     batches
 }
@@ -69,13 +77,13 @@ fn search<'a>(
     outputs: &[Output],
     source: &Sequences,
     options: &'a Options,
-    on_finished: &mut dyn FnMut(usize),
-    stop: &dyn Fn() -> bool,
+    watch: &dyn Watch,
 ) -> Result<Vec<Search<'a>>> {
     let mut states = models.iter().map(|model| begin(*model, source)).collect::<Result<Vec<_>>>()?;
     let mut searches: Vec<Search> = (0..source.len()).map(|i| Search::new(options, source.get(i).len())).collect();
+    let mut open = searches.len();
     loop {
-        if stop() {
+        if watch.stopped() {
             return Err(DecodeError::Stopped);
         }
         let last: Vec<u32> = searches.iter().flat_map(Search::last_tokens).collect();
@@ -88,7 +96,11 @@ fn search<'a>(
             rows.extend(search.advance(&continuations[first..end]).into_iter().map(|parent| first + parent));
             first = end;
         }
-        on_finished(searches.iter().filter(|search| search.rows() == 0).count());
+        let alive = searches.iter().filter(|search| search.rows() > 0).count();
+        if alive < open {
+            watch.done(open - alive);
+            open = alive;
+        }
         if rows.is_empty() {
             return Ok(searches);
         }
@@ -199,13 +211,30 @@ mod tests {
         let sources = sources(15);
         let options = Options { n_best: 3, ..options(&model, 3) };
         let together = run(&[&model], &sources, &options);
-        for batch_size in [0, 9] {
-            assert_eq!(run(&[&model], &sources, &Options { batch_size, ..options }), together);
+        for (batch_size, threads) in [(0, 1), (9, 1), (0, 3), (9, 2), (9, 5), (1000, 4)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let found = pool.install(|| run(&[&model], &sources, &Options { batch_size, ..options }));
+            assert_eq!(found, together);
         }
         let backwards: Vec<_> = sources.iter().rev().cloned().collect();
         let mut result = run(&[&model], &backwards, &options);
         result.reverse();
         assert_eq!(result, together);
+    }
+
+    #[test]
+    fn batches_are_full_longest_first_and_smaller_towards_the_end() {
+        let model = TableModel::new(6, 9);
+        let sources: Vec<Vec<u32>> = (0..300).map(|i| vec![1; i * 7 % 20]).collect();
+        for (batch_size, beam_size) in [(0, 1), (160, 1), (320, 2), (100_000, 1)] {
+            let batches = batches(&sources, &Options { batch_size, ..options(&model, beam_size) });
+            let order: Vec<usize> = batches.iter().flatten().map(|&i| sources[i].len()).collect();
+            assert!(order.len() == 285 && order.is_sorted_by(|a, b| a >= b));
+            let sizes: Vec<usize> = batches.iter().map(|b| b.iter().map(|&i| sources[i].len()).sum()).collect();
+            let most = (batch_size / beam_size).min((2850 / SHARE).max(FEWEST / beam_size)).max(19);
+            assert!(sizes.iter().all(|&size| size <= most), "{sizes:?}");
+            assert!(sizes[0] + 19 > most && sizes[sizes.len() - 2] <= FEWEST.max(19), "{sizes:?}");
+        }
     }
 
     #[test]

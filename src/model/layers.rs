@@ -5,36 +5,61 @@ use std::sync::Arc;
 
 use super::Forward;
 use crate::config::{ModelConfig, Norm};
-use crate::ops::{self, Activation, Step, Strongest};
+use crate::ops::{self, Activation, Dropout, Prepacked, Step, Strongest};
 use crate::params::{Init, ParamKind, ParamSet};
 
 /// ε of layer normalization, PyTorch's default and MarianMT's.
 const EPS: f64 = 1e-5;
 
-/// x·Wᵀ + b.
+/// x·Wᵀ + b, or several of them of one input, results side by side.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+    /// Weights and biases; none where they are prepacked.
+    maps: Vec<(Tensor, Tensor)>,
+    prepacked: Option<Prepacked>,
 }
 
 impl Linear {
     pub(super) fn new(params: &mut ParamSet, name: &str, inner: usize, outer: usize) -> Result<Self> {
-        Ok(Linear {
-            weight: params.add(&format!("{name}.weight"), ParamKind::Matrix, &[outer, inner], Init::XavierUniform)?,
-            bias: params.add(&format!("{name}.bias"), ParamKind::Vector, &[outer], Init::Zeros)?,
-        })
+        let weight = params.add(&format!("{name}.weight"), ParamKind::Matrix, &[outer, inner], Init::XavierUniform)?;
+        let bias = params.add(&format!("{name}.bias"), ParamKind::Vector, &[outer], Init::Zeros)?;
+        Ok(Linear { maps: vec![(weight, bias)], prepacked: None })
+    }
+
+    /// This one and another one of the same input.
+    fn beside(mut self, other: Linear) -> Self {
+        self.maps.extend(other.maps);
+        self
     }
 
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.weight, Some(&self.bias), Activation::Identity, None)
+        self.then(x, Activation::Identity, None)
     }
 
-    /// Several maps of the same input in one product, results side by side.
-    fn apply_all(maps: &[&Linear], x: &Tensor) -> Result<Tensor> {
-        let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
-        let biases: Vec<&Tensor> = maps.iter().map(|map| &map.bias).collect();
-        ops::joint_linear(x, &weights, &biases, Activation::Identity, None)
+    /// With an activation and dropout.
+    fn then(&self, x: &Tensor, activation: Activation, dropout: Option<Dropout>) -> Result<Tensor> {
+        match &self.prepacked {
+            Some(prepacked) => prepacked.apply(x, activation),
+            None => Linear::apply_all(&[self], x, activation, dropout),
+        }
+    }
+
+    /// Several of one input, in one product.
+    fn apply_all(all: &[&Linear], x: &Tensor, activation: Activation, dropout: Option<Dropout>) -> Result<Tensor> {
+        let (weights, biases): (Vec<&Tensor>, Vec<&Tensor>) =
+            all.iter().flat_map(|linear| &linear.maps).map(|(weight, bias)| (weight, bias)).unzip();
+        ops::joint_linear(x, &weights, &biases, activation, dropout)
+    }
+
+    /// See [`super::Model::prepacked`].
+    fn prepack(&mut self) -> Result<()> {
+        let (weights, biases): (Vec<&Tensor>, Vec<&Tensor>) =
+            self.maps.iter().map(|(weight, bias)| (weight, bias)).unzip();
+        self.prepacked = Prepacked::new(&weights, &biases)?;
+        if self.prepacked.is_some() {
+            self.maps.clear();
+        }
+        Ok(())
     }
 }
 
@@ -90,10 +115,10 @@ impl Residual {
 #[derive(Clone, Debug)]
 pub(super) struct Attention {
     query: Linear,
-    key: Linear,
-    value: Linear,
+    key_value: Linear,
     out: Linear,
     heads: usize,
+    width: usize,
     /// 1/√(columns of a head).
     scale: f64,
     dropout: f64,
@@ -102,23 +127,28 @@ pub(super) struct Attention {
 impl Attention {
     pub(super) fn new(params: &mut ParamSet, name: &str, config: &ModelConfig) -> Result<Self> {
         let d = config.d_model;
+        let key = Linear::new(params, &format!("{name}.k_proj"), d, d)?;
         Ok(Attention {
-            key: Linear::new(params, &format!("{name}.k_proj"), d, d)?,
-            value: Linear::new(params, &format!("{name}.v_proj"), d, d)?,
+            key_value: key.beside(Linear::new(params, &format!("{name}.v_proj"), d, d)?),
             query: Linear::new(params, &format!("{name}.q_proj"), d, d)?,
             out: Linear::new(params, &format!("{name}.out_proj"), d, d)?,
             heads: config.heads,
+            width: d,
             scale: ops::default_scale(d, config.heads),
             dropout: config.attention_dropout(),
         })
     }
 
+    pub(super) fn prepack(&mut self) -> Result<()> {
+        [&mut self.query, &mut self.key_value, &mut self.out].into_iter().try_for_each(Linear::prepack)
+    }
+
     /// Of sentences to themselves.
     pub(super) fn own(&self, x: &Tensor, offsets: &Arc<Vec<usize>>, causal: bool, forward: &Forward) -> Result<Tensor> {
-        if forward.in_parts(x) {
+        if forward.in_parts(x) || self.query.prepacked.is_some() {
             return self.by_rows(x, x, [offsets, offsets], causal, forward);
         }
-        let qkv = Linear::apply_all(&[&self.query, &self.key, &self.value], x)?;
+        let qkv = Linear::apply_all(&[&self.query, &self.key_value], x, Activation::Identity, None)?;
         let dropout = forward.dropout(self.dropout);
         self.out.apply(&ops::self_attention(&qkv, offsets, self.heads, causal, dropout)?)
     }
@@ -134,12 +164,12 @@ impl Attention {
         if forward.in_parts(x) {
             return self.by_rows(x, memory, offsets, false, forward);
         }
-        let (q, kv) = (self.query.apply(x)?, Linear::apply_all(&[&self.key, &self.value], memory)?);
+        let (q, kv) = (self.query.apply(x)?, self.key_value.apply(memory)?);
         let dropout = forward.dropout(self.dropout);
         self.out.apply(&ops::cross_attention(&q, &kv, offsets, self.heads, self.scale, dropout)?)
     }
 
-    /// As [`Attention::own`] and [`Attention::cross`], of a long text: only keys and values of all of it exist.
+    /// As [`Attention::own`] and [`Attention::cross`] in evaluation; of a long text only keys and values exist as a whole.
     fn by_rows(
         &self,
         x: &Tensor,
@@ -148,7 +178,7 @@ impl Attention {
         causal: bool,
         forward: &Forward,
     ) -> Result<Tensor> {
-        let kv = Linear::apply_all(&[&self.key, &self.value], memory)?;
+        let kv = self.key_value.apply(memory)?;
         forward.by_rows(x, |x, rows| {
             let q = self.query.apply(x)?;
             self.out.apply(&ops::attention_of_rows(&q, &kv, rows, offsets, self.heads, self.scale, causal)?)
@@ -162,12 +192,19 @@ impl Attention {
         memory: &Tensor,
         offsets: [&Arc<Vec<usize>>; 2],
     ) -> Result<Vec<Strongest>> {
-        ops::strongest_product(&self.query.apply(x)?, &self.key.apply(memory)?, offsets, self.heads, self.scale)
+        let keys = ops::columns(&self.key_value.apply(memory)?, 0, self.width)?;
+        ops::strongest_product(&self.query.apply(x)?, &keys, offsets, self.heads, self.scale)
     }
 
-    /// What is attended to.
-    pub(super) fn keys_values(&self, memory: &Tensor) -> Result<Step> {
-        Ok((self.key.apply(memory)?, self.value.apply(memory)?))
+    /// What is attended to: keys and values side by side.
+    pub(super) fn keys_values(&self, memory: &Tensor) -> Result<Tensor> {
+        self.key_value.apply(memory)
+    }
+
+    /// As [`Attention::keys_values`], apart.
+    pub(super) fn memory(&self, memory: &Tensor) -> Result<Step> {
+        let both = self.keys_values(memory)?;
+        Ok((ops::columns(&both, 0, self.width)?, ops::columns(&both, self.width, self.width)?))
     }
 
     /// What multiplies scores.
@@ -201,9 +238,13 @@ impl FeedForward {
         })
     }
 
+    pub(super) fn prepack(&mut self) -> Result<()> {
+        self.inner.prepack()?;
+        self.outer.prepack()
+    }
+
     pub(super) fn apply(&self, x: &Tensor, forward: &Forward) -> Result<Tensor> {
-        let Linear { weight, bias } = &self.inner;
         let dropout = forward.dropout(self.dropout);
-        forward.by_rows(x, |x, _| self.outer.apply(&ops::linear(x, weight, Some(bias), self.activation, dropout)?))
+        forward.by_rows(x, |x, _| self.outer.apply(&self.inner.then(x, self.activation, dropout)?))
     }
 }

@@ -23,10 +23,11 @@ pub use transformer::{table_names, OUTPUT_BIAS, OUTPUT_TABLE, SHARED_TABLE, SOUR
 use candle_core::{DType, Device, Result, Tensor};
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::batch::Sequences;
 use crate::config::{ModelConfig, ModelKind};
-use crate::ops::{self, Dropout, Strongest};
+use crate::ops::{self, Dropout, Prepacked, Strongest};
 use crate::params::ParamSet;
 use crate::rng::MaskKey;
 
@@ -114,6 +115,8 @@ const PART: usize = 4096;
 pub struct Output {
     /// `[V, d]`.
     pub table: Tensor,
+    /// The table laid out for products, of a model that is only used; else nothing.
+    pub prepacked: Arc<[Prepacked]>,
     /// `[V]`, trained; of the Transformer only with `model.output_bias`.
     pub bias: Option<Tensor>,
     /// `<pad>`: what the decoder reads first; never predicted, its logit is masked in loss and search.
@@ -126,7 +129,7 @@ pub struct Memory {
     /// `[source tokens, d]`.
     pub states: Tensor,
     /// Borders of the sentences in `states`.
-    pub offsets: std::sync::Arc<Vec<usize>>,
+    pub offsets: Arc<Vec<usize>>,
 }
 
 /// An encoder-decoder over packed batches.
@@ -158,11 +161,29 @@ pub trait Model: Send + Sync {
         candle_core::bail!("this model has no attention to take pairs of words from")
     }
 
+    /// This model for use alone, with weights laid out for products once. They must not change any more; those that nothing
+    /// else needs are freed unless another handle ([`Model::share`]) holds them, and [`Model::params`] is empty. On a GPU, or
+    /// where a model does not know how, as it is.
+    ///
+    /// # Errors
+    /// Memory errors of candle.
+    fn prepacked(self: Box<Self>) -> Result<Box<dyn Model>>;
+
+    /// Another handle of this model, with the same weights.
+    fn share(&self) -> Box<dyn Model>;
+
     /// Begins step-by-step decoding: one row a sentence of `memory`.
     ///
     /// # Errors
     /// Shape or memory errors of candle.
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>>;
+}
+
+impl Output {
+    /// With its table laid out for products.
+    fn prepacked(self) -> Result<Self> {
+        Ok(Output { prepacked: ops::prepacked_table(&self.table)?.into(), ..self })
+    }
 }
 
 /// Cached decoder state of several hypotheses, one a row. Holds what it needs of the model (cheap tensor handles).
@@ -183,19 +204,21 @@ pub trait StepState: Send {
     fn select(&mut self, rows: &[usize]) -> Result<()>;
 }
 
-/// Builds the model of `config` with freshly drawn weights.
+/// Builds the model of `config` with weights drawn from a seed, or without one, for weights that a file has
+/// ([`ParamSet::new`]).
 ///
 /// # Errors
 /// Shape or memory errors of candle.
 pub fn build(
     config: &ModelConfig,
     vocabulary: Vocabulary,
-    seed: u64,
+    seed: impl Into<Option<u64>>,
     dtype: DType,
     device: &Device,
 ) -> Result<Box<dyn Model>> {
+    let params = ParamSet::new(seed, dtype, device);
     match config.kind {
-        ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, seed, dtype, device)?)),
-        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, seed, dtype, device)?)),
+        ModelKind::Transformer => Ok(Box::new(transformer::Transformer::new(config, vocabulary, params)?)),
+        ModelKind::Rnn => Ok(Box::new(rnn::Rnn::new(config, vocabulary, params)?)),
     }
 }

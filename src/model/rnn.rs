@@ -5,7 +5,7 @@
 //! With y the target embedding, s the top state and c what was read from the source, the state that the output table
 //! sees is tanh(W_o·[s; c; y] + b_o), of the width of the embeddings ("deep output").
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
 use super::rnn_step::RnnStep;
@@ -24,6 +24,7 @@ pub const RNN_OUTPUT_BIAS: &str = "output.bias";
 
 /// The model; parameters are named `encoder.layers.0.forward.weight_ih`, `decoder.attention.query.weight`, …, tables as
 /// in the Transformer.
+#[derive(Clone)]
 pub(super) struct Rnn {
     params: ParamSet,
     cell: Cell,
@@ -84,19 +85,13 @@ pub(super) trait Recurrences {
 }
 
 impl Rnn {
-    /// Draws the weights: orthogonal recurrences, Glorot matrices, N(0, 1/width) tables, zero biases (an LSTM's forget
+    /// Adds its parameters to `params`, which is empty: orthogonal recurrences, Glorot matrices, N(0, 1/width) tables, zero biases (an LSTM's forget
     /// gates start at 1).
     ///
     /// # Errors
     /// Memory errors of candle; vocabularies that differ under `tied_embeddings = "all"`.
-    pub(super) fn new(
-        config: &ModelConfig,
-        vocabulary: Vocabulary,
-        seed: u64,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
-        let mut builder = Builder { params: ParamSet::new(seed, dtype, device), cell: config.rnn.cell };
+    pub(super) fn new(config: &ModelConfig, vocabulary: Vocabulary, params: ParamSet) -> Result<Self> {
+        let mut builder = Builder { params, cell: config.rnn.cell };
         let (width, hidden) = (config.embedding_size(), config.rnn.hidden_size);
         let tables = Tables::new(&mut builder.params, config, vocabulary)?;
         let mut encoder = Vec::new();
@@ -114,7 +109,12 @@ impl Rnn {
             params: builder.params,
             source_table: tables.source,
             target_table: tables.target,
-            output: Output { table: tables.output, bias: Some(bias), pad: vocabulary.target_pad },
+            output: Output {
+                table: tables.output,
+                prepacked: Arc::default(),
+                bias: Some(bias),
+                pad: vocabulary.target_pad,
+            },
             encoder,
             decoder,
             dropout: config.dropout,
@@ -374,6 +374,19 @@ impl Model for Rnn {
         })
     }
 
+    fn prepacked(self: Box<Self>) -> Result<Box<dyn Model>> {
+        let model = *self;
+        if !model.params.device().is_cpu() || model.params.is_empty() {
+            return Ok(Box::new(model));
+        }
+        let params = model.params.subset(|_| false);
+        Ok(Box::new(Rnn { params, output: model.output.prepacked()?, ..model }))
+    }
+
+    fn share(&self) -> Box<dyn Model> {
+        Box::new(self.clone())
+    }
+
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
         Ok(Box::new(untracked(|| RnnStep::new(self.decoder.clone(), self.target_table.clone(), memory))?))
     }
@@ -399,6 +412,7 @@ impl Rnn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{DType, Device};
 
     #[test]
     fn alignment_is_what_the_recurrence_read() -> Result<()> {
@@ -407,7 +421,7 @@ mod tests {
             config.rnn.cell = cell;
             (config.rnn.hidden_size, config.rnn.embedding_size) = (8, 6);
             let vocabulary = Vocabulary { source_size: 10, target_size: 10, source_pad: 9, target_pad: 9 };
-            let rnn = Rnn::new(&config, vocabulary, 1, DType::F64, &Device::Cpu)?;
+            let rnn = Rnn::new(&config, vocabulary, ParamSet::new(1, DType::F64, &Device::Cpu))?;
             // two source tokens each, so that the weight of one gives that of the other
             let memory = rnn.encode(&Sequences::pack([&[1, 2][..], &[3, 4][..]]), &Forward::eval())?;
             let input = Sequences::pack([&[9, 1, 2][..], &[9, 5][..]]);

@@ -3,7 +3,7 @@
 //!
 //! Initial weights as in fairseq: Xavier uniform matrices, zero biases, tables normal with deviation d^−½.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
 use super::layers::{Attention, FeedForward, LayerNorm, Residual};
@@ -33,6 +33,7 @@ pub fn table_names(tied: TiedEmbeddings) -> [&'static str; 3] {
 }
 
 /// An encoder-decoder of self-attention, cross-attention and feed-forward layers.
+#[derive(Clone)]
 pub(super) struct Transformer {
     params: ParamSet,
     source: Embedding,
@@ -43,18 +44,12 @@ pub(super) struct Transformer {
 }
 
 impl Transformer {
-    pub(super) fn new(
-        config: &ModelConfig,
-        vocabulary: Vocabulary,
-        seed: u64,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+    /// `params`: where its parameters are added, empty.
+    pub(super) fn new(config: &ModelConfig, vocabulary: Vocabulary, mut params: ParamSet) -> Result<Self> {
         let d = config.d_model;
         if config.heads == 0 || !d.is_multiple_of(2 * config.heads) {
             candle_core::bail!("model.d_model = {d} must be a multiple of twice model.heads = {}", config.heads);
         }
-        let mut params = ParamSet::new(seed, dtype, device);
         let Tables { source, target, output } = Tables::new(&mut params, config, vocabulary)?;
         let encoder = (0..config.encoder_layers())
             .map(|i| EncoderLayer::new(&mut params, &format!("model.encoder.layers.{i}"), config))
@@ -76,7 +71,7 @@ impl Transformer {
             encoder,
             encoder_norm,
             decoder: Arc::new(Decoder { embedding, layers, norm }),
-            output: Output { table: output, bias, pad: vocabulary.target_pad },
+            output: Output { table: output, prepacked: Arc::default(), bias, pad: vocabulary.target_pad },
         })
     }
 }
@@ -136,6 +131,29 @@ impl Model for Transformer {
         Ok(found)
     }
 
+    fn prepacked(self: Box<Self>) -> Result<Box<dyn Model>> {
+        let mut model = *self;
+        if !model.params.device().is_cpu() || model.params.is_empty() {
+            return Ok(Box::new(model));
+        }
+        model.params = model.params.subset(|_| false);
+        for layer in &mut model.encoder {
+            layer.own.prepack()?;
+            layer.feed_forward.prepack()?;
+        }
+        // there is one handle of it, unless the model is shared
+        for layer in &mut Arc::make_mut(&mut model.decoder).layers {
+            layer.own.prepack()?;
+            layer.cross.prepack()?;
+            layer.feed_forward.prepack()?;
+        }
+        Ok(Box::new(Transformer { output: model.output.prepacked()?, ..model }))
+    }
+
+    fn share(&self) -> Box<dyn Model> {
+        Box::new(self.clone())
+    }
+
     fn begin(&self, memory: &Memory) -> Result<Box<dyn StepState>> {
         Ok(Box::new(ops::untracked(|| TransformerStep::new(Arc::clone(&self.decoder), memory))?))
     }
@@ -183,7 +201,7 @@ impl Tables {
 }
 
 /// dropout(√d·E\[id\] + sinusoids).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Embedding {
     table: Tensor,
     scale: f64,
@@ -200,6 +218,7 @@ impl Embedding {
     }
 }
 
+#[derive(Clone)]
 struct EncoderLayer {
     own: Attention,
     own_residual: Residual,
@@ -226,12 +245,14 @@ impl EncoderLayer {
 }
 
 /// Everything after the encoder but the output projection; shared with step-by-step decoding.
+#[derive(Clone)]
 pub(super) struct Decoder {
     pub(super) embedding: Embedding,
     pub(super) layers: Vec<DecoderLayer>,
     pub(super) norm: Option<LayerNorm>,
 }
 
+#[derive(Clone)]
 pub(super) struct DecoderLayer {
     pub(super) own: Attention,
     own_residual: Residual,

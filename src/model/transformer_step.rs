@@ -30,7 +30,7 @@ impl TransformerStep {
             .layers
             .iter()
             .map(|layer| {
-                let memory = layer.cross.keys_values(&memory.states)?;
+                let memory = layer.cross.memory(&memory.states)?;
                 Ok(Cache { history: History::default(), memory })
             })
             .collect::<Result<_>>()?;
@@ -59,7 +59,7 @@ impl StepState for TransformerStep {
             for (layer, cache) in decoder.layers.iter().zip(&mut self.layers) {
                 let Cache { history, memory } = cache;
                 let own = |y: &Tensor| {
-                    history.push(layer.own.keys_values(y)?)?;
+                    history.push(&layer.own.keys_values(y)?)?;
                     layer.own.lookup(y, |q, heads| history.attend(q, links, heads))
                 };
                 let cross = |y: &Tensor| {

@@ -48,6 +48,6 @@ pub fn pair_nlls(model: &dyn Model, batch: &Batch) -> Result<Vec<f64>> {
     let memory = model.encode(&batch.source, &forward)?;
     let states = model.decode(&memory, &batch.target.shifted_right(output.pad), &forward)?;
     let targets = Targets { labels: &batch.target.ids, masked: Some(output.pad) };
-    let nll = token_nll(&states, &output.table, output.bias.as_ref(), targets)?;
+    let nll = token_nll(&states, &output.table, &output.prepacked, output.bias.as_ref(), targets)?;
     Ok((0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum()).collect())
 }

@@ -13,10 +13,12 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::gemm::{matmul_packed, product_of, Arithmetic, Block, Mat, MatMut, Packed, Store, Threads};
+use super::gemm::{matmul_packed, Arithmetic, Block, Mat, MatMut, Packed, Store, Threads};
+use super::prepacked::Prepacked;
 use super::real::{self, simd, with_real, Real};
 use super::rows;
 use super::tape::{self, Computed, Done, Op};
+use super::vocabulary::LogSumExp;
 
 /// Rows whose logits exist at the same time.
 pub(super) const ROWS: usize = 256;
@@ -108,11 +110,18 @@ pub fn linear_cross_entropy(
     }
 }
 
-/// −log p(label) of each row; no gradients, nothing on the tape.
+/// −log p(label) of each row; no gradients, nothing on the tape. `prepacked`: the table as
+/// [`prepacked_table`](super::prepacked_table) gives it, or nothing.
 ///
 /// # Errors
 /// As [`linear_cross_entropy`].
-pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Targets<'_>) -> Result<Vec<f64>> {
+pub fn token_nll(
+    h: &Tensor,
+    table: &Tensor,
+    prepacked: &[Prepacked],
+    bias: Option<&Tensor>,
+    targets: Targets<'_>,
+) -> Result<Vec<f64>> {
     let projection = Projection::new(h, table, bias, targets.masked)?;
     projection.check_labels(targets.labels)?;
     let (h, table) = (h.contiguous()?, table.contiguous()?);
@@ -123,29 +132,30 @@ pub fn token_nll(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, targets: Tar
         return Losses(found.rows).nll();
     }
     with_real!(h, T => {
-        let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
-        let bias = bias.map(real::values::<T>).transpose()?;
-        let mut nll = Vec::with_capacity(projection.n);
-        let packed = projection.pack(&table);
-        let mut z = projection.block();
-        for (h, labels) in h.chunks(ROWS * projection.width).zip(targets.labels.chunks(ROWS)) {
-            let z = &mut z[..labels.len() * projection.vocabulary];
-            projection.logits(h, &packed, bias.as_deref(), z);
-            let jobs = z.chunks_mut(projection.vocabulary).zip(labels).collect();
-            nll.extend(rows::map(jobs, h.len() * 8, |(z, &label)| {
-                let label = z[label as usize].to_f64();
-                log_sum_exp(z).to_f64() - label
-            }));
-        }
-        Ok(nll)
+        let mut found: Vec<_> =
+            targets.labels.iter().map(|&label| (label as usize, T::from_f64(0.0), LogSumExp::<T>::new())).collect();
+        projection.scan(&real::values::<T>(&h)?, &table, prepacked, bias, &mut found, |(label, of_label, total), first, z| {
+            if let Some(&z) = label.checked_sub(first).and_then(|label| z.get(label)) {
+                *of_label = z;
+            }
+            total.see(z);
+        })?;
+        Ok(found.into_iter().map(|(_, of_label, total)| total.value().to_f64() - of_label.to_f64()).collect())
     })
 }
 
-/// log p of every id for each row of states: `[rows, V]`, off the tape; −∞ for the masked id.
+/// log p of every id for each row of states: `[rows, V]`, off the tape; −∞ for the masked id. `prepacked` as for
+/// [`token_nll`].
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, masked: Option<u32>) -> Result<Tensor> {
+pub fn log_probabilities(
+    h: &Tensor,
+    table: &Tensor,
+    prepacked: &[Prepacked],
+    bias: Option<&Tensor>,
+    masked: Option<u32>,
+) -> Result<Tensor> {
     let projection = Projection::new(h, table, bias, masked)?;
     let (h, table) = (h.contiguous()?, table.contiguous()?);
     #[cfg(feature = "cuda")]
@@ -153,19 +163,18 @@ pub fn log_probabilities(h: &Tensor, table: &Tensor, bias: Option<&Tensor>, mask
         return projection.log_softmax_on_gpu(&h, &table, bias);
     }
     with_real!(h, T => {
-        let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
-        let bias = bias.map(real::values::<T>).transpose()?;
-        let table = Mat::new(&table, projection.vocabulary, projection.width).t();
-        let states = Mat::new(&h, projection.n, projection.width);
-        let mut z = product_of(Arithmetic::in_force(), T::from_f64(1.0), states, table, Threads::All, |block| {
-            finish_logits(block, bias.as_deref(), projection.masked);
+        let mut all = vec![T::from_f64(0.0); projection.n * projection.vocabulary];
+        let mut rows: Vec<_> = all.chunks_mut(projection.vocabulary).map(|row| (row, LogSumExp::<T>::new())).collect();
+        projection.scan(&real::values::<T>(&h)?, &table, prepacked, bias, &mut rows, |(row, total), first, z| {
+            row[first..][..z.len()].copy_from_slice(z);
+            total.see(z);
+        })?;
+        let elements = projection.n * projection.vocabulary;
+        rows::run(rows, elements, |(row, total)| {
+            let total = total.value();
+            row.iter_mut().for_each(|z| *z -= total);
         });
-        let elements = z.len();
-        rows::run(z.chunks_mut(projection.vocabulary).collect(), elements, |z| {
-            let total = log_sum_exp(z);
-            z.iter_mut().for_each(|z| *z -= total);
-        });
-        Ok(real::tensor(z, (projection.n, projection.vocabulary)))
+        Ok(real::tensor(all, (projection.n, projection.vocabulary)))
     })
 }
 
@@ -232,7 +241,7 @@ impl Projection {
 }
 
 /// Adds the bias and masks an id in a block of logits.
-fn finish_logits<T: Real>(mut block: Block<'_, T>, bias: Option<&[T]>, masked: Option<usize>) {
+pub(super) fn finish_logits<T: Real>(mut block: Block<'_, T>, bias: Option<&[T]>, masked: Option<usize>) {
     let masked = masked.and_then(|id| id.checked_sub(block.column)).filter(|&column| column < block.columns);
     let bias = bias.map(|b| &b[block.column..][..block.columns]);
     for i in 0..block.rows {
@@ -384,23 +393,6 @@ simd! {
         let uniform = lse - logits.to_f64() / predictable as f64;
         let smoothing = smoothing.to_f64();
         Row { loss: if smoothing > 0.0 { (1.0 - smoothing) * nll + smoothing * uniform } else { nll }, nll }
-    }
-}
-
-simd! {
-    pub(super) fn log_sum_exp<T: Real>(z: &[T]) -> T {
-        let top = real::max(z);
-        let mut lanes = [T::zero(); real::LANES];
-        let (blocks, rest) = z.as_chunks::<{ real::LANES }>();
-        for block in blocks {
-            for i in 0..real::LANES {
-                lanes[i] += (block[i] - top).exp();
-            }
-        }
-        for (lane, &z) in lanes.iter_mut().zip(rest) {
-            *lane += (z - top).exp();
-        }
-        top + real::sum(&lanes).ln()
     }
 }
 

@@ -82,8 +82,8 @@ pub(super) struct Linear {
 }
 
 /// The values of these tensors end to end.
-fn joined<T: Real>(parts: &[Tensor]) -> Result<Vec<T>> {
-    let mut joined = Vec::with_capacity(parts.iter().map(Tensor::elem_count).sum());
+pub(super) fn joined<'a, T: Real>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Result<Vec<T>> {
+    let mut joined = Vec::with_capacity(parts.clone().map(Tensor::elem_count).sum());
     for part in parts {
         joined.extend_from_slice(&real::values::<T>(part)?);
     }
@@ -162,8 +162,8 @@ impl Linear {
 
     fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let (weights, biases) = inputs[1..].split_at(self.maps);
-        let bias = if biases.is_empty() { None } else { Some(joined::<T>(biases)?) };
-        let joint = if self.maps > 1 { Some(joined::<T>(weights)?) } else { None };
+        let bias = if biases.is_empty() { None } else { Some(joined::<T>(biases.iter())?) };
+        let joint = if self.maps > 1 { Some(joined::<T>(weights.iter())?) } else { None };
         let (x, single) = (real::values::<T>(&inputs[0])?, real::values::<T>(&weights[0])?);
         let weight = joint.as_deref().unwrap_or(&single);
         let (y, z) = self.values(&x, weight, bias.as_deref(), tracked && self.needs_z());
@@ -216,7 +216,7 @@ impl Op for Linear {
 
 simd! {
     /// Bias, activation and dropout in place, the bias for one row only; `first` is the index of the first element.
-    fn finish<T: Real>(
+    pub(super) fn finish<T: Real>(
         y: &mut [T],
         bias: Option<&[T]>,
         activation: Activation,

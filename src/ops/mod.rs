@@ -24,6 +24,7 @@
 //! | `many` | orthogonal factors and inverses of many small matrices |
 //! | `norm` | residual and normalization, the ends of a sublayer |
 //! | `precision` | in which precision products on the CPU take their operands, and with which instructions |
+//! | `prepacked` | weights laid out for products once, of models that are only used |
 //! | `qr` | the orthogonal factor of a square matrix |
 //! | `real` | the floats that operations are generic over, and their fast elementary functions |
 //! | `recurrent` | a whole GRU or LSTM layer over packed sentences as one node |
@@ -35,6 +36,7 @@
 //! | `tape` | the trait of all operations, and the tape of a training step |
 //! | `top_k` | the most probable next tokens of each row of decoder states |
 //! | `unwritten` | memory of results between its allocation and their computation |
+//! | `vocabulary` | logits of some ids at a time |
 //! | `windowed` | what a pass of `hvr` over a tensor and the window of its last gradients works on |
 
 mod additive;
@@ -60,6 +62,7 @@ mod linear;
 mod many;
 mod norm;
 mod precision;
+mod prepacked;
 mod qr;
 mod real;
 mod recurrent;
@@ -71,6 +74,7 @@ mod sum;
 mod tape;
 mod top_k;
 mod unwritten;
+mod vocabulary;
 mod windowed;
 
 pub use alignment::{strongest_additive, strongest_product, Strongest};
@@ -90,7 +94,8 @@ pub(crate) use many::{inverses, qr_q};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 #[cfg(test)]
 pub(crate) use precision::Choice;
-pub use precision::{bf16_units, cpu_precision, set_cpu_precision, units_in_force, Units};
+pub use precision::{bf16_units, cpu_precision, set_cpu_precision, units_for, units_in_force, Units};
+pub use prepacked::Prepacked;
 pub(crate) use qr::qr_q_of;
 pub use real::Level;
 pub(crate) use real::{dot, values, with_real, Real};
@@ -102,6 +107,7 @@ pub use step_attention::{attend_memory, History, Step};
 pub use tape::{record, untracked, LinearInput, Tape};
 pub(crate) use top_k::top;
 pub use top_k::top_log_probabilities;
+pub use vocabulary::prepacked_table;
 pub(crate) use windowed::{Windowed, SCALARS};
 
 pub use crate::kinds::Precision;

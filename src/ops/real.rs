@@ -278,8 +278,12 @@ fn reduce<T: Real>(x: &[T], start: T, combine: impl Fn(T, T) -> T) -> T {
             lanes[i] = combine(lanes[i], block[i]);
         }
     }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane = combine(*lane, value);
+    if !rest.is_empty() {
+        let mut last = [start; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for i in 0..LANES {
+            lanes[i] = combine(lanes[i], last[i]);
+        }
     }
     fold(lanes, combine)
 }
@@ -296,8 +300,14 @@ pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> T {
             lanes[i] += x[i] * y[i];
         }
     }
-    for (lane, (&x, &y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
-        *lane += x * y;
+    // filled up: lanes that are reached one by one would not stay in registers, all the way through
+    if !x_rest.is_empty() {
+        let (mut x, mut y) = ([T::zero(); LANES], [T::zero(); LANES]);
+        x[..x_rest.len()].copy_from_slice(x_rest);
+        y[..y_rest.len()].copy_from_slice(y_rest);
+        for i in 0..LANES {
+            lanes[i] += x[i] * y[i];
+        }
     }
     fold(lanes, |a, b| a + b)
 }

@@ -4,10 +4,12 @@
 //! descends from ([`History`]), and its source sentence is a range of rows ([`attend_memory`]).
 
 use candle_core::{Result, Tensor};
-use std::ops::{Deref, Range};
+use std::any::Any;
+use std::ops::Range;
 
 use super::attention::default_scale;
-use super::real::{self, simd, with_real, Real};
+use super::columns::columns;
+use super::real::{self, simd, with_real, Real, LANES};
 use super::rows;
 
 /// Keys and values, `[rows, d]` each: of one time step, or of the source.
@@ -16,12 +18,18 @@ pub type Step = (Tensor, Tensor);
 /// Keys and values of past time steps.
 #[derive(Debug, Default)]
 pub struct History {
-    /// Each with room for many steps, for a tensor of its own costs more than the few rows of a step. On a GPU one a step,
-    /// as its kernels want them.
-    chunks: Vec<Step>,
+    /// On the CPU: rows of keys and values side by side, in chunks ([`Chunks`] of their type), each with room for many
+    /// steps. A tensor a step costs more than the few rows it has.
+    chunks: Option<Box<dyn Any + Send + Sync>>,
+    /// On a GPU, as its kernels want them.
+    steps: Vec<Step>,
     /// Of each step: its chunk, its first row there, its rows.
     places: Vec<(usize, usize, usize)>,
+    /// Columns of keys.
+    width: usize,
 }
+
+type Chunks<T> = Vec<Vec<T>>;
 
 /// Most rows of a chunk of several steps.
 const CHUNK: usize = 4096;
@@ -36,36 +44,39 @@ impl History {
         self.places.is_empty()
     }
 
-    /// Adds a step; its number of rows is its own.
+    /// Adds a step, keys and values side by side `[rows, 2·d]`; its number of rows is its own.
     ///
     /// # Errors
-    /// Keys and values of different shapes, or another width than the steps before.
-    pub fn push(&mut self, (keys, values): Step) -> Result<()> {
-        let (rows, d) = keys.dims2()?;
-        if keys.dims() != values.dims() || self.chunks.last().is_some_and(|(keys, _)| keys.dims().get(1) != Some(&d)) {
-            candle_core::bail!("attention: a step of keys {:?} and values {:?}", keys.dims(), values.dims());
+    /// Another width or type than the steps before.
+    pub fn push(&mut self, keys_values: &Tensor) -> Result<()> {
+        let (rows, both) = keys_values.dims2()?;
+        if both % 2 != 0 || !self.is_empty() && both != 2 * self.width {
+            candle_core::bail!("attention: a step of keys and values {:?}", keys_values.dims());
         }
-        if !keys.device().is_cpu() {
-            self.places.push((self.chunks.len(), 0, rows));
-            self.chunks.push((keys.detach(), values.detach()));
+        self.width = both / 2;
+        if !keys_values.device().is_cpu() {
+            self.places.push((self.steps.len(), 0, rows));
+            let part = |i: usize| columns(keys_values, i * self.width, self.width).map(|part| part.detach());
+            self.steps.push((part(0)?, part(1)?));
             return Ok(());
         }
-        let used = self.places.last().map_or(0, |&(_, first, rows)| first + rows);
-        let room = self.chunks.last().map_or(0, |(keys, _)| keys.dims()[0] - used);
-        let first = if rows <= room {
-            used
-        } else {
-            let before: usize = self.chunks.iter().map(|(keys, _)| keys.dims()[0]).sum();
+        with_real!(keys_values, T => self.keep::<T>(keys_values, rows))
+    }
+
+    fn keep<T: Real>(&mut self, keys_values: &Tensor, rows: usize) -> Result<()> {
+        let keys_values = keys_values.contiguous()?;
+        let keys_values = real::values::<T>(&keys_values)?;
+        let chunks = self.chunks.get_or_insert_with(|| Box::new(Chunks::<T>::new())).downcast_mut::<Chunks<T>>();
+        let Some(chunks) = chunks else { candle_core::bail!("attention: steps of different types") };
+        if chunks.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < keys_values.len()) {
+            let before: usize = chunks.iter().map(|chunk| chunk.len() / (2 * self.width).max(1)).sum();
             let capacity = before.clamp(16 * rows, CHUNK.max(16 * rows));
-            let chunk = || Tensor::zeros((capacity, d), keys.dtype(), keys.device());
-            self.chunks.push((chunk()?, chunk()?));
-            0
-        };
-        if let Some((all_keys, all_values)) = self.chunks.last() {
-            all_keys.slice_set(&keys.detach().contiguous()?, 0, first)?;
-            all_values.slice_set(&values.detach().contiguous()?, 0, first)?;
+            chunks.push(Vec::with_capacity(capacity * 2 * self.width));
         }
-        self.places.push((self.chunks.len() - 1, first, rows));
+        let place = chunks.len() - 1;
+        let first = chunks[place].len() / (2 * self.width).max(1);
+        chunks[place].extend_from_slice(&keys_values);
+        self.places.push((place, first, rows));
         Ok(())
     }
 
@@ -78,24 +89,20 @@ impl History {
         let inside = |links: &Vec<u32>| {
             links.len() == self.len() && links.iter().zip(&self.places).all(|(&row, place)| (row as usize) < place.2)
         };
-        if !links.iter().all(inside) || self.chunks.iter().any(|(keys, _)| keys.dims().get(1) != Some(&d)) {
+        if !links.iter().all(inside) || !self.is_empty() && self.width != d {
             candle_core::bail!("attention: hypotheses do not fit {} steps of width {d}", self.len());
         }
         #[cfg(feature = "cuda")]
         if q.device().is_cuda() {
-            return super::cuda::history(&q.contiguous()?, &self.chunks, links, heads, default_scale(d, heads));
+            return super::cuda::history(&q.contiguous()?, &self.steps, links, heads, default_scale(d, heads));
         }
         with_real!(q, T => {
-            let keys = self.chunks.iter().map(|(keys, _)| real::values::<T>(keys)).collect::<Result<Vec<_>>>()?;
-            let values = self.chunks.iter().map(|(_, values)| real::values::<T>(values)).collect::<Result<Vec<_>>>()?;
-            let (keys, values): (Vec<&[T]>, Vec<&[T]>) = (slices(&keys), slices(&values));
-            let place = |row: usize, t: usize| {
-                let (chunk, first, _) = self.places[t];
-                (chunk, (first + links[row][t] as usize) * d)
-            };
+            let chunks = self.chunks.as_ref().map(|chunks| chunks.downcast_ref::<Chunks<T>>());
+            let Some(Some(chunks)) = chunks else { candle_core::bail!("attention: no steps of the queries' type") };
             attend_rows::<T>(q, heads, default_scale(d, heads), |_| self.len(), |row, t| {
-                let (chunk, start) = place(row, t);
-                (&keys[chunk][start..][..d], &values[chunk][start..][..d])
+                let (chunk, first, _) = self.places[t];
+                let row = &chunks[chunk][(first + links[row][t] as usize) * 2 * d..][..2 * d];
+                row.split_at(d)
             })
         })
     }
@@ -133,10 +140,6 @@ pub fn attend_memory(
     })
 }
 
-fn slices<T>(tensors: &[impl Deref<Target = [T]>]) -> Vec<&[T]> {
-    tensors.iter().map(|values| &**values).collect()
-}
-
 fn check(q: &Tensor, rows: usize, heads: usize) -> Result<(usize, usize)> {
     let (n, d) = q.dims2()?;
     if n != rows || heads == 0 || d % heads != 0 {
@@ -147,6 +150,9 @@ fn check(q: &Tensor, rows: usize, heads: usize) -> Result<(usize, usize)> {
 
 /// Keys that are looked up at a time.
 const KEYS: usize = 256;
+
+/// Rows of a job.
+const ROWS: usize = 8;
 
 /// Row r attends over `count(r)` keys and values, `key_value(r, i)` being the i-th.
 fn attend_rows<'a, T: Real>(
@@ -162,24 +168,30 @@ fn attend_rows<'a, T: Real>(
     let (queries, columns): (&[T], usize) = (&q, d / heads);
     let mut out = vec![T::zero(); n * d];
     // few rows are shared among threads by their heads
-    let width = if n < rayon::current_num_threads() { columns } else { d };
-    let jobs: Vec<_> = out.chunks_exact_mut(width).enumerate().collect();
+    let (rows_of_job, width) = if n < rayon::current_num_threads() { (1, columns) } else { (ROWS, d) };
+    let jobs: Vec<_> = out.chunks_mut(rows_of_job * width).enumerate().collect();
     let elements = (0..n).map(|row| 2 * count(row) * d).sum();
     rows::run(jobs, elements, |(job, out)| {
-        let (row, first) = (job * width / d, job * width % d);
-        let (query, keys) = (&queries[job * width..][..width], count(row));
-        let mut p = vec![T::zero(); width / columns * keys];
-        let mut list = Vec::with_capacity(KEYS.min(keys));
-        for start in (0..keys).step_by(KEYS) {
-            list.clear();
-            list.extend((start..keys.min(start + KEYS)).map(|i| &key_value(row, i).0[first..][..width]));
-            scores(query, &list, columns, T::from_f64(scale), &mut p[start..], keys);
-        }
-        p.chunks_exact_mut(keys.max(1)).for_each(softmax);
-        for start in (0..keys).step_by(KEYS) {
-            list.clear();
-            list.extend((start..keys.min(start + KEYS)).map(|i| &key_value(row, i).1[first..][..width]));
-            add_values(&p[start..], keys, &list, columns, out);
+        let (mut p, mut list) = (Vec::new(), Vec::with_capacity(KEYS));
+        for (i, out) in out.chunks_exact_mut(width).enumerate() {
+            let start = job * rows_of_job * width + i * width;
+            let (row, first) = (start / d, start % d);
+            let (query, keys) = (&queries[start..][..width], count(row));
+            // filled up with keys that count nothing: whole vectors are quicker than a few numbers
+            let stride = keys.next_multiple_of(LANES);
+            p.clear();
+            p.resize(width / columns * stride, T::NEG_INFINITY);
+            for start in (0..keys).step_by(KEYS) {
+                list.clear();
+                list.extend((start..keys.min(start + KEYS)).map(|i| &key_value(row, i).0[first..][..width]));
+                scores(query, &list, columns, T::from_f64(scale), &mut p[start..], stride);
+            }
+            softmax(&mut p, stride);
+            for start in (0..keys).step_by(KEYS) {
+                list.clear();
+                list.extend((start..keys.min(start + KEYS)).map(|i| &key_value(row, i).1[first..][..width]));
+                add_values(&p[start..], stride, &list, columns, out);
+            }
         }
     });
     Ok(real::tensor(out, (n, d)))
@@ -198,11 +210,14 @@ simd! {
 }
 
 simd! {
-    fn softmax<T: Real>(p: &mut [T]) {
-        let top = real::max(p);
-        p.iter_mut().for_each(|p| *p = (*p - top).exp());
-        let factor = T::one() / real::sum(p);
-        p.iter_mut().for_each(|p| *p *= factor);
+    /// Of each `stride` scores; −∞ becomes 0.
+    fn softmax<T: Real>(p: &mut [T], stride: usize) {
+        for p in p.chunks_exact_mut(stride.max(1)) {
+            let top = real::max(p);
+            p.iter_mut().for_each(|p| *p = (*p - top).exp());
+            let factor = T::one() / real::sum(p);
+            p.iter_mut().for_each(|p| *p *= factor);
+        }
     }
 }
 
@@ -210,9 +225,23 @@ simd! {
     /// Adds some values with their weights, laid out as in [`scores`].
     fn add_values<T: Real>(p: &[T], stride: usize, values: &[&[T]], columns: usize, out: &mut [T]) {
         for (i, head) in (0..out.len()).step_by(columns).enumerate() {
-            let head = head..head + columns;
-            for (&weight, value) in p[i * stride..].iter().zip(values) {
-                out[head.clone()].iter_mut().zip(&value[head.clone()]).for_each(|(o, &v)| *o += weight * v);
+            let p = &p[i * stride..];
+            let (blocks, rest) = out[head..head + columns].as_chunks_mut::<LANES>();
+            let tail = head + columns - rest.len();
+            for (block, out) in blocks.iter_mut().enumerate() {
+                // in registers over all values
+                let mut sums = *out;
+                for (&weight, value) in p.iter().zip(values) {
+                    if let Some(value) = value[head + block * LANES..].first_chunk::<LANES>() {
+                        for i in 0..LANES {
+                            sums[i] += weight * value[i];
+                        }
+                    }
+                }
+                *out = sums;
+            }
+            for (&weight, value) in p.iter().zip(values) {
+                rest.iter_mut().zip(&value[tail..]).for_each(|(o, &v)| *o += weight * v);
             }
         }
     }
@@ -239,7 +268,7 @@ mod tests {
         assert!(distance(&flat(&memory)?, &flat(&right)?) < 1e-12);
         // three steps of all five rows; the first hypothesis sees rows 2, 0, 1 and the second 4, 4, 3
         let mut steps = History::default();
-        (0..3).try_for_each(|_| steps.push((k.clone(), v.clone())))?;
+        (0..3).try_for_each(|_| steps.push(&kv))?;
         let history = steps.attend(&q, &[vec![2, 0, 1], vec![4, 4, 3]], 2)?;
         let index = Tensor::from_slice(&[2u32, 0, 1, 4, 4, 3], 6, q.device())?;
         let offsets = [&offsets[0], &Arc::new(vec![0, 3, 6])];
@@ -258,10 +287,11 @@ mod tests {
             .map(|[k, v]| (k, v))
             .unzip();
         let mut history = History::default();
-        for step in keys.iter().cloned().zip(values.iter().cloned()) {
-            history.push(step)?;
+        for (keys, values) in keys.iter().zip(&values) {
+            history.push(&Tensor::cat(&[keys, values], 1)?)?;
         }
-        assert!((2..100).contains(&history.chunks.len()), "{} chunks", history.chunks.len());
+        let chunks = history.chunks.as_ref().and_then(|chunks| chunks.downcast_ref::<Chunks<f64>>()).unwrap().len();
+        assert!((2..100).contains(&chunks), "{chunks} chunks");
         let links: Vec<Vec<u32>> = (0..3).map(|r| (0..steps).map(|t| ((t + r) % rows(t)) as u32).collect()).collect();
         let q = constant(&random(&[3, 4], 5));
         let found = history.attend(&q, &links, 2)?;
@@ -291,10 +321,12 @@ mod tests {
     fn a_link_outside_its_step_is_an_error() -> Result<()> {
         let x = constant(&random(&[1, 4], 1));
         let mut history = History::default();
-        history.push((x.clone(), x.clone()))?;
+        history.push(&Tensor::cat(&[&x, &x], 1)?)?;
         assert!(history.attend(&x, &[vec![0]], 1).is_ok());
         assert!(history.attend(&x, &[vec![1]], 1).is_err());
-        assert!(history.push((x.clone(), constant(&random(&[1, 3], 1)))).is_err());
+        assert!(
+            history.push(&x).is_err() && history.push(&x.to_dtype(candle_core::DType::F32)?.repeat((1, 2))?).is_err()
+        );
         assert!(attend_memory(&x, &(x.clone(), x.clone()), std::slice::from_ref(&(0..2)), 1, 1.0).is_err());
         Ok(())
     }

@@ -3,19 +3,22 @@
 
 use candle_core::{Result, Tensor, WithDType};
 
-use super::cross_entropy::{log_sum_exp, Projection, ROWS};
-use super::real::{self, simd, with_real};
-use super::rows;
+use super::cross_entropy::Projection;
+use super::prepacked::Prepacked;
+use super::real::{self, simd, with_real, Real};
+use super::vocabulary::LogSumExp;
 
 /// The `k` most probable ids of each row of `h [N, d]` with their log-probabilities, best first, equal ones by id;
-/// fewer where the vocabulary is smaller. `table [V, d]`, `bias [V]`; `masked` is an id that is never predicted. Ids of
-/// probability zero, and of a distribution that is not finite, are left out. Off the tape.
+/// fewer where the vocabulary is smaller. `table [V, d]`, also as [`prepacked_table`](super::prepacked_table) gives it, or
+/// nothing; `bias [V]`; `masked` is an id that is never predicted. Ids of probability zero, and of a distribution that is
+/// not finite, are left out. Off the tape.
 ///
 /// # Errors
 /// Shapes that do not fit.
 pub fn top_log_probabilities(
     h: &Tensor,
     table: &Tensor,
+    prepacked: &[Prepacked],
     bias: Option<&Tensor>,
     masked: Option<u32>,
     k: usize,
@@ -27,49 +30,64 @@ pub fn top_log_probabilities(
         return projection.top_on_gpu(&h, &table, bias, k);
     }
     with_real!(h, T => {
-        let (h, table) = (real::values::<T>(&h)?, real::values::<T>(&table)?);
-        let bias = bias.map(real::values::<T>).transpose()?;
-        let (width, vocabulary) = (projection.width, projection.vocabulary);
-        let packed = projection.pack(&table);
-        let mut z = projection.block();
-        let mut best = Vec::with_capacity(projection.n);
-        for h in h.chunks(ROWS * width) {
-            let z = &mut z[..h.len() / width * vocabulary];
-            projection.logits(h, &packed, bias.as_deref(), z);
-            let elements = z.len();
-            best.extend(rows::map(z.chunks(vocabulary).collect(), elements, |z| {
-                let total = log_sum_exp(z);
-                let finite = total > T::NEG_INFINITY && total < -T::NEG_INFINITY;
-                let chosen = if finite { top(z, k) } else { Vec::new() };
-                chosen.into_iter().map(|(id, z)| (id, (z - total).to_f64())).collect()
-            }));
-        }
-        Ok(best)
+        let mut found = vec![(Top::<T>::new(k), LogSumExp::<T>::new()); projection.n];
+        projection.scan(&real::values::<T>(&h)?, &table, prepacked, bias, &mut found, |(top, total), first, z| {
+            top.see(first, z);
+            total.see(z);
+        })?;
+        let best = |(top, total): (Top<T>, LogSumExp<T>)| {
+            let total = total.value();
+            let finite = total > T::NEG_INFINITY && total < -T::NEG_INFINITY;
+            let chosen = if finite { top.best } else { Vec::new() };
+            chosen.into_iter().map(|(id, z)| (id, (z - total).to_f64())).collect()
+        };
+        Ok(found.into_iter().map(best).collect())
     })
 }
 
+/// The `k` largest values with their positions, largest first, equal ones in order of position.
+pub(crate) fn top<T: Real>(values: &[T], k: usize) -> Vec<(u32, T)> {
+    let mut top = Top::new(k);
+    top.see(0, values);
+    top.best
+}
+
+/// The largest of the values that pass by.
+#[derive(Clone, Debug)]
+struct Top<T> {
+    best: Vec<(u32, T)>,
+    k: usize,
+}
+
+impl<T: Real> Top<T> {
+    fn new(k: usize) -> Self {
+        Top { best: Vec::new(), k }
+    }
+
+    /// Values from position `first` on.
+    fn see(&mut self, first: usize, values: &[T]) {
+        see(&mut self.best, self.k, first, values);
+    }
+}
+
 simd! {
-    /// The `k` largest values with their positions, largest first, equal ones in order of position.
-    pub(crate) fn top<T: Real>(values: &[T], k: usize) -> Vec<(u32, T)> {
-        let mut best: Vec<(u32, T)> = Vec::with_capacity(k + 1);
-        let mut least = T::NEG_INFINITY;
+    fn see<T: Real>(best: &mut Vec<(u32, T)>, k: usize, first: usize, values: &[T]) {
+        let least = |best: &[(u32, T)]| if best.len() == k { best[k - 1].1 } else { T::NEG_INFINITY };
+        let mut floor = least(best);
         for (block, values) in values.chunks(real::LANES).enumerate() {
             // most blocks hold nothing that counts
-            if real::max(values) <= least {
+            if real::max(values) <= floor {
                 continue;
             }
             for (i, &value) in values.iter().enumerate() {
-                if value > least {
+                if value > floor {
                     let place = best.partition_point(|&(_, other)| other >= value);
-                    best.insert(place, ((block * real::LANES + i) as u32, value));
+                    best.insert(place, ((first + block * real::LANES + i) as u32, value));
                     best.truncate(k);
-                    if best.len() == k {
-                        least = best[k - 1].1;
-                    }
+                    floor = least(best);
                 }
             }
         }
-        best
     }
 }
 
@@ -77,7 +95,7 @@ simd! {
 mod tests {
     use super::*;
     use crate::ops::check::{constant, random};
-    use crate::ops::log_probabilities;
+    use crate::ops::{log_probabilities, prepacked_table};
 
     #[test]
     fn equal_values_come_in_order_of_position() {
@@ -91,15 +109,15 @@ mod tests {
     fn the_choice_is_that_of_sorted_log_probabilities() -> Result<()> {
         let (h, table, bias) =
             (constant(&random(&[300, 4], 1)), constant(&random(&[70, 4], 2)), constant(&random(&[70], 3)));
-        let best = top_log_probabilities(&h, &table, Some(&bias), Some(69), 7)?;
-        let all = log_probabilities(&h, &table, Some(&bias), Some(69))?.to_vec2::<f64>()?;
+        let best = top_log_probabilities(&h, &table, &prepacked_table(&table)?, Some(&bias), Some(69), 7)?;
+        let all = log_probabilities(&h, &table, &[], Some(&bias), Some(69))?.to_vec2::<f64>()?;
         for (best, all) in best.iter().zip(all) {
             let mut ranked: Vec<usize> = (0..70).collect();
             ranked.sort_by(|&a, &b| all[b].total_cmp(&all[a]));
             assert_eq!(best.iter().map(|b| b.0 as usize).collect::<Vec<_>>(), ranked[..7]);
             assert!(best.iter().all(|&(id, log_p)| (log_p - all[id as usize]).abs() < 1e-12));
         }
-        let few = top_log_probabilities(&h, &table, None, Some(0), 99)?;
+        let few = top_log_probabilities(&h, &table, &[], None, Some(0), 99)?;
         assert!(few.iter().all(|row| row.len() == 69 && row.iter().all(|b| b.0 != 0)));
         Ok(())
     }

@@ -68,12 +68,22 @@ impl Usable {
     /// No such checkpoint, a damaged one, a tokenizer that is not the one these weights were trained with.
     pub fn load(paths: &Paths, config: Config, checkpoint: Checkpoint, device: &Device) -> Result<Self> {
         let tokenizers = Tokenizers::load_saved(paths.root())?;
-        let model = model::build(&config.model, vocabulary(&tokenizers), config.seed, DType::F32, device)?;
+        let model = model::build(&config.model, vocabulary(&tokenizers), None, DType::F32, device)?;
         let weights = Weights::find(paths, checkpoint)?;
         checkpoint::load_weights(&weights.path, model.params())?;
         weights.check_tokenizer(paths, &tokenizers)?;
         let step = weights.step.filter(|_| checkpoint != Checkpoint::Average);
         Ok(Usable { config, tokenizers, model, paths: paths.clone(), step, instead: weights.instead })
+    }
+}
+
+impl Usable {
+    /// With its weights laid out for use alone ([`Model::prepacked`]).
+    ///
+    /// # Errors
+    /// Memory errors of candle.
+    pub fn prepacked(self) -> Result<Self> {
+        Ok(Usable { model: self.model.prepacked()?, ..self })
     }
 }
 

@@ -107,7 +107,8 @@ impl Validator {
         let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().pad);
         let total = self.len() as f64;
         let mut done = |sentences: usize| on_progress(sentences as f64 / total);
-        let best = match decode::translate(&[model], &self.source, &search, &mut done, stop) {
+        let model = model.share().prepacked()?;
+        let best = match decode::translate(&[model.as_ref()], &self.source, &search, &mut done, stop) {
             Err(DecodeError::Stopped) => return Ok(None),
             best => best?,
         };

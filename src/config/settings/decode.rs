@@ -11,7 +11,7 @@ settings! {
         pub length_penalty_type: LengthPenalty = LengthPenalty::Length,
         /// Longest translation in tokens: this factor × source tokens + 10. Above 0, 1000 at most.
         pub max_length_factor: f64 = 2.0,
-        /// Source tokens decoded together. 1 or more.
+        /// Source tokens × beam_size decoded together at most; a longer line goes alone. 1 or more.
         pub batch_size: usize = 2048,
     }
 }

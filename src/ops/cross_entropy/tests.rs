@@ -74,8 +74,8 @@ fn the_evaluation_form_and_the_table_of_log_probabilities_agree_with_training() 
     let labels = labels(n, vocabulary, 1);
     let targets = Targets { labels: &labels, masked };
     let trained = linear_cross_entropy(&v[0], &v[1], Some(&v[2]), targets, 0.0, 1.0)?;
-    let nll = token_nll(&v[0], &v[1], Some(&v[2]), targets)?;
-    let table = log_probabilities(&v[0], &v[1], Some(&v[2]), masked)?.to_vec2::<f32>()?;
+    let nll = token_nll(&v[0], &v[1], &[], Some(&v[2]), targets)?;
+    let table = log_probabilities(&v[0], &v[1], &[], Some(&v[2]), masked)?.to_vec2::<f32>()?;
     let right = plain_log_p(&v, masked)?.to_vec2::<f32>()?;
     let (in_training, [loss_sum, _]) = (trained.losses.nll()?, trained.losses.sums()?);
     for (i, &label) in labels.iter().enumerate() {
@@ -112,6 +112,6 @@ fn a_second_backward_and_a_scaled_one_give_the_right_gradient() -> Result<()> {
 fn a_masked_label_is_an_error() {
     let (h, table) = (constant(&random(&[1, 3], 1)), constant(&random(&[5, 3], 2)));
     let targets = Targets { labels: &[4], masked: Some(4) };
-    let message = token_nll(&h, &table, None, targets).err().map(|e| e.to_string()).unwrap_or_default();
+    let message = token_nll(&h, &table, &[], None, targets).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(message.contains("label 4"), "{message}");
 }
