@@ -100,11 +100,12 @@ fn a_model_of_bf16_is_used_in_f32_unless_bf16_is_asked_for() {
 fn a_run_that_goes_on_by_other_instructions_says_so() {
     let toy = Toy::new();
     run(&toy, &format!("{BF16} --set train.max_updates=20"), Some("portable")).exits(0);
-    toy.run("-q --resume run --set train.precision=f32 --set train.max_updates=40").exits(0).tells(&[
-        "up to update 20",
-        "cpu, bf16, portable bf16; it goes on by: cpu, f32, ",
-        "not bit for bit",
-    ]);
+    let goes_on = ["up to update 20", "cpu, bf16, portable bf16; it goes on by: cpu, f32, ", "not bit for bit"];
+    run(&toy, "--resume run --set train.max_updates=30", Some("none")).exits(3).tells(&["precision bf16 needs"]);
+    let replaced = run(&toy, "--resume run --set train.max_updates=30 --device auto", Some("none"));
+    replaced.exits(0).tells(&goes_on).tells(&["computing in f32 instead"]);
+    run(&toy, &format!("{BF16} --set train.max_updates=20 --force"), Some("portable")).exits(0);
+    toy.run("-q --resume run --set train.precision=f32 --set train.max_updates=40").exits(0).tells(&goes_on);
     let again = toy.run("-q --resume run --set train.max_updates=60").exits(0).err;
     assert!(!again.contains("not bit for bit"), "{again}");
 }
