@@ -119,9 +119,9 @@ fn blocks<T: Real>(
     };
     // a few rows more than a strip a thread: rows are shared; else columns
     let (rows, columns) = if m >= 4 * kernel.mr * threads || threads == 1 {
-        (shares(m, kernel.mr, threads * m.div_ceil(threads * kernel.block)), vec![0..n])
+        (shares(m, kernel.mr, threads * m.div_ceil(threads * kernel.block)), shares(n, kernel.nr, 1))
     } else {
-        (vec![0..m], shares(n, kernel.nr, threads))
+        (shares(m, kernel.mr, 1), shares(n, kernel.nr, threads))
     };
     let jobs: Vec<(usize, usize)> = (0..rows.len()).flat_map(|i| (0..columns.len()).map(move |j| (i, j))).collect();
     let work = |(i, j): (usize, usize)| {

@@ -202,10 +202,10 @@ pub(super) unsafe fn avx512_vnni(words: usize, strip: *const f32, panel: *const 
         let whole = tile.rows == R && tile.columns == NR;
         let mut edge = [0.0f32; LARGEST_TILE];
         let alpha = _mm512_set1_ps(tile.alpha);
-        for i in 0..R {
+        for (i, sums) in sums.iter().enumerate() {
             let scale = _mm512_set1_ps(*strip.add(i * ROW + KC));
             for j in 0..2 {
-                let new = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][j]), _mm512_mul_ps(scale, scales[j]));
+                let new = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]), _mm512_mul_ps(scale, scales[j]));
                 if whole {
                     let (c, new) = (tile.c.add(i * tile.stride + j * 16), _mm512_mul_ps(alpha, new));
                     _mm512_storeu_ps(c, if tile.add { _mm512_add_ps(_mm512_loadu_ps(c), new) } else { new });
