@@ -14,6 +14,11 @@ pub enum Precision {
     /// Products of numbers rounded to 7 bits of mantissa, sums in f32; on a GPU activations and their gradients are
     /// also kept so, on a CPU they are f32 in memory.
     Bf16,
+    /// Products of numbers rounded to 8 bits by scales of their rows, sums of integers. Of CPUs, for models in use: nothing
+    /// trains so.
+    #[serde(skip_deserializing)]
+    #[schemars(skip)]
+    Int8,
 }
 
 impl Precision {
@@ -23,6 +28,7 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
         }
     }
 }

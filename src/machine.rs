@@ -17,7 +17,7 @@ use crate::ops::{self, Level, Units};
 pub fn device(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
     let device = open(name, precision)?;
     if device.is_cpu() {
-        ops::set_cpu_precision(on_the_cpu(name, precision, ops::bf16_units())?);
+        ops::set_cpu_precision(on_the_cpu(name, precision, ops::units_for(precision))?);
     }
     Ok(device)
 }
@@ -46,24 +46,34 @@ fn open(name: DeviceName, precision: Precision) -> Result<Device, InputError> {
     }
 }
 
-/// What a CPU with these units computes in when it is asked for `precision`: f32 instead of bf16 where bf16 would be
+/// What a CPU with these units for it computes in when it is asked for `precision`: f32 where what was asked for would be
 /// slower and the choice of the device was left to the program.
 fn on_the_cpu(name: DeviceName, precision: Precision, units: Option<Units>) -> Result<Precision, InputError> {
     match (precision, units) {
-        (Precision::F32, _) | (Precision::Bf16, Some(_)) => Ok(precision),
-        (Precision::Bf16, None) if name == DeviceName::Auto => Ok(Precision::F32),
-        (Precision::Bf16, None) => Err(InputError::new(format!(
-            "precision bf16 needs a GPU or a CPU with {BF16_FLAGS}, and this CPU has neither (device = \"{name}\"); use \
-             f32 here, or device = \"auto\", which takes f32 where bf16 is not to be had"
-        ))),
+        (Precision::F32, _) | (Precision::Bf16 | Precision::Int8, Some(_)) => Ok(precision),
+        (Precision::Bf16 | Precision::Int8, None) if name == DeviceName::Auto => Ok(Precision::F32),
+        (Precision::Bf16 | Precision::Int8, None) => {
+            let (precision, needs) = (precision.name(), needs(precision));
+            Err(InputError::new(format!(
+                "precision {precision} needs {needs}, which is not here (device = \"{name}\"); use f32 here, or device = \
+                 \"auto\", which takes f32 where {precision} is not to be had"
+            )))
+        }
         (Precision::Tf32, _) => {
             Err(InputError::new(format!("precision tf32 needs a GPU; on the CPU use f32 (device = \"{name}\")")))
         }
     }
 }
 
-/// As Linux names them in /proc/cpuinfo.
-const BF16_FLAGS: &str = "avx512_bf16 or amx_bf16";
+/// Where a precision is to be had; flags are those of /proc/cpuinfo.
+fn needs(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "nothing",
+        Precision::Tf32 => "a GPU",
+        Precision::Bf16 => "a GPU or a CPU with avx512_bf16 or amx_bf16",
+        Precision::Int8 => "a CPU with avx512_vnni",
+    }
+}
 
 /// The precision that a device computes in.
 pub fn precision_of(device: &Device) -> Precision {
@@ -77,9 +87,10 @@ pub fn precision_of(device: &Device) -> Precision {
 
 /// Says so where a device does not compute in the precision that was asked for.
 pub fn fallback(device: &Device, asked: Precision) -> Option<String> {
-    let (precision, asked) = (precision_of(device).name(), asked.name());
-    (precision != asked)
-        .then(|| format!("precision {asked} needs a GPU or a CPU with {BF16_FLAGS}: computing in {precision} instead"))
+    let precision = precision_of(device);
+    (precision != asked).then(|| {
+        format!("precision {} needs {}: computing in {} instead", asked.name(), needs(asked), precision.name())
+    })
 }
 
 /// What decides the last bits of results besides the config: precision and instructions, or the model of the GPU. As
@@ -191,10 +202,12 @@ mod tests {
         assert_eq!(found(DeviceName::Cpu, Precision::Bf16, Some(Units::Amx)), Ok(Precision::Bf16));
         assert_eq!(found(DeviceName::Auto, Precision::Bf16, Some(Units::Avx512Bf16)), Ok(Precision::Bf16));
         assert_eq!(found(DeviceName::Auto, Precision::Bf16, None), Ok(Precision::F32));
+        assert_eq!(found(DeviceName::Cpu, Precision::Int8, Some(Units::Avx512Vnni)), Ok(Precision::Int8));
+        assert!(found(DeviceName::Cpu, Precision::Int8, None).unwrap_err().contains("a CPU with avx512_vnni"));
         assert_eq!(
             found(DeviceName::Cpu, Precision::Bf16, None).unwrap_err(),
-            "precision bf16 needs a GPU or a CPU with avx512_bf16 or amx_bf16, and this CPU has neither (device = \
-             \"cpu\"); use f32 here, or device = \"auto\", which takes f32 where bf16 is not to be had"
+            "precision bf16 needs a GPU or a CPU with avx512_bf16 or amx_bf16, which is not here (device = \"cpu\"); \
+             use f32 here, or device = \"auto\", which takes f32 where bf16 is not to be had"
         );
     }
 

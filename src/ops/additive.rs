@@ -7,7 +7,15 @@
 //! over the queries of a sentence, when all of them are done and its keys are in the cache: dvalue_i = α_i·dc (a product of
 //! matrices, the caller's); dkey_i = de_i · v ⊙ (1 − y_i²); dv = Σ_i de_i · y_i.
 
+use super::gemm::prefetch;
 use super::real::{dot, max, simd, sum, Real, LANES};
+
+/// Brings what is read next into the cache while a row of tanh is computed: the keys and values of all sentences of a job
+/// do not stay there from step to step.
+#[inline(always)]
+fn fetch<T>(row: &[T]) {
+    row.iter().step_by(64 / size_of::<T>()).for_each(|x| prefetch(x));
+}
 
 simd! {
     /// α (into `weights`) and the context of one query over the keys `[n, a]` and values `[n, e]` of its sentence.
@@ -19,7 +27,9 @@ simd! {
         weights: &mut [T],
         context: &mut [T],
     ) {
+        let mut ahead = values.chunks_exact(context.len());
         for (score, key) in weights.iter_mut().zip(keys.chunks_exact(query.len())) {
+            ahead.next().into_iter().for_each(fetch);
             *score = score_of(query, key, v);
         }
         let top = max(weights);
@@ -69,12 +79,21 @@ pub(super) fn weights_backward<T: Real>(alphas: &[T], values: &[T], dcontext: &[
 }
 
 simd! {
-/// From the gradient of one query's scores that of the query.
-pub(super) fn query_backward<T: Real>(dscores: &[T], query: &[T], keys: &[T], v: &[T], dquery: &mut [T]) {
+/// From the gradient of one query's scores that of the query; `next` are the values that will be read afterwards.
+pub(super) fn query_backward<T: Real>(
+    dscores: &[T],
+    query: &[T],
+    keys: &[T],
+    v: &[T],
+    dquery: &mut [T],
+    next: &[T],
+) {
     let a = query.len();
     let (v, dquery) = (&v[..a], &mut dquery[..a]);
     dquery.fill(T::zero());
+    let mut ahead = next.chunks(next.len().div_ceil(dscores.len().max(1)).max(1));
     for (key, &dscore) in keys.chunks_exact(a).zip(dscores) {
+        ahead.next().into_iter().for_each(fetch);
         for j in 0..a {
             let y = Real::tanh(query[j] + key[j]);
             dquery[j] += dscore * (T::one() - y * y);

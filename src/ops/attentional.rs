@@ -256,6 +256,7 @@ impl Attentional {
             .collect();
         lanes::run(lanes, n * width, |mut lanes: Vec<Back<'_, T>>, threads| {
             let jobs = lanes.len();
+            let sources: Vec<Range<usize>> = lanes.iter().map(|lane| lane.sentence.source.clone()).collect();
             for lane in &mut lanes {
                 lane.dcontexts.resize(lane.steps() * e, T::zero());
                 lane.dscores.resize(lane.steps() * lane.sentence.source.len(), T::zero());
@@ -295,13 +296,15 @@ impl Attentional {
                 );
                 for (rank, lane) in lanes.iter_mut().enumerate() {
                     let Sentence { index, source, target } = &lane.sentence;
-                    let (keys, values) =
-                        (&keys[source.start * a..source.end * a], &values[source.start * e..source.end * e]);
+                    let keys = &keys[source.start * a..source.end * a];
+                    let values_of = |source: &Range<usize>| &values[source.start * e..source.end * e];
+                    let next = sources.get(rank + 1).map_or(&[][..], values_of);
                     let alphas = row(&alphas[pairs[*index]..], t, source.len());
                     let dscores = row_mut(&mut lane.dscores, t, source.len());
                     let dprojection = row_mut(&mut dprojections, rank, width + a);
-                    weights_backward(alphas, values, row(&dcontexts, rank, e), dscores);
-                    query_backward(dscores, row(&queries, target.start + t, a), keys, v, &mut dprojection[width..]);
+                    weights_backward(alphas, values_of(source), row(&dcontexts, rank, e), dscores);
+                    let query = row(&queries, target.start + t, a);
+                    query_backward(dscores, query, keys, v, &mut dprojection[width..], next);
                     row_mut(&mut lane.dcontexts, t, e).copy_from_slice(row(&dcontexts, rank, e));
                     lane.dprojected.take(own + a, End::Last).copy_of(&dprojection[width - own..]);
                 }

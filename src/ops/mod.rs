@@ -94,7 +94,7 @@ pub(crate) use many::{inverses, qr_q};
 pub use norm::{add_dropout, add_dropout_norm, layer_norm};
 #[cfg(test)]
 pub(crate) use precision::Choice;
-pub use precision::{bf16_units, cpu_precision, set_cpu_precision, units_in_force, Units};
+pub use precision::{bf16_units, cpu_precision, set_cpu_precision, units_for, units_in_force, Units};
 pub use prepacked::Prepacked;
 pub(crate) use qr::qr_q_of;
 pub use real::Level;

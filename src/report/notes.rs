@@ -66,6 +66,11 @@ fn machine(runs: &[&Run]) -> Vec<String> {
     if threads.len() > 1 {
         notes.push(format!("runs used different numbers of threads ({threads:?}): their seconds are not comparable"));
     }
+    let computed_by: BTreeSet<&str> = runs.iter().filter_map(|run| run.computed_by.as_deref()).collect();
+    if computed_by.len() > 1 {
+        let all = computed_by.into_iter().collect::<Vec<_>>().join("; ");
+        notes.push(format!("runs were computed by different means ({all}): their seconds are not comparable"));
+    }
     // Equal work: a run's updates differ in their batches only, and the median evens those out.
     let unquiet = runs.iter().filter(|run| {
         let usual = run.step_seconds();
@@ -207,6 +212,7 @@ mod tests {
         let cut = made("cut", |config| config.schedule.total_updates = 4000, 2.0, 0.5);
         let mut threads = made("threads", |config| config.optimizer.lr = 3e-3, 2.6, 0.5);
         threads.threads = 2;
+        threads.computed_by = Some("cpu, bf16, AMX tiles".to_string());
         for (i, row) in threads.train.iter_mut().enumerate() {
             row.seconds *= if i % 2 == 0 { 1.0 } else { 1.3 };
         }
@@ -216,6 +222,7 @@ mod tests {
             "{notes}"
         );
         assert!(notes.contains("different numbers of threads"), "{notes}");
+        assert!(notes.contains("computed by different means (cpu, bf16, AMX tiles; cpu, f32, AVX-512)"), "{notes}");
         assert!(notes.contains("the machine was not quiet: in 1 of"), "{notes}");
     }
 

@@ -22,6 +22,8 @@ pub struct Run {
     pub parameters: u64,
     /// Threads it ran with.
     pub threads: u64,
+    /// Precision and instructions, or the GPU, that it began with; runs of before 0.2 do not say.
+    pub computed_by: Option<String>,
     pub train: Vec<TrainRow>,
     pub valid: Vec<ValidRow>,
     /// Updates whose gradient was not finite.
@@ -135,6 +137,7 @@ impl Run {
             horizon,
             parameters: number(&start, "parameters").unwrap_or(0),
             threads: number(&start, "threads").unwrap_or(0),
+            computed_by: start.get("computed_by").and_then(Value::as_str).map(str::to_string),
             skipped_updates: last.map_or(0, |row| row.skipped_updates),
             peak_memory_bytes: last.map_or(0, |row| row.peak_memory_bytes),
             test: Metric::of_text()
@@ -224,8 +227,8 @@ pub(super) mod tests {
                 format!(r#"{{"event":"valid",{common},"nll":{nll},"bleu":{}}}"#, 40.0 - nll),
             ]
         });
-        let start =
-            format!(r#"{{"event":"start","step":0,"parameters":1437696,"total_updates":{horizon},"threads":1}}"#);
+        let machine = r#""threads":1,"computed_by":"cpu, f32, AVX-512""#;
+        let start = format!(r#"{{"event":"start","step":0,"parameters":1437696,"total_updates":{horizon},{machine}}}"#);
         let reason = if last.is_finite() { "max_updates" } else { "diverged" };
         let end = format!(r#"{{"event":"end","step":{horizon},"stop_reason":"{reason}"}}"#);
         let text: Vec<String> = match last.is_finite() {

@@ -39,7 +39,10 @@ pub(super) fn largest_batch(config: &Config, resources: &Resources, model: &dyn 
 /// Target tokens of the batch that [`speed_of_bf16`] tries.
 const FEW_TOKENS: usize = 512;
 
-/// The clock of [`speed_of_bf16`] goes to a third try no later than this.
+/// Most tries of [`speed_of_bf16`], of which the quickest counts.
+const ROUNDS: usize = 8;
+
+/// No more tries of [`speed_of_bf16`] after this.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How many times as fast forward and backward are with bf16 products as in f32, by the clock, over a few pairs; `None` on a
@@ -68,12 +71,12 @@ pub(super) fn speed_of_bf16(
         // the first one fetches memory from the system
         seconds(Precision::F32)?;
         let (mut f32, mut bf16) = (f64::INFINITY, f64::INFINITY);
-        for round in 0..3 {
-            if round > 0 && clock.elapsed() > PATIENCE {
-                break;
-            }
+        for _ in 0..ROUNDS {
             bf16 = bf16.min(seconds(Precision::Bf16)?);
             f32 = f32.min(seconds(Precision::F32)?);
+            if clock.elapsed() > PATIENCE {
+                break;
+            }
         }
         Ok(Some(f32 / bf16))
     })();

@@ -15,9 +15,12 @@ static PRECISION: Mutex<Option<HashMap<DeviceId, Precision>>> = Mutex::new(None)
 /// part in products of this precision.
 ///
 /// # Errors
-/// No such GPU, a driver that is older than the program.
+/// No such GPU, a precision of CPUs, a driver that is older than the program.
 #[expect(unsafe_code, reason = "settings of candle and of the driver that only one stream makes safe")]
 pub(crate) fn open(index: usize, precision: Precision) -> Result<Device> {
+    if precision == Precision::Int8 {
+        bail!("products of int8 are done on CPUs only");
+    }
     // not `new_cuda`: its stream is another one in each thread, and nothing would order them
     let device = Device::new_cuda_with_stream(index)?;
     let cuda = device.as_cuda_device()?;

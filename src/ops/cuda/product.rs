@@ -65,7 +65,7 @@ pub(super) fn product(device: &CudaDevice, c: Mat<'_>, store: Store, a: Mat<'_>,
     let (alpha, beta) = (1.0f32, if store == Store::Add { 1.0f32 } else { 0.0 });
     let compute = match precision(device) {
         Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-        Precision::F32 | Precision::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        Precision::F32 | Precision::Bf16 | Precision::Int8 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
     let op = |mat: Mat<'_>| match mat.transposed {
         true => sys::cublasOperation_t::CUBLAS_OP_T,

@@ -15,7 +15,7 @@ mod x86;
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
 pub(crate) use amx::emulator::emulate;
 
-use super::pack::{self, Pairs, Single, KC};
+use super::pack::{self, bytes, Pairs, Single, KC};
 use super::Mat;
 use crate::ops::precision::{units_in_force, Units};
 use crate::ops::real::{Level, Real};
@@ -30,8 +30,8 @@ pub(super) const ROW: usize = KC + 16;
 pub(crate) enum Arithmetic {
     /// Nothing is rounded.
     Exact(Level),
-    /// To bf16; sums are f32. (In f64, which is for references, nothing is rounded.)
-    Bf16(Units),
+    /// To what these units multiply; results are f32. (In f64, which is for references, nothing is rounded.)
+    Rounded(Units),
 }
 
 impl Arithmetic {
@@ -42,14 +42,14 @@ impl Arithmetic {
 
     /// That of the precision that the process computes in, on the CPU.
     pub(crate) fn in_force() -> Self {
-        units_in_force().map_or(Arithmetic::exact(), Arithmetic::Bf16)
+        units_in_force().map_or(Arithmetic::exact(), Arithmetic::Rounded)
     }
 
     /// All that this CPU can do.
     #[cfg(test)]
     pub(crate) fn available() -> Vec<Arithmetic> {
         let exact = Level::available().into_iter().map(Arithmetic::Exact);
-        exact.chain(Units::available().map(Arithmetic::Bf16)).collect()
+        exact.chain(Units::available().map(Arithmetic::Rounded)).collect()
     }
 }
 
@@ -86,6 +86,8 @@ pub(crate) struct Kernel<T> {
     pub(super) depth: usize,
     /// Words of k are a multiple of this.
     pub(super) granule: usize,
+    /// Words a column that a panel begins with.
+    pub(super) header: usize,
     /// Rows of the left operand that are packed at a time.
     pub(super) block: usize,
     /// Over strips in rows.
@@ -116,6 +118,7 @@ impl<T: Real> Kernel<T> {
             nr: NR,
             depth: W::DEPTH,
             granule: 1,
+            header: 0,
             // their packed strips take a tenth of a small L2 cache
             block: 96,
             rows,
@@ -133,9 +136,25 @@ impl<T: Real> Kernel<T> {
         k.div_ceil(self.depth).next_multiple_of(self.granule)
     }
 
+    /// The same of a panel, a column.
+    pub(super) fn panel_words(&self, k: usize) -> usize {
+        self.header + self.words(k)
+    }
+
     /// Values of k that are packed together.
     pub(super) fn kc(&self) -> usize {
         KC * self.depth
+    }
+}
+
+/// A kernel for bytes.
+fn of_bytes<const MR: usize, const NR: usize>(rows: Run<f32>) -> Kernel<f32> {
+    Kernel {
+        depth: bytes::DEPTH,
+        header: bytes::HEADER,
+        pack_rows: bytes::rows,
+        pack_panels: bytes::panels::<NR>,
+        ..Kernel::new::<Single, MR, NR>(rows, None)
     }
 }
 
@@ -168,7 +187,7 @@ impl Kernels for f32 {
             #[cfg(target_arch = "x86_64")]
             Arithmetic::Exact(Level::Avx2) => Kernel::new::<Single, 6, 16>(x86::avx2_rows, Some(x86::avx2_steps)),
             #[cfg(target_arch = "x86_64")]
-            Arithmetic::Bf16(Units::Amx) => Kernel {
+            Arithmetic::Rounded(Units::Amx) => Kernel {
                 granule: amx::WORDS,
                 // panels come from afar at the rate at which few rows would use them up
                 block: 256,
@@ -177,10 +196,13 @@ impl Kernels for f32 {
                 ..Kernel::new::<Pairs, { amx::MR }, { amx::NR }>(amx::rows, None)
             },
             #[cfg(target_arch = "x86_64")]
-            Arithmetic::Bf16(Units::Avx512Bf16) => {
+            Arithmetic::Rounded(Units::Avx512Bf16) => {
                 Kernel::new::<Pairs, 12, 32>(x86::avx512_bf16_rows, Some(x86::avx512_bf16_steps))
             }
-            Arithmetic::Bf16(_) => Kernel::portable::<Pairs>(),
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Rounded(Units::Avx512Vnni) => of_bytes::<12, 32>(x86::avx512_vnni),
+            Arithmetic::Rounded(Units::PortableInt8) => of_bytes::<{ portable::MR }, { portable::NR }>(portable::bytes),
+            Arithmetic::Rounded(_) => Kernel::portable::<Pairs>(),
             Arithmetic::Exact(_) => Kernel::portable::<Single>(),
         }
     }
@@ -216,7 +238,7 @@ impl Kernels for f64 {
 }
 
 /// Asks for the cache line at `p`, which may be anywhere: nothing is read.
-pub(super) fn prefetch<T>(p: *const T) {
+pub(crate) fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it never faults, and every x86-64 has it.
     #[expect(unsafe_code, reason = "a prefetch takes a pointer")]

@@ -14,7 +14,7 @@ mod product;
 
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
 pub(crate) use kernel::emulate as emulate_tiles;
-pub(crate) use kernel::{Arithmetic, Kernels};
+pub(crate) use kernel::{prefetch, Arithmetic, Kernels};
 pub(crate) use pack::Packed;
 pub(crate) use product::Block;
 use product::Finish;
@@ -293,6 +293,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Precision;
     use crate::rng::{stream, Purpose};
 
     #[test]
@@ -327,6 +328,19 @@ mod tests {
         }
     }
 
+    /// What a product makes of a row of an operand.
+    fn rounded(arithmetic: Arithmetic, row: &[f32]) -> Vec<f64> {
+        let Arithmetic::Rounded(units) = arithmetic else { return row.iter().copied().map(f64::from).collect() };
+        if units.precision() == Precision::Bf16 {
+            return row.iter().map(|&x| half::bf16::from_f32(x).to_f64()).collect();
+        }
+        let of_block = |block: &[f32]| -> Vec<f64> {
+            let scale = block.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
+            block.iter().map(|x| f64::from((x * (1.0 / scale)).round_ties_even() * scale)).collect()
+        };
+        row.chunks(1024).flat_map(of_block).collect()
+    }
+
     #[test]
     fn every_kernel_agrees_with_f64() {
         let mut rng = stream(2, Purpose::Probe, 0);
@@ -340,10 +354,10 @@ mod tests {
             };
             let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
             for arithmetic in Arithmetic::available() {
-                let rounded = |x: f32| match arithmetic {
-                    Arithmetic::Exact(_) => f64::from(x),
-                    Arithmetic::Bf16(_) => half::bf16::from_f32(x).to_f64(),
-                };
+                // rows of what is multiplied
+                let rounded =
+                    |x: &[f32]| -> Vec<f64> { x.chunks(k).flat_map(|row| rounded(arithmetic, row)).collect() };
+                let (left, right) = (rounded(&a), rounded(&bt));
                 let mut seen: Option<Vec<f32>> = None;
                 for (a_as, b_as) in
                     [(Mat::new(&a, m, k), Mat::new(&b, k, n)), (Mat::new(&at, k, m).t(), Mat::new(&bt, n, k).t())]
@@ -360,7 +374,7 @@ mod tests {
                     assert_eq!(visited.into_inner(), m * n);
                     matmul_packed(MatMut::new(&mut add, m, n), Store::Add, a_as, &packed, Threads::One, |_| ());
                     for i in 0..m * n {
-                        let terms = (0..k).map(|l| rounded(a[i / n * k + l]) * rounded(b[l * n + i % n]));
+                        let terms = (0..k).map(|l| left[i / n * k + l] * right[i % n * k + l]);
                         let (right, size) = terms.fold((0.0, 1.0), |(sum, size), x| (sum + x, size + x.abs()));
                         assert!((f64::from(set[i]) - right).abs() < 1e-6 * size, "{arithmetic:?} {m}×{n}×{k}");
                         assert!((f64::from(add[i]) - f64::from(c[i]) - right).abs() < 1e-6 * size, "{arithmetic:?}");

@@ -1,6 +1,7 @@
 //! Packing: operands copied into the order in which a microkernel reads them, and rounded where it wants them so. Costs
 //! one pass, and makes every load of the product sequential, whatever the strides were.
 
+pub(super) mod bytes;
 mod words;
 
 use super::kernel::{Arithmetic, Kernel, ROW};
@@ -15,8 +16,8 @@ pub(super) const KC: usize = 256;
 
 /// A right operand `[k, n]`, ready for many products.
 ///
-/// For each block of [`Kernel::kc`] steps, panels of `nr` columns; in a panel, `nr` words a step, the last panel filled up
-/// with zeros.
+/// For each block of [`Kernel::kc`] steps, panels of `nr` columns; in a panel, `nr` words a step behind a header of its arithmetic, the
+/// last panel filled up with zeros.
 #[derive(Debug)]
 pub(crate) struct Packed<T> {
     /// All of it written.
@@ -37,14 +38,14 @@ impl<T: Real> Packed<T> {
         let kernel = T::kernel(arithmetic);
         let (nr, kc) = (kernel.nr, kernel.kc());
         let width = b.columns.next_multiple_of(nr);
-        let words = (b.rows / kc) * KC + kernel.words(b.rows % kc);
-        let mut data = Box::new_uninit_slice(words * width);
+        let blocks = (0..b.rows).step_by(kc).map(|k| kernel.panel_words(kc.min(b.rows - k)));
+        let mut data = Box::new_uninit_slice(blocks.sum::<usize>() * width);
         // jobs of some panels of one block
         let mut jobs = Vec::new();
         let mut rest = &mut data[..];
         for k in (0..b.rows).step_by(kc) {
             let kc = kc.min(b.rows - k);
-            let words = kernel.words(kc);
+            let words = kernel.panel_words(kc);
             let panels = (PANELS * nr).min(width);
             for column in (0..width).step_by(panels) {
                 let (part, tail) = rest.split_at_mut(words * panels.min(width - column));
@@ -53,9 +54,8 @@ impl<T: Real> Packed<T> {
             }
         }
         let pack = |(k, kc, column, part): (usize, usize, usize, &mut [MaybeUninit<T>])| {
-            let words = kernel.words(kc);
-            let columns = (part.len() / words).min(b.columns - column);
-            (kernel.pack_panels)(part, b.t().part(column, columns, k, kc), words);
+            let columns = (part.len() / kernel.panel_words(kc)).min(b.columns - column);
+            (kernel.pack_panels)(part, b.t().part(column, columns, k, kc), kernel.words(kc));
         };
         match threads {
             Threads::One => jobs.into_iter().for_each(pack),
@@ -69,11 +69,12 @@ impl<T: Real> Packed<T> {
     }
 
     /// The panel whose first column is `column`, of the block of steps that begins at `k`: nr words for each of its words
-    /// of k, all of them written.
+    /// of k, behind its header; all of them written.
     pub(super) fn panel(&self, kernel: &Kernel<T>, k: usize, column: usize) -> &[MaybeUninit<T>] {
-        let words = kernel.words(kernel.kc().min(self.rows - k));
+        let words = kernel.panel_words(kernel.kc().min(self.rows - k));
         let width = self.columns.next_multiple_of(kernel.nr);
-        &self.data[k / kernel.depth * width + column * words..][..words * kernel.nr]
+        let before = k / kernel.kc() * kernel.panel_words(kernel.kc()) * width;
+        &self.data[before + column * words..][..words * kernel.nr]
     }
 }
 

@@ -3,7 +3,7 @@
 //! A step loads two vectors, broadcasts `mr` words and does 2·`mr` multiply-adds. Steps are unrolled by four: the loop's
 //! own instructions would otherwise be a bottleneck where two threads share a core.
 
-use super::{store, Tile, ROW};
+use super::{store, Tile, KC, ROW};
 use std::arch::x86_64::*;
 
 /// Steps in a row without a jump.
@@ -155,6 +155,74 @@ fn pairs(a: __m512, b: __m512, sum: __m512) -> __m512 {
         }
     };
     _mm512_dpbf16_ps(sum, words(a), words(b))
+}
+
+/// Of bytes, see `pack/bytes`: `vpdpbusd` multiplies four and adds them to an integer.
+///
+/// # Safety
+/// As [`super::Run`] says; the CPU has the features.
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[expect(unsafe_code, reason = "vector loads and stores through pointers; the caller keeps Run's promise")]
+pub(super) unsafe fn avx512_vnni(words: usize, strip: *const f32, panel: *const f32, tile: Tile<f32>) {
+    const NR: usize = 32;
+    /// The first `R` rows of a tile.
+    ///
+    /// # Safety
+    /// As that of the kernel; the tile has no more rows.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn rows<const R: usize>(words: usize, strip: *const f32, panel: *const f32, tile: Tile<f32>) {
+        let integers = |p: *const f32| _mm512_loadu_si512(p.cast());
+        let start = [integers(panel), integers(panel.add(16))];
+        let scales = [_mm512_loadu_ps(panel.add(NR)), _mm512_loadu_ps(panel.add(NR + 16))];
+        let mut sums = [start; R];
+        let (mut a, mut b, mut ahead) = (strip.cast::<i32>(), panel.add(2 * NR), tile.ahead);
+        macro_rules! step {
+            ($u:expr) => {
+                let (low, high) = (integers(b.add($u * NR)), integers(b.add($u * NR + 16)));
+                for i in 0..R {
+                    let x = _mm512_set1_epi32(*a.add(i * ROW + $u));
+                    sums[i][0] = _mm512_dpbusd_epi32(sums[i][0], x, low);
+                    sums[i][1] = _mm512_dpbusd_epi32(sums[i][1], x, high);
+                }
+            };
+        }
+        for _ in 0..words / UNROLL {
+            _mm_prefetch(ahead.cast(), _MM_HINT_T0);
+            ahead = ahead.wrapping_add(LINE);
+            step!(0);
+            step!(1);
+            step!(2);
+            step!(3);
+            (a, b) = (a.add(UNROLL), b.add(UNROLL * NR));
+        }
+        for _ in 0..words % UNROLL {
+            step!(0);
+            (a, b) = (a.add(1), b.add(NR));
+        }
+        let whole = tile.rows == R && tile.columns == NR;
+        let mut edge = [0.0f32; LARGEST_TILE];
+        let alpha = _mm512_set1_ps(tile.alpha);
+        for i in 0..R {
+            let scale = _mm512_set1_ps(*strip.add(i * ROW + KC));
+            for j in 0..2 {
+                let new = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][j]), _mm512_mul_ps(scale, scales[j]));
+                if whole {
+                    let (c, new) = (tile.c.add(i * tile.stride + j * 16), _mm512_mul_ps(alpha, new));
+                    _mm512_storeu_ps(c, if tile.add { _mm512_add_ps(_mm512_loadu_ps(c), new) } else { new });
+                } else {
+                    _mm512_storeu_ps(edge.as_mut_ptr().add(i * NR + j * 16), new);
+                }
+            }
+        }
+        if !whole {
+            store(&edge[..R * NR], NR, tile);
+        }
+    }
+    match tile.rows.div_ceil(4) {
+        0 | 1 => rows::<4>(words, strip, panel, tile),
+        2 => rows::<8>(words, strip, panel, tile),
+        _ => rows::<12>(words, strip, panel, tile),
+    }
 }
 
 /// `blocks` times 8 columns of `rows` rows to groups of `group`, with zeros behind the rows.
