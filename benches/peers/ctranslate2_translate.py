@@ -8,7 +8,7 @@ and, for BLEU, sacrebleu.
 
 The text is --lines lines of SOURCE, shuffled again each time SOURCE is used up, so that no two batches are alike. Each
 candidate translates it once and twice as much of it: T(2N) − T(N) is the time of N lines without loading, imports and first
-touch of memory, T(N) minus that the time of loading. A pair is that of one candidate and one of ours right before it; the
+touch of memory; one line alone shows the time of loading. A pair is that of one candidate and one of ours right before it; the
 ratio is theirs over ours, above 1 where ours is faster. Both sides read text and write text, cut by the same tokenizer.
 
 A candidate is chosen first: CTranslate2 tries --threads as threads of one batch and as batches of one thread each, with each
@@ -118,10 +118,11 @@ def process(candidate, text):
 
 
 def slope(candidate, text):
-    """Seconds of the first half of `text`, of loading, peak MiB of all of it and its lines."""
+    """Seconds of half of `text`, of one line with all loading, peak MiB of all of it and its lines."""
+    one, _, _ = process(candidate, text[:1])
     half, _, _ = process(candidate, text[: len(text) // 2])
     whole, peak, lines = process(candidate, text)
-    return {"seconds": whole - half, "loading": 2 * half - whole, "peak": peak, "lines": lines}
+    return {"seconds": whole - half, "loading": one, "peak": peak, "lines": lines}
 
 
 def best(candidates, text):

@@ -44,8 +44,8 @@ pub fn translate(
 
 /// Batches become smaller towards the end, so that threads finish together: one holds at most the `SHARE`th part of what is
 /// left, but not for that fewer than so many tokens.
-const SHARE: usize = 8;
-const FEWEST: usize = 256;
+const SHARE: usize = 4;
+const FEWEST: usize = 512;
 
 /// Indices of the sources that are not empty, longest first, cut into batches. The longest come first so that a lack of
 /// memory shows at once.

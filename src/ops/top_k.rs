@@ -70,11 +70,14 @@ impl<T: Real> Top<T> {
     }
 }
 
+/// Values looked over together.
+const BLOCK: usize = 4 * real::LANES;
+
 simd! {
     fn see<T: Real>(best: &mut Vec<(u32, T)>, k: usize, first: usize, values: &[T]) {
         let least = |best: &[(u32, T)]| if best.len() == k { best[k - 1].1 } else { T::NEG_INFINITY };
         let mut floor = least(best);
-        for (block, values) in values.chunks(real::LANES).enumerate() {
+        for (block, values) in values.chunks(BLOCK).enumerate() {
             // most blocks hold nothing that counts
             if real::max(values) <= floor {
                 continue;
@@ -82,7 +85,7 @@ simd! {
             for (i, &value) in values.iter().enumerate() {
                 if value > floor {
                     let place = best.partition_point(|&(_, other)| other >= value);
-                    best.insert(place, ((first + block * real::LANES + i) as u32, value));
+                    best.insert(place, ((first + block * BLOCK + i) as u32, value));
                     best.truncate(k);
                     floor = least(best);
                 }

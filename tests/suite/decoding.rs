@@ -104,6 +104,37 @@ fn a_wider_beam_finds_better_translations_where_greedy_search_comes_to_an_end() 
 
 /// With one source token there is one place to look; the place does not depend on the batch.
 #[test]
+fn a_prepacked_model_translates_as_before_with_the_same_bits_on_any_threads_in_any_batches() -> Outcome {
+    let trained = [model(1)?, model(2)?];
+    let used = trained.iter().map(|model| model.share().prepacked()).collect::<Result<Vec<_>, _>>()?;
+    assert!(!trained[0].params().is_empty() && used[0].params().is_empty());
+    for (count, beam_size) in [(1, 1), (1, 3), (2, 3)] {
+        let of = |models: &[Box<dyn Model>], options: &Options| {
+            run(&models.iter().take(count).map(|model| model.as_ref()).collect::<Vec<_>>(), options)
+        };
+        let options = options(beam_size);
+        let (before, found) = (of(&trained, &options)?, of(&used, &options)?);
+        for (before, found) in before.iter().flatten().zip(found.iter().flatten()) {
+            assert_eq!(before.ids, found.ids);
+            assert!((before.score - found.score).abs() < 1e-4);
+        }
+        for (threads, batch_size) in [(1, 0), (2, 40), (3, 7), (4, 10_000)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+            let again = pool.install(|| of(&used, &Options { batch_size, ..options }))?;
+            assert_eq!(again, found, "{threads} threads, batches of {batch_size}");
+        }
+    }
+    let found = run(&[&*used[0]], &options(1))?;
+    let pairs: Vec<_> = sources().into_iter().zip(found.iter().map(|found| found[0].labels(EOS))).collect();
+    let scores = |model: &dyn Model| log_likelihoods(&[model], &pairs, PAD, 40, &mut |_| (), &|| false);
+    for ((a, b), found) in scores(&*trained[0])?.iter().zip(scores(&*used[0])?).zip(&found) {
+        assert!((a - b).abs() < 1e-4 && (b - found[0].score).abs() < 1e-4);
+    }
+    assert_eq!(alignments(&*trained[0], &pairs, PAD, 40)?, alignments(&*used[0], &pairs, PAD, 40)?);
+    Ok(())
+}
+
+#[test]
 fn alignments_name_a_source_token_for_each_target_token() -> Outcome {
     let model = model(1)?;
     let mut pairs: Vec<_> =

@@ -11,7 +11,8 @@ pub(super) const BLOCK_LINES: usize = 4096;
 /// Whoever writes nothing for so long is taken to wait for an answer.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A block is translated after this time also when lines keep dribbling in. So which lines come together may depend on
-/// time; sums over 8 rows and fewer are rounded in another order than over more, which the sixth digit of a score may show.
+/// time; recurrences round sums over 8 rows and fewer in another order than over more, which the sixth digit of a score may
+/// show.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The input in blocks of lines. A thread reads, so that what has come can be translated while nothing comes.
