@@ -264,8 +264,8 @@ pub struct DecodeArgs {
     /// Exponent of the length penalty; 0 = off
     #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub length_penalty: Option<f64>,
-    /// Precision of products; a CPU has bf16 where it has units for it, and no tf32 [default: f32 on a CPU, the run's
-    /// train.precision on a GPU]
+    /// Precision of products; bf16 and int8 where a CPU has instructions for them, bf16 and tf32 on a GPU [default: f32
+    /// on a CPU, the run's train.precision on a GPU]
     #[arg(long, value_name = "NAME")]
     pub precision: Option<Precision>,
     /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
@@ -379,8 +379,8 @@ pub struct ScoreArgs {
     /// Exponent of the length penalty; 0 = off, whatever the run's is
     #[arg(long, value_name = "A", allow_negative_numbers = true, default_value = "0")]
     pub length_penalty: f64,
-    /// Precision of products; a CPU has bf16 where it has units for it, and no tf32 [default: f32 on a CPU, the run's
-    /// train.precision on a GPU]
+    /// Precision of products; bf16 and int8 where a CPU has instructions for them, bf16 and tf32 on a GPU [default: f32
+    /// on a CPU, the run's train.precision on a GPU]
     #[arg(long, value_name = "NAME")]
     pub precision: Option<Precision>,
     /// Target tokens scored together; a longer line goes alone [default: decode.batch_size]
