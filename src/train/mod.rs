@@ -16,6 +16,7 @@
 //! | `resources` | what a run reads: tokenizers, encoded training pairs, held-out text |
 //! | `run` | a run from its first screen to its last |
 //! | `saving` | checkpoints of a run: what of the model and the optimizer goes into them, and back |
+//! | `segmentation` | training text that is cut into pieces anew in each epoch |
 //! | `session` | how a run comes up: fresh, or from a checkpoint |
 //! | `step` | one update: forward, backward, finite check, clip, optimizer, average |
 //! | `stop` | what stops a process of a run from outside: signals, and the end of its time |
@@ -38,6 +39,7 @@ mod rates;
 mod resources;
 mod run;
 mod saving;
+mod segmentation;
 mod session;
 mod step;
 mod stop;

@@ -135,7 +135,13 @@ fn model(facts: &Facts) -> Vec<(&'static str, String)> {
 
 fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     let Facts { config, .. } = facts;
-    let mean = facts.resources.train.tokens().1 as f64 / facts.updates_per_epoch.max(1) as f64;
+    let segmentation = &facts.resources.segmentation;
+    let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth()[1];
+    let mean = tokens / facts.updates_per_epoch.max(1) as f64;
+    let mut regularization = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
+    if let Some(cuts) = segmentation.describe() {
+        regularization.push_str(&format!(", {cuts}"));
+    }
     let length = match facts.total_updates {
         0 => "until early stopping or max_hours".to_string(),
         n => format!("{} updates, {:.1} epochs", units::count(n), n as f64 / facts.updates_per_epoch.max(1) as f64),
@@ -158,10 +164,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         ("length", length),
         ("optimizer", optimizer),
         ("schedule", describe_schedule(config)),
-        (
-            "regularization",
-            format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing),
-        ),
+        ("regularization", regularization),
     ];
     if config.uses_distance() {
         rows.push(("embedding distance", distance::describe(&config.embedding_distance)));

@@ -119,7 +119,7 @@ impl Work for Trainer {
     fn update(&mut self, ledger: &mut Ledger, taken: Taken) -> Result<Updated> {
         let clock = Instant::now();
         let Some((_, epoch)) = &self.epoch else { anyhow::bail!("an update outside of an epoch") };
-        let batches: Vec<_> = taken.batches.map(|i| epoch.batch(&self.resources.train, i as usize)).collect();
+        let batches: Vec<_> = taken.batches.map(|i| self.resources.batch(epoch, i as usize)).collect();
         let (mut stepper, context) = self.stepper(ledger);
         let update = match fault::gradient(taken.first_micro_batch) {
             true => Update::NonFinite { parameter: "a test".to_string() },

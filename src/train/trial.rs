@@ -33,7 +33,7 @@ pub(super) struct Trial {
 /// # Errors
 /// Errors of the computation, want of memory among them.
 pub(super) fn largest_batch(config: &Config, resources: &Resources, model: &dyn Model, epoch: &Epoch) -> Result<Trial> {
-    step(config, model, &epoch.batch(&resources.train, epoch.largest()))
+    step(config, model, &resources.batch(epoch, epoch.largest()))
 }
 
 /// Target tokens of the batch that [`speed_of_bf16`] tries.
@@ -61,7 +61,7 @@ pub(super) fn speed_of_bf16(
     if !would_do || epoch.is_empty() {
         return Ok(None);
     }
-    let batch = few(&epoch.batch(&resources.train, 0));
+    let batch = few(&resources.batch(epoch, 0));
     let seconds = |precision| {
         ops::set_cpu_precision(precision);
         step(config, model, &batch).map(|trial| trial.seconds)
