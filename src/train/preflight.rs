@@ -158,10 +158,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         ("length", length),
         ("optimizer", optimizer),
         ("schedule", describe_schedule(config)),
-        (
-            "regularization",
-            format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing),
-        ),
+        ("regularization", describe_regularization(config)),
     ];
     if config.uses_distance() {
         rows.push(("embedding distance", distance::describe(&config.embedding_distance)));
@@ -264,6 +261,18 @@ fn describe_model(config: &Config) -> String {
             m.rnn.embedding_size,
         ),
     }
+}
+
+fn describe_regularization(config: &Config) -> String {
+    let mut text = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
+    let [source, target] = [config.model.source_word_dropout, config.model.target_word_dropout];
+    if source > 0.0 || target > 0.0 {
+        text.push_str(&format!(", word dropout {source} source, {target} target"));
+    }
+    if config.train.r_drop_alpha > 0.0 {
+        text.push_str(&format!(", R-Drop {} (two passes)", config.train.r_drop_alpha));
+    }
+    text
 }
 
 fn describe_schedule(config: &Config) -> String {
