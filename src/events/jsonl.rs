@@ -121,6 +121,9 @@ fn train_row(row: &mut Map<String, Value>, point: &TrainPoint) {
     put(row, "loss", point.loss);
     put(row, "nll", point.nll);
     put(row, "ppl", point.nll.exp());
+    if let Some(kl) = point.r_drop_kl {
+        put(row, "r_drop_kl", kl);
+    }
     put(row, "lr", point.lr);
     put(row, "grad_norm", point.grad_norm);
     put(row, "clipped", point.clipped);

@@ -94,6 +94,8 @@ pub struct TrainPoint {
     pub loss: f64,
     /// The same without label smoothing.
     pub nll: f64,
+    /// Mean of both divergences between the passes of R-Drop a target token, while it is on.
+    pub r_drop_kl: Option<f64>,
     pub lr: f64,
     /// Mean norm of the gradient before clipping.
     pub grad_norm: f64,

@@ -250,6 +250,9 @@ nmt-train translate run <in.txt >out.txt
             facts.push(("optimizer", described.to_string()));
             facts.push(("schedule", format!("{}, {warmup} updates of warm-up", schedule.kind.name())));
             facts.push(("label smoothing", train.label_smoothing.to_string()));
+            if train.r_drop_alpha > 0.0 {
+                facts.push(("R-Drop", format!("alpha {}", train.r_drop_alpha)));
+            }
             facts.push(("seed", self.config.seed.to_string()));
         }
         let mut lines = vec![String::new(), "## Training".to_string(), String::new()];

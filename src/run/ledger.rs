@@ -76,6 +76,11 @@ pub struct Sums {
     pub nll: f64,
     pub tokens: u64,
     pub source_tokens: u64,
+    /// Of R-Drop: the divergence between both passes, and the target tokens it was taken of.
+    #[serde(default, with = "crate::exact")]
+    pub r_drop_kl: f64,
+    #[serde(default)]
+    pub r_drop_tokens: u64,
     #[serde(with = "crate::exact")]
     pub grad_norm: f64,
     pub clipped: u64,
@@ -101,6 +106,8 @@ pub struct UpdateStats {
     pub seconds: f64,
     pub loss: f64,
     pub nll: f64,
+    /// Divergence between the passes of R-Drop, where there are two.
+    pub r_drop_kl: Option<f64>,
     pub tokens: u64,
     pub source_tokens: u64,
     pub grad_norm: f64,
@@ -227,6 +234,10 @@ impl Ledger {
         sums.nll += done.nll;
         sums.tokens += done.tokens;
         sums.source_tokens += done.source_tokens;
+        if let Some(kl) = done.r_drop_kl {
+            sums.r_drop_kl += kl;
+            sums.r_drop_tokens += done.tokens;
+        }
         sums.grad_norm += done.grad_norm;
         sums.clipped += u64::from(done.clipped);
         if let Some(found) = &done.distance {

@@ -138,7 +138,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     let segmentation = &facts.resources.segmentation;
     let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth()[1];
     let mean = tokens / facts.updates_per_epoch.max(1) as f64;
-    let mut regularization = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
+    let mut regularization = describe_regularization(config);
     if let Some(cuts) = segmentation.describe() {
         regularization.push_str(&format!(", {cuts}"));
     }
@@ -267,6 +267,18 @@ fn describe_model(config: &Config) -> String {
             m.rnn.embedding_size,
         ),
     }
+}
+
+fn describe_regularization(config: &Config) -> String {
+    let mut text = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
+    let [source, target] = [config.model.source_word_dropout, config.model.target_word_dropout];
+    if source > 0.0 || target > 0.0 {
+        text.push_str(&format!(", word dropout {source} source, {target} target"));
+    }
+    if config.train.r_drop_alpha > 0.0 {
+        text.push_str(&format!(", R-Drop {} (two passes)", config.train.r_drop_alpha));
+    }
+    text
 }
 
 fn describe_schedule(config: &Config) -> String {

@@ -104,6 +104,7 @@ impl Trainer {
             seconds: ledger.seconds,
             loss: sums.loss / target_tokens,
             nll: sums.nll / target_tokens,
+            r_drop_kl: (sums.r_drop_tokens > 0).then(|| sums.r_drop_kl / sums.r_drop_tokens as f64),
             lr,
             grad_norm: sums.grad_norm / updates,
             clipped: sums.clipped as f64 / updates,

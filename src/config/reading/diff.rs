@@ -122,6 +122,8 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("model.attention_dropout", Effect::Training, ""),
     ("model.activation_dropout", Effect::Training, ""),
     ("model.embedding_dropout", Effect::Training, ""),
+    ("model.source_word_dropout", Effect::Training, ""),
+    ("model.target_word_dropout", Effect::Training, ""),
     ("model.pretrained_", Effect::Refused, START),
     ("model.init_", Effect::Refused, START),
     ("model.", Effect::Refused, MODEL),
