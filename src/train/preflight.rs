@@ -163,6 +163,10 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
             format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing),
         ),
     ];
+    if config.checkpoint.average_last > 0 {
+        let last = config.checkpoint.average_last;
+        rows.push(("at the end", format!("the weights of the last {last} validations are averaged, and validated")));
+    }
     if config.uses_distance() {
         rows.push(("embedding distance", distance::describe(&config.embedding_distance)));
     }
