@@ -102,6 +102,11 @@ impl Sink for TensorBoard {
                 let scalars: Vec<_> = scores.chain(ppl).collect();
                 self.write_scalars(point.step, &scalars)
             }
+            Event::Average(point) => {
+                let scores = point.scores.iter().map(|(metric, score)| (format!("average/{}", metric.name()), score));
+                let scalars: Vec<_> = scores.collect();
+                self.write_scalars(point.step, &scalars)
+            }
             Event::End(end) => {
                 let scores = end.test.iter().map(|(metric, score, _)| (format!("test/{}", metric.name()), *score));
                 let scalars: Vec<_> = scores.collect();

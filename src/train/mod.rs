@@ -5,6 +5,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `averaging` | the mean of the last validations' weights, made and validated when training has ended |
 //! | `batch_size` | `train.batch_size = "auto"`: the largest batch that a GPU's memory holds |
 //! | `distance` | the embedding distance in a run |
 //! | `finished` | a run that came to its end before: told from its checkpoint and metrics.jsonl, without reading any text |
@@ -27,6 +28,7 @@
 //! | `validator` | scoring held-out text: negative log-likelihood of the encoded pairs |
 //! | `warnings` | what seems wrong with a run before its first update |
 
+mod averaging;
 mod batch_size;
 mod check;
 mod distance;

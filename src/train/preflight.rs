@@ -166,6 +166,10 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         ("schedule", describe_schedule(config)),
         ("regularization", regularization),
     ];
+    if config.checkpoint.average_last > 0 {
+        let last = config.checkpoint.average_last;
+        rows.push(("at the end", format!("the weights of the last {last} validations are averaged, and validated")));
+    }
     if config.uses_distance() {
         rows.push(("embedding distance", distance::describe(&config.embedding_distance)));
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::events::{End, Event, Progress, TrainPoint};
+use crate::events::{AveragePoint, End, Event, Progress, TrainPoint};
 use crate::machine::peak_memory_bytes_of;
 use crate::run::{Ledger, StopReason, Sums, UpdateStats};
 use crate::shell;
@@ -128,7 +128,13 @@ impl Trainer {
     }
 
     /// The last screen.
-    pub(super) fn last_screen(&self, ledger: &Ledger, stop: StopReason, test: Option<&Evaluation>) -> End {
+    pub(super) fn last_screen(
+        &self,
+        ledger: &Ledger,
+        stop: StopReason,
+        average: Option<AveragePoint>,
+        test: Option<&Evaluation>,
+    ) -> End {
         let paths = self.record.paths();
         let best = ledger.best();
         let signed = |(metric, signature): &(_, String)| {
@@ -147,6 +153,8 @@ impl Trainer {
             stop_reason: stop.name().to_string(),
             best_step: best.map(|best| best.step),
             best: best.map(|best| *best.scores()).unwrap_or_default(),
+            latest: ledger.scored.last().map(|latest| *latest.scores()).unwrap_or_default(),
+            average,
             test: signatures.iter().filter_map(signed).collect(),
             seconds: ledger.seconds,
             seconds_valid: ledger.seconds_valid,

@@ -108,6 +108,7 @@ impl Config {
         self.optimizer.rules(check, self);
         self.schedule.rules(check, self);
         self.validation.rules(check, self);
+        self.checkpoint.rules(check, self);
         self.embedding_distance.rules(check);
         phase::rules(check, self);
     }
