@@ -40,4 +40,5 @@ mod tokenizer;
 mod toy;
 mod transformer;
 mod translate;
+mod tune;
 mod warnings;
