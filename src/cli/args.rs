@@ -1,13 +1,20 @@
 //! What can be typed: types and help, no logic.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `decode` | how a run's model translates, and where the best way is looked for |
+
+mod decode;
+
+pub use decode::{DecodeArgs, TuneArgs, WeightsArgs};
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-use crate::config;
+use crate::config::{self, LengthPenalty};
 use crate::events::console::Color;
 use crate::interop::{self, Dtype};
-use crate::kinds::Precision;
 use crate::scores::Metric;
 
 const TEMPLATE: &str =
@@ -188,6 +195,19 @@ pub enum Command {
     /// Files may be pipes; one of them may be "-", stdin. Several references a line: give --reference several times. As
     /// in sacreBLEU, an empty line of a further reference is a reference without words.
     Evaluate(EvaluateArgs),
+    /// Choose beam and length penalty on the validation text
+    ///
+    /// Translates the run's validation text (or --source) with every beam and length penalty of two lists, prints the
+    /// scores of each setting, and names the best with the options to type. BLEU's length is that of the translations over
+    /// that of the references; its brevity penalty (BP) is below 1 where they are too short. Penalties cost next to nothing:
+    /// hypotheses compete at one length, so that one search a beam gives exactly what each penalty would find alone; the
+    /// seconds are those of that search. Never tune on test text: its score would no longer say what the model does with
+    /// text that nobody has seen. Differences of a tenth or two are chance; of settings that near take the smallest beam.
+    ///
+    /// --write keeps the best in the config of the run, as decode.beam_size, decode.length_penalty and
+    /// decode.length_penalty_type: translate and evaluate use it from then on. A run that is resumed scores its validations
+    /// with the new penalty, and judges by these alone.
+    Tune(TuneArgs),
     /// Scores of given translations
     ///
     /// Prints one number a line: log P(target | source), a natural logarithm, the sum over the tokens of the target with
@@ -250,27 +270,6 @@ pub struct TokenizerArgs {
     /// Folder for the tokenizer's files [default: the run folder]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-}
-
-/// How a run's model translates; what is not given is taken from the run's config.
-#[derive(Clone, Debug, Args)]
-pub struct DecodeArgs {
-    /// Which weights: best, latest, average, or the number of an update
-    #[arg(long, value_name = "WHICH", default_value = "best")]
-    pub checkpoint: String,
-    /// Hypotheses kept a step; 1 = greedy, 1000 at most
-    #[arg(short, long, value_name = "N")]
-    pub beam: Option<usize>,
-    /// Exponent of the length penalty; 0 = off
-    #[arg(long, value_name = "A", allow_negative_numbers = true)]
-    pub length_penalty: Option<f64>,
-    /// Precision of products; bf16 and int8 where a CPU has instructions for them, bf16 and tf32 on a GPU [default: f32
-    /// on a CPU, the run's train.precision on a GPU]
-    #[arg(long, value_name = "NAME")]
-    pub precision: Option<Precision>,
-    /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
-    #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
-    pub batch_size: Option<usize>,
 }
 
 /// What `translate` writes.
@@ -373,16 +372,14 @@ pub struct ScoreArgs {
     /// Its translations, line by line; "-" = stdin
     #[arg(long, value_name = "FILE")]
     pub target: PathBuf,
-    /// Which weights: best, latest, average, or the number of an update
-    #[arg(long, value_name = "WHICH", default_value = "best")]
-    pub checkpoint: String,
+    #[command(flatten)]
+    pub weights: WeightsArgs,
     /// Exponent of the length penalty; 0 = off, whatever the run's is
     #[arg(long, value_name = "A", allow_negative_numbers = true, default_value = "0")]
     pub length_penalty: f64,
-    /// Precision of products; bf16 and int8 where a CPU has instructions for them, bf16 and tf32 on a GPU [default: f32
-    /// on a CPU, the run's train.precision on a GPU]
-    #[arg(long, value_name = "NAME")]
-    pub precision: Option<Precision>,
+    /// Formula of the length penalty, length or gnmt [default: decode.length_penalty_type]
+    #[arg(long, value_name = "NAME", value_parser = decode::length_penalty_type())]
+    pub length_penalty_type: Option<LengthPenalty>,
     /// Target tokens scored together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
@@ -535,6 +532,8 @@ mod tests {
             "nmt-train evaluate a --source s --reference r --metrics bleu,chrf,chrf++,ter --tokenize 13a --lowercase",
             "nmt-train evaluate --hypothesis h --reference r --reference r2 --tokenize spm:m.model",
             "nmt-train evaluate --source s --reference r a --precision f32",
+            "nmt-train tune a b --beam 1,5 --length-penalty 0,0.5,1.5 --length-penalty-type length,gnmt --metric chrf",
+            "nmt-train tune a --source s --reference r --reference r2 --checkpoint latest --write --json -",
             "nmt-train score a --source s --target t --length-penalty 1 --precision bf16",
             "nmt-train average a --last 5 --out m.safetensors",
             "nmt-train export a --format huggingface --out d --checkpoint average --dtype bfloat16",
@@ -561,6 +560,11 @@ mod tests {
             "nmt-train translate a --precision f16",
             "nmt-train translate a --threads -2",
             "nmt-train translate a --length-penalty x",
+            "nmt-train tune",
+            "nmt-train tune a --source s",
+            "nmt-train tune a --reference r",
+            "nmt-train tune a --metric nll",
+            "nmt-train tune a --beam 4,x",
             "nmt-train average a --last -3",
             "nmt-train average a --last 0",
             "nmt-train export a --out d",

@@ -5,17 +5,16 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::data;
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
-use crate::metrics::{self, BleuTokenizer};
+use crate::metrics;
 use crate::run::Usable;
 use crate::scores::Metric;
 
 use super::args::{CommonArgs, EvaluateArgs};
 use super::say;
 use super::search::{encode, search, search_options};
-use super::text::{aligned, Lengths};
+use super::text::{aligned, Lengths, Words};
 use super::trained;
 
 pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
@@ -23,13 +22,10 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
         return Err(InputError::new("evaluating a run needs --source FILE").into());
     };
     // A model that is not there, or a name that is wrong, should be known before a pipe is waited for.
-    let runs = trained::load_all(&args.runs, &args.decode.checkpoint, args.decode.precision, common)?;
+    let runs = trained::load_all(&args.runs, &args.decode.weights, common)?;
     let runs = runs.into_iter().map(Usable::prepacked).collect::<Result<Vec<_>>>()?;
     let run = runs.first();
-    let language = run.map_or("", |run| &run.config.data.target_language);
-    let wanted = args.tokenize.as_deref().or(run.map(|run| run.config.validation.tokenize.as_str())).unwrap_or("");
-    let tokenizer = BleuTokenizer::wanted(wanted, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
-
+    let words = Words::wanted(args.tokenize.as_deref(), run)?;
     let paths: Vec<&Path> = std::iter::once(input).chain(&args.reference).map(AsRef::as_ref).collect();
     let mut texts = aligned(&paths)?;
     let references = texts.split_off(1);
@@ -40,14 +36,12 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     let hypotheses: Vec<&str> = hypotheses.iter().map(String::as_str).collect();
     let references: Vec<Vec<&str>> =
         references.iter().map(|lines| lines.iter().map(String::as_str).collect()).collect();
-    if let (Some(advice), true) =
-        (metrics::advice(wanted, language, &references[0]), args.metrics.contains(&Metric::Bleu))
-    {
-        say(common, &advice);
+    if args.metrics.contains(&Metric::Bleu) {
+        words.advice(&references[0]).iter().for_each(|advice| say(common, advice));
     }
     let mut out = std::io::stdout().lock();
     for &metric in &args.metrics {
-        let found = metrics::measure(metric, &hypotheses, &references, &tokenizer, args.lowercase)?;
+        let found = metrics::measure(metric, &hypotheses, &references, &words.tokenizer, args.lowercase)?;
         writeln!(out, "{}  {}", found.line, found.signature)?;
     }
     Ok(ExitCode::Success)

@@ -6,14 +6,15 @@ use crate::exit::ExitCode;
 use crate::interop;
 use crate::units;
 
-use super::args::{CommonArgs, ExportArgs};
+use super::args::{CommonArgs, ExportArgs, WeightsArgs};
 use super::{say, trained};
 
 pub(super) fn export(args: &ExportArgs, common: &CommonArgs) -> Result<ExitCode> {
     interop::vacant(&args.out)?;
     // nothing is computed
     let on_cpu = CommonArgs { device: Some("cpu".to_string()), ..common.clone() };
-    let run = trained::load(&args.run, &args.checkpoint, None, &on_cpu)?;
+    let wanted = WeightsArgs { checkpoint: args.checkpoint.clone(), precision: None };
+    let run = trained::load(&args.run, &wanted, &on_cpu)?;
     let exported = interop::export(&run, args.format, args.dtype, &args.out)?;
     let weights = match run.step {
         Some(0) => "the weights".to_string(),

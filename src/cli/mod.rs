@@ -15,6 +15,7 @@
 //! | `tokenizer` | `nmt-train tokenizer`: trains the tokenizer of a config and nothing else |
 //! | `train` | `nmt-train --config …`, `nmt-train --resume …`: training |
 //! | `trained` | the runs that a command names, opened for use |
+//! | `tune` | `nmt-train tune`: beam and length penalty chosen on validation text |
 //! | `translate` | `nmt-train translate`: lines from stdin or a file to stdout or a file; a prompt on a terminal |
 
 pub mod args;
@@ -32,6 +33,7 @@ mod tokenizer;
 mod train;
 mod trained;
 mod translate;
+mod tune;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -104,6 +106,7 @@ fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
         Some(Command::Tokenizer(args)) => tokenizer::tokenizer(&args, &common),
         Some(Command::Translate(args)) => translate::translate(&args, &common),
         Some(Command::Evaluate(args)) => evaluate::evaluate(&args, &common),
+        Some(Command::Tune(args)) => tune::tune(&args, &common, words),
         Some(Command::Score(args)) => score::score(&args, &common),
         Some(Command::Average(args)) => average::average(&args),
         Some(Command::Export(args)) => export::export(&args, &common),
@@ -174,11 +177,15 @@ fn with_common(sets: &[String], common: &CommonArgs) -> Vec<String> {
 /// The config of a run, which may have been made on a larger machine: if it asks for more threads than this one is asked
 /// for, and the command line says nothing, one a core is taken.
 fn load_run_config(path: &Path, common: &CommonArgs) -> Result<Loaded> {
-    let recorded: Option<toml::Table> = fsio::read_to_string(path).ok().and_then(|text| text.parse().ok());
-    let threads = recorded.and_then(|config| usize::try_from(config.get("threads")?.as_integer()?).ok());
-    let own = threads.filter(|&n| config::too_many_threads(n).is_some()).map(|_| 0);
+    let own = recorded_threads(path).filter(|&n| config::too_many_threads(n).is_some()).map(|_| 0);
     let common = CommonArgs { threads: common.threads.or(own), ..common.clone() };
     Ok(config::load_recorded(path, &with_common(&[], &common))?)
+}
+
+/// What a recorded config says of threads.
+fn recorded_threads(path: &Path) -> Option<usize> {
+    let recorded: toml::Table = fsio::read_to_string(path).ok()?.parse().ok()?;
+    usize::try_from(recorded.get("threads")?.as_integer()?).ok()
 }
 
 /// The terminal as a sink.

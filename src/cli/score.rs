@@ -15,12 +15,13 @@ use super::trained;
 
 pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
     let texts = aligned(&[&args.source, &args.target])?;
-    let runs = [trained::load(&args.run, &args.checkpoint, args.precision, common)?.prepacked()?];
+    let runs = [trained::load(&args.run, &args.weights, common)?.prepacked()?];
     let run = &runs[0];
     let batch_size = args.batch_size.unwrap_or(run.config.decode.batch_size);
     at_least_one(BATCH, batch_size, usize::MAX)?;
     let exponent = length_penalty(args.length_penalty)?;
-    let penalty = Penalty { kind: run.config.decode.length_penalty_type, exponent };
+    let kind = args.length_penalty_type.unwrap_or(run.config.decode.length_penalty_type);
+    let penalty = Penalty { kind, exponent };
     let sources = encode(&run.tokenizers.source, &texts[0])?;
     let targets: Vec<&str> = texts[1].iter().map(String::as_str).collect();
     let targets = run.tokenizers.target.encode_labels(&targets)?;

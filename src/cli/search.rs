@@ -19,6 +19,7 @@ pub(super) fn search_options(run: &Usable, args: &DecodeArgs) -> Result<Options>
     let mut options = Options::new(&run.config.decode, run.tokenizers.target.eos_id(), run.model.output().pad);
     options.beam_size = args.beam.unwrap_or(options.beam_size);
     options.batch_size = args.batch_size.unwrap_or(options.batch_size);
+    options.penalty.kind = args.length_penalty_type.unwrap_or(options.penalty.kind);
     options.penalty.exponent = length_penalty(args.length_penalty.unwrap_or(options.penalty.exponent))?;
     at_least_one("--beam", options.beam_size, LARGEST_BEAM)?;
     at_least_one(BATCH, options.batch_size, usize::MAX)?;

@@ -1,5 +1,5 @@
-//! Text that the commands of a trained model read: aligned files of which one may be stdin, and a word about lines longer
-//! than training saw.
+//! Text that the commands of a trained model read: aligned files of which one may be stdin, what BLEU takes for its words,
+//! and a word about lines longer than training saw.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::data;
 use crate::exit::InputError;
-
+use crate::metrics::{self, BleuTokenizer};
 use crate::run::Usable;
 
 /// The lines of files that must be the same sentences line by line; "-" is stdin, which only one of them can be.
@@ -23,6 +23,32 @@ pub(super) fn aligned(paths: &[&Path]) -> Result<Vec<Vec<String>>> {
         }
     }
     Ok(texts)
+}
+
+/// What BLEU takes for words.
+pub(super) struct Words {
+    pub(super) tokenizer: BleuTokenizer,
+    /// The name that was asked for, which may be empty, and the language that decides then.
+    wanted: [String; 2],
+}
+
+impl Words {
+    /// `name`: that of `--tokenize`, else the run's.
+    ///
+    /// # Errors
+    /// A SentencePiece model that can not be had.
+    pub(super) fn wanted(name: Option<&str>, run: Option<&Usable>) -> Result<Self> {
+        let of_run = run.map(|run| run.config.validation.tokenize.as_str());
+        let name = name.or(of_run).unwrap_or_default();
+        let language = run.map_or("", |run| &run.config.data.target_language);
+        let tokenizer = BleuTokenizer::wanted(name, language, |file| Ok::<_, anyhow::Error>(data::resolve(file)?))?;
+        Ok(Words { tokenizer, wanted: [name, language].map(str::to_string) })
+    }
+
+    /// That others would fit this text, if they would.
+    pub(super) fn advice(&self, text: &[&str]) -> Option<String> {
+        metrics::advice(&self.wanted[0], &self.wanted[1], text)
+    }
 }
 
 /// Whether a path names what the program was given to read.

@@ -5,17 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::exit::InputError;
-use crate::kinds::Precision;
 use crate::machine;
 use crate::run::{Checkpoint, Paths, Usable};
 
-use super::args::CommonArgs;
+use super::args::{CommonArgs, WeightsArgs};
 use super::{load_run_config, say};
 
-/// `checkpoint`: "best", "latest", "average" or an update; `precision`: the one asked for. Says which weights are used, and
-/// which precision, where that is not obvious.
-pub(super) fn load(run: &Path, checkpoint: &str, precision: Option<Precision>, common: &CommonArgs) -> Result<Usable> {
-    let checkpoint = Checkpoint::named(checkpoint)?;
+/// Says which weights are used, and which precision, where that is not obvious.
+pub(super) fn load(run: &Path, wanted: &WeightsArgs, common: &CommonArgs) -> Result<Usable> {
+    let (checkpoint, precision) = (Checkpoint::named(&wanted.checkpoint)?, wanted.precision);
     let paths = Paths::existing(run)?;
     let config = load_run_config(&paths.config(), common)?.config;
     machine::set_threads(config.threads)?;
@@ -31,13 +29,8 @@ pub(super) fn load(run: &Path, checkpoint: &str, precision: Option<Precision>, c
 }
 
 /// Several runs for one ensemble; they must agree on the vocabulary.
-pub(super) fn load_all(
-    runs: &[PathBuf],
-    checkpoint: &str,
-    precision: Option<Precision>,
-    common: &CommonArgs,
-) -> Result<Vec<Usable>> {
-    let all = runs.iter().map(|run| load(run, checkpoint, precision, common)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load_all(runs: &[PathBuf], wanted: &WeightsArgs, common: &CommonArgs) -> Result<Vec<Usable>> {
+    let all = runs.iter().map(|run| load(run, wanted, common)).collect::<Result<Vec<_>>>()?;
     for (other, run) in all.iter().zip(runs).skip(1) {
         if other.tokenizers.fingerprint() != all[0].tokenizers.fingerprint() {
             let first = runs[0].display();

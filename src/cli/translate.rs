@@ -47,7 +47,7 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let input = args.input.as_deref().filter(|path| !is_stdin(path));
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
     check(args, input, output, input.is_none() && stdin.is_terminal())?;
-    let runs = trained::load_all(&args.runs, &args.decode.checkpoint, args.decode.precision, common)?;
+    let runs = trained::load_all(&args.runs, &args.decode.weights, common)?;
     let weights = output.map(|_| job::weights(&runs)).transpose()?.unwrap_or_default();
     let runs = runs.into_iter().map(Usable::prepacked).collect::<Result<Vec<_>>>()?;
     let mut options = search_options(&runs[0], &args.decode)?;

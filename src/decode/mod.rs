@@ -8,7 +8,7 @@
 //! | `hypothesis` | a finished translation and the score by which translations of different lengths are compared |
 //! | `likelihood` | log-probabilities of given translations, for rescoring n-best lists |
 //! | `pairs` | pairs of given source and target ids, cut into batches |
-//! | `search` | beam search for one sentence, without tensors |
+//! | `search` | beam search for one sentence, under one length penalty or several, without tensors |
 //! | `table_model` | a model for tests whose next-token distribution is a table lookup by source and last token |
 //! | `translate` | many sentences: sorted by length |
 //! | `workers` | batches shared by threads |
@@ -27,7 +27,7 @@ mod workers;
 pub use alignment::alignments;
 pub use hypothesis::{Hypothesis, Penalty};
 pub use likelihood::log_likelihoods;
-pub use translate::translate;
+pub use translate::{translate, translate_under};
 
 use crate::config::DecodeConfig;
 use crate::model::Model;

@@ -7,17 +7,29 @@
 //! better than the worst of the `beam` best finished ones; or at the maximum length, where alive hypotheses are returned
 //! only for want of finished ones, behind them. How many are returned has no say in it: the best of a longer list is the
 //! best of a shorter one.
+//!
+//! Hypotheses alive have one length, so no length penalty changes which of them go on: it decides only what is kept of the
+//! finished ones and when enough is seen. One search therefore serves any number of penalties, each exactly.
 
 use super::distribution::Candidate;
-use super::{Hypothesis, Options};
+use super::{Hypothesis, Options, Penalty};
 
-/// The search for one translation.
+/// The search for one translation, under one length penalty or several.
 pub(super) struct Search<'a> {
     options: &'a Options,
     max_length: usize,
     alive: Vec<Alive>,
+    /// One for each penalty.
+    endings: Vec<Ending>,
+}
+
+/// What one length penalty makes of a search.
+struct Ending {
+    penalty: Penalty,
     /// The `beam` best of those that met `</s>`, best first; each holds all of its ids.
     finished: Vec<Hypothesis>,
+    /// Whether it has seen enough: `finished` is what it returns.
+    over: bool,
 }
 
 /// A hypothesis that has not met `</s>`.
@@ -28,10 +40,12 @@ struct Alive {
 }
 
 impl<'a> Search<'a> {
-    /// One empty hypothesis.
-    pub(super) fn new(options: &'a Options, source_tokens: usize) -> Self {
+    /// One empty hypothesis. `penalties`: instead of that of `options`.
+    pub(super) fn new(options: &'a Options, penalties: &[Penalty], source_tokens: usize) -> Self {
         let alive = vec![Alive { ids: Vec::new(), score: 0.0 }];
-        Search { options, max_length: options.max_length(source_tokens), alive, finished: Vec::new() }
+        let ending = |&penalty: &Penalty| Ending { penalty, finished: Vec::new(), over: false };
+        let endings = penalties.iter().map(ending).collect();
+        Search { options, max_length: options.max_length(source_tokens), alive, endings }
     }
 
     /// Alive hypotheses; 0 when the search is over.
@@ -64,9 +78,8 @@ impl<'a> Search<'a> {
         for (rank, &(score, parent, token)) in ranked.iter().enumerate() {
             let ids = &self.alive[parent].ids;
             if token == self.options.eos {
-                if rank < beam {
-                    finish(&mut self.finished, self.options, &self.alive[parent], score);
-                }
+                let endings = self.endings.iter_mut().filter(|ending| rank < beam && !ending.over);
+                endings.for_each(|ending| ending.finish(ids, score, beam));
             } else if alive.len() < beam {
                 let mut longer = Vec::with_capacity(ids.len() + 1);
                 longer.extend_from_slice(ids);
@@ -76,33 +89,55 @@ impl<'a> Search<'a> {
             }
         }
         self.alive = alive;
-        if self.is_over() {
-            self.close();
+        for ending in self.endings.iter_mut().filter(|ending| !ending.over) {
+            ending.look(&self.alive, self.max_length, self.options);
+        }
+        if self.endings.iter().all(|ending| ending.over) {
+            self.alive.clear();
             parents.clear();
         }
         parents
     }
 
-    fn is_over(&self) -> bool {
-        let Some(best) = self.alive.first() else { return true };
-        if best.ids.len() >= self.max_length {
-            return true;
+    /// The translations under each penalty, best first; call it when the search is over.
+    pub(super) fn into_hypotheses(self) -> impl Iterator<Item = Vec<Hypothesis>> {
+        self.endings.into_iter().map(|ending| ending.finished)
+    }
+}
+
+impl Ending {
+    /// Puts a hypothesis that met `</s>` behind those that are as good, while it is one of the `beam` best.
+    fn finish(&mut self, ids: &[u32], score: f64, beam: usize) {
+        let length = ids.len() + 1;
+        let normalized = self.penalty.normalize(score, length);
+        let place = self.finished.partition_point(|other| other.normalized.total_cmp(&normalized).is_ge());
+        if place < beam {
+            self.finished.insert(place, Hypothesis { ids: ids.to_vec(), score, normalized, length });
+            self.finished.truncate(beam);
         }
-        let present = self.options.penalty.normalize(best.score, best.ids.len());
-        let worst = self.finished.get(self.options.beam_size.max(1) - 1);
-        worst.is_some_and(|worst| worst.normalized >= present)
+    }
+
+    /// Closes it when nothing alive is worth waiting for.
+    fn look(&mut self, alive: &[Alive], max_length: usize, options: &Options) {
+        let waits = alive.first().is_some_and(|best| {
+            let present = self.penalty.normalize(best.score, best.ids.len());
+            let worst = self.finished.get(options.beam_size.max(1) - 1);
+            best.ids.len() < max_length && worst.is_none_or(|worst| worst.normalized < present)
+        });
+        if !waits {
+            self.close(alive, max_length, options.n_best.max(1));
+        }
     }
 
     /// Keeps the wanted number, best first. Translations cut at the maximum length only fill up the end of the list: those
     /// that repeat themselves have high scores.
-    fn close(&mut self) {
-        let wanted = self.options.n_best.max(1);
+    fn close(&mut self, alive: &[Alive], max_length: usize, wanted: usize) {
+        self.over = true;
         self.finished.truncate(wanted);
-        let alive = std::mem::take(&mut self.alive);
-        let cut = alive.into_iter().filter(|alive| alive.ids.len() >= self.max_length);
+        let cut = alive.iter().filter(|alive| alive.ids.len() >= max_length);
         for Alive { ids, score } in cut.take(wanted - self.finished.len()) {
-            let length = ids.len();
-            let normalized = self.options.penalty.normalize(score, length);
+            let (ids, score, length) = (ids.clone(), *score, ids.len());
+            let normalized = self.penalty.normalize(score, length);
             self.finished.push(Hypothesis { ids, score, normalized, length });
         }
         if self.finished.is_empty() {
@@ -110,29 +145,12 @@ impl<'a> Search<'a> {
             self.finished.push(Hypothesis { score, normalized: score, ..Hypothesis::default() });
         }
     }
-
-    /// The translations, best first; call it when the search is over.
-    pub(super) fn into_hypotheses(self) -> Vec<Hypothesis> {
-        self.finished
-    }
-}
-
-/// Puts a hypothesis that met `</s>` behind those that are as good, while it is one of the `beam` best.
-fn finish(finished: &mut Vec<Hypothesis>, options: &Options, hypothesis: &Alive, score: f64) {
-    let (beam, length) = (options.beam_size.max(1), hypothesis.ids.len() + 1);
-    let normalized = options.penalty.normalize(score, length);
-    let place = finished.partition_point(|other| other.normalized.total_cmp(&normalized).is_ge());
-    if place < beam {
-        finished.insert(place, Hypothesis { ids: hypothesis.ids.clone(), score, normalized, length });
-        finished.truncate(beam);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::LengthPenalty;
-    use crate::decode::Penalty;
 
     const EOS: u32 = 1;
 
@@ -141,22 +159,30 @@ mod tests {
         Options { beam_size, penalty, max_length_factor: 0.0, batch_size: 1, n_best: 1, eos: EOS, start: 0 }
     }
 
+    fn begin(options: &Options, source_tokens: usize) -> Search<'_> {
+        Search::new(options, &[options.penalty], source_tokens)
+    }
+
+    fn found(search: Search) -> Vec<Hypothesis> {
+        search.into_hypotheses().flatten().collect()
+    }
+
     #[test]
     fn an_end_outside_the_beam_is_not_kept() {
         let options = options(2, 0.0);
-        let mut search = Search::new(&options, 1);
+        let mut search = begin(&options, 1);
         let parents = search.advance(&[vec![(5, -0.5), (6, -1.0), (EOS, -1.5), (7, -2.0)]]);
-        assert_eq!((parents, search.finished.len()), (vec![0, 0], 0));
+        assert_eq!((parents, search.endings[0].finished.len()), (vec![0, 0], 0));
         assert_eq!(search.last_tokens().collect::<Vec<_>>(), [5, 6]);
         let parents = search.advance(&[vec![(5, -3.0)], vec![(EOS, -0.1), (8, -2.0)]]);
         assert_eq!(parents, [1, 0]);
-        assert_eq!((search.finished[0].ids.as_slice(), search.finished[0].length), (&[6][..], 2));
+        assert_eq!((search.endings[0].finished[0].ids.as_slice(), search.endings[0].finished[0].length), (&[6][..], 2));
     }
 
     #[test]
     fn equal_continuations_are_ordered_by_hypothesis_and_id() {
         let options = options(3, 0.0);
-        let mut search = Search::new(&options, 1);
+        let mut search = begin(&options, 1);
         search.advance(&[vec![(5, -1.0), (7, -1.0)]]);
         let parents = search.advance(&[vec![(9, -1.0)], vec![(4, -1.0), (6, -1.0)]]);
         assert_eq!(parents, [0, 1, 1]);
@@ -167,8 +193,8 @@ mod tests {
     fn the_search_goes_on_while_an_alive_hypothesis_is_better_than_the_finished_ones() {
         for (alive, over) in [(-0.9, false), (-1.1, true)] {
             let options = options(1, 1.0);
-            let mut search = Search::new(&options, 1);
-            search.finished.push(Hypothesis { normalized: -1.0, ..Hypothesis::default() });
+            let mut search = begin(&options, 1);
+            search.endings[0].finished.push(Hypothesis { normalized: -1.0, ..Hypothesis::default() });
             search.advance(&[vec![(5, alive)]]);
             assert_eq!(search.rows() == 0, over);
         }
@@ -180,16 +206,16 @@ mod tests {
     fn the_worst_of_the_whole_beam_decides_whatever_is_returned() {
         for n_best in [1, 2] {
             let options = Options { n_best, max_length_factor: 9.0, ..options(2, 1.0) };
-            let mut search = Search::new(&options, 1);
+            let mut search = begin(&options, 1);
             // finished at -0.1 and, worst of the beam, at -1.5; alive at -0.9, which is worse than the first only
             search.advance(&[vec![(EOS, -0.1), (5, -1.0), (6, -1.2)]]);
             search.advance(&[vec![(EOS, -2.0), (7, -0.8), (8, -2.1)], vec![(9, -5.0)]]);
-            assert_eq!((search.finished.len(), search.rows()), (2, 2), "{n_best}");
+            assert_eq!((search.endings[0].finished.len(), search.rows()), (2, 2), "{n_best}");
             // the next one that ends is better than the second and takes its place; nothing alive is better than it
             search.advance(&[vec![(EOS, -0.1), (9, -6.0)], vec![(9, -6.0)]]);
             assert_eq!(search.rows(), 0);
-            let found: Vec<Vec<u32>> = search.into_hypotheses().into_iter().map(|hypothesis| hypothesis.ids).collect();
-            assert_eq!(found, [vec![], vec![5, 7]][..n_best]);
+            let ids: Vec<Vec<u32>> = found(search).into_iter().map(|hypothesis| hypothesis.ids).collect();
+            assert_eq!(ids, [vec![], vec![5, 7]][..n_best]);
         }
     }
 
@@ -198,12 +224,12 @@ mod tests {
         // the longer the better, so that one more ends at every step
         for n_best in [1, 2] {
             let options = Options { max_length_factor: 30.0, n_best, ..options(2, 2.0) };
-            let mut search = Search::new(&options, 1);
+            let mut search = begin(&options, 1);
             while search.rows() > 0 {
                 search.advance(&vec![vec![(EOS, -1.0), (5, -1.0)]; search.rows()]);
-                assert!(search.finished.len() <= 2);
+                assert!(search.endings[0].finished.len() <= 2);
             }
-            let lengths: Vec<usize> = search.into_hypotheses().iter().map(|hypothesis| hypothesis.length).collect();
+            let lengths: Vec<usize> = found(search).iter().map(|hypothesis| hypothesis.length).collect();
             assert_eq!(lengths, [40, 39][..n_best]);
         }
     }
@@ -212,12 +238,12 @@ mod tests {
     fn cut_translations_only_fill_up_the_list_behind_those_that_ended() {
         for (n_best, lengths) in [(1, &[0][..]), (2, &[0, 10])] {
             let options = Options { n_best, ..options(2, 1.0) };
-            let mut search = Search::new(&options, 0);
+            let mut search = begin(&options, 0);
             search.advance(&[vec![(5, -0.01), (EOS, -9.0)]]);
             while search.rows() > 0 {
                 search.advance(&vec![vec![(5, -0.01)]; search.rows()]);
             }
-            let found: Vec<usize> = search.into_hypotheses().iter().map(|hypothesis| hypothesis.ids.len()).collect();
+            let found: Vec<usize> = found(search).iter().map(|hypothesis| hypothesis.ids.len()).collect();
             assert_eq!(found, lengths);
         }
     }

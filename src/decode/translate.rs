@@ -3,7 +3,7 @@
 use super::distribution::best_tokens;
 use super::search::Search;
 use super::workers::{self, Watch};
-use super::{check_ensemble, DecodeError, Hypothesis, Options, Result};
+use super::{check_ensemble, DecodeError, Hypothesis, Options, Penalty, Result};
 use crate::batch::Sequences;
 use crate::model::{Forward, Model, Output, StepState};
 
@@ -24,6 +24,23 @@ pub fn translate(
     on_progress: &mut dyn FnMut(usize),
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Hypothesis>>> {
+    let found = translate_under(models, sources, options, &[options.penalty], on_progress, stop)?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// [`translate`] under each of several length penalties, in their order, by one search: each gets what it would have got
+/// alone. That of `options` has no say.
+///
+/// # Errors
+/// As there.
+pub fn translate_under(
+    models: &[&dyn Model],
+    sources: &[Vec<u32>],
+    options: &Options,
+    penalties: &[Penalty],
+    on_progress: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Vec<Vec<Hypothesis>>>> {
     check_ensemble(models)?;
     let outputs: Vec<Output> = models.iter().map(|model| model.output()).collect();
     let batches = batches(sources, options);
@@ -31,13 +48,14 @@ pub fn translate(
     on_progress(blank);
     let compute = |i: usize, watch: &dyn Watch| {
         let source = Sequences::pack(batches[i].iter().map(|&i| sources[i].as_slice()));
-        let searches = search(models, &outputs, &source, options, watch)?;
-        Ok(searches.into_iter().map(Search::into_hypotheses).collect::<Vec<_>>())
+        let begin = |i: usize| Search::new(options, penalties, source.get(i).len());
+        let searches = (0..source.len()).map(begin).collect();
+        search(models, &outputs, &source, searches, options, watch)
     };
     let found = workers::run(models, batches.len(), blank, compute, on_progress, stop)?;
-    let mut translations = vec![vec![Hypothesis::default()]; sources.len()];
-    for (&i, hypotheses) in batches.iter().flatten().zip(found.into_iter().flatten()) {
-        translations[i] = hypotheses;
+    let mut translations = vec![vec![vec![Hypothesis::default()]; sources.len()]; penalties.len()];
+    for (&i, search) in batches.iter().flatten().zip(found.into_iter().flatten()) {
+        translations.iter_mut().zip(search.into_hypotheses()).for_each(|(all, hypotheses)| all[i] = hypotheses);
     }
     Ok(translations)
 }
@@ -71,16 +89,16 @@ fn batches(sources: &[Vec<u32>], options: &Options) -> Vec<Vec<usize>> {
     batches
 }
 
-/// The finished searches of one batch.
+/// Finishes the searches of one batch.
 fn search<'a>(
     models: &[&dyn Model],
     outputs: &[Output],
     source: &Sequences,
-    options: &'a Options,
+    mut searches: Vec<Search<'a>>,
+    options: &Options,
     watch: &dyn Watch,
 ) -> Result<Vec<Search<'a>>> {
     let mut states = models.iter().map(|model| begin(*model, source)).collect::<Result<Vec<_>>>()?;
-    let mut searches: Vec<Search> = (0..source.len()).map(|i| Search::new(options, source.get(i).len())).collect();
     let mut open = searches.len();
     loop {
         if watch.stopped() {
@@ -118,7 +136,7 @@ fn begin(model: &dyn Model, source: &Sequences) -> Result<Box<dyn StepState>> {
 #[cfg(test)]
 mod tests {
     use super::super::table_model::TableModel;
-    use super::super::{log_likelihoods, Penalty};
+    use super::super::log_likelihoods;
     use super::*;
     use crate::config::LengthPenalty;
     use std::cell::Cell;
@@ -273,6 +291,24 @@ mod tests {
                 let some = run(&[&model], &sources(20), &Options { n_best, ..options });
                 assert!(some.iter().zip(&all).all(|(some, all)| some[..] == all[..n_best]), "{n_best} of {exponent}");
             }
+        }
+    }
+
+    #[test]
+    fn penalties_that_share_a_search_find_what_each_finds_alone() {
+        for (seed, n_best) in [(30, 1), (31, 3), (32, 4)] {
+            let model = TableModel::new(seed, 8);
+            let options = Options { max_length_factor: 1.0, n_best, ..options(&model, 4) };
+            let of = |kind, exponent| Penalty { kind, exponent };
+            let kinds = [LengthPenalty::Length, LengthPenalty::Gnmt];
+            let penalties: Vec<Penalty> =
+                kinds.into_iter().flat_map(|kind| [0.0, 0.7, 1.0, 3.0].map(|exponent| of(kind, exponent))).collect();
+            let together =
+                translate_under(&[&model], &sources(20), &options, &penalties, &mut |_| (), &|| false).unwrap();
+            for (together, &penalty) in together.iter().zip(&penalties) {
+                assert_eq!(*together, run(&[&model], &sources(20), &Options { penalty, ..options }), "{penalty:?}");
+            }
+            assert!(together.windows(2).any(|pair| pair[0] != pair[1]));
         }
     }
 

@@ -41,4 +41,5 @@ mod tokenizer;
 mod toy;
 mod transformer;
 mod translate;
+mod tune;
 mod warnings;

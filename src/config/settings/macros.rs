@@ -30,6 +30,9 @@ macro_rules! choices {
         }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &'static [$name] = &[$($name::$choice),*];
+
             /// As in a config.
             pub fn name(self) -> &'static str {
                 match self {
