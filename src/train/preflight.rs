@@ -136,9 +136,10 @@ fn model(facts: &Facts) -> Vec<(&'static str, String)> {
 fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     let Facts { config, .. } = facts;
     let segmentation = &facts.resources.segmentation;
-    let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth()[1];
+    let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth[1];
     let mean = tokens / facts.updates_per_epoch.max(1) as f64;
-    let mut regularization = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
+    let mut regularization =
+        format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
     if let Some(cuts) = segmentation.describe() {
         regularization.push_str(&format!(", {cuts}"));
     }
