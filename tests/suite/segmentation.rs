@@ -318,7 +318,7 @@ fn a_tokenizer_of_another_kind_is_told_with_a_cure() {
         3,
         &["tokenizer.sampling_alpha", "must be 0 on a side with bpe_dropout"],
     );
-    let model = fsio::read(&Path::new("tests/fixtures/sentencepiece/unigram.model")).unwrap();
+    let model = fsio::read(Path::new("tests/fixtures/sentencepiece/unigram.model")).unwrap();
     toy.write("u.model", model);
     told(
         "--set tokenizer.path=u.model --set tokenizer.bpe_dropout=0.1",
@@ -329,7 +329,7 @@ fn a_tokenizer_of_another_kind_is_told_with_a_cure() {
             "and tokenizer.sampling_alpha for",
         ],
     );
-    toy.write("w.model", fsio::read(&Path::new("tests/fixtures/sentencepiece/word.model")).unwrap());
+    toy.write("w.model", fsio::read(Path::new("tests/fixtures/sentencepiece/word.model")).unwrap());
     told(
         "--set tokenizer.path=w.model --set tokenizer.sampling_alpha=0.1",
         3,
@@ -423,7 +423,7 @@ fn resources(toy: &Toy, set: &[&str]) -> Resources {
     let file = |name: &str| toy.path(name).display().to_string();
     let text = format!("data.train = [{:?}, {:?}]\ntokenizer.vocab_size = 200\n", file("train.en"), file("train.de"));
     let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
-    set.push("train.max_updates=1".to_string());
+    set.extend(["train.max_updates=1", "validation.metrics=[]"].map(str::to_string));
     let config = load(&Source::Text { name: "toy".to_string(), text }, &set).unwrap_or_else(|e| panic!("{e}")).config;
     Resources::load(&config, None, &toy.path("cache"), &mut |_| {}).unwrap()
 }
