@@ -12,34 +12,22 @@ use crate::config::BatchType;
 use crate::rng::{stream, Purpose};
 
 /// Size of a batch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// Target tokens or pairs, 1 or more. With [`BatchType::Tokens`] the source side is held to
     /// [`SOURCE_SHARE`] times as many tokens, so that much longer sources (summarisation) can not exhaust the memory.
     pub size: usize,
     pub kind: BatchType,
-    /// Times as long as in the data set source and target are to be expected: 1, or more where text is cut anew in each
-    /// epoch. Batches are filled with the tokens to be expected, so their number and order need no drawing.
-    pub growth: [f64; 2],
 }
 
 /// See [`Batching::size`].
 pub const SOURCE_SHARE: usize = 2;
 
 impl Batching {
-    /// Of text that is always cut in the same way.
-    pub fn of(size: usize, kind: BatchType) -> Self {
-        Batching { size, kind, growth: [1.0; 2] }
-    }
-
     fn fits(self, pairs: usize, source: usize, target: usize) -> bool {
-        let expected = |tokens: usize, growth: f64| (tokens as f64 * growth) as usize;
         match self.kind {
             BatchType::Sentences => pairs <= self.size,
-            BatchType::Tokens => {
-                expected(target, self.growth[1]) <= self.size
-                    && expected(source, self.growth[0]) <= self.size.saturating_mul(SOURCE_SHARE)
-            }
+            BatchType::Tokens => target <= self.size && source <= self.size.saturating_mul(SOURCE_SHARE),
         }
     }
 }
@@ -71,7 +59,8 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Draws the pairs (`Purpose::Mixture`), shuffles them (`Purpose::Order`), sorts by target and source length with
+    /// `data` says how long pairs are, or are to be expected where text is cut anew in each epoch: batches are filled
+    /// with that, so that their number and order need no cutting. Draws the pairs (`Purpose::Mixture`), shuffles them (`Purpose::Order`), sorts by target and source length with
     /// the shuffled order among equals, cuts, and shuffles the batches.
     pub fn new(data: &impl Lengths, seed: u64, epoch: u64, batching: Batching) -> Self {
         let mut items = draw(data.spans(), seed, epoch);
@@ -266,7 +255,7 @@ mod tests {
     }
 
     fn tokens(size: usize) -> Batching {
-        Batching::of(size, BatchType::Tokens)
+        Batching { size, kind: BatchType::Tokens }
     }
 
     fn times(epoch: &Epoch, n: usize) -> Vec<usize> {
@@ -286,13 +275,11 @@ mod tests {
             lengths in proptest::collection::vec((1usize..60, 1usize..60), 1..300),
             size in 1usize..200,
             sentences: bool,
-            growth in prop_oneof![Just([1.0, 1.0]), Just([1.25, 1.5])],
             seed: u64,
         ) {
             let n = lengths.len();
             let data = Text { lengths, spans: vec![Span { pairs: 0..n as u32, weight: 1.0 }] };
-            let kind = if sentences { BatchType::Sentences } else { BatchType::Tokens };
-            let batching = Batching { size, kind, growth };
+            let batching = Batching { size, kind: if sentences { BatchType::Sentences } else { BatchType::Tokens } };
             let epoch = Epoch::new(&data, seed, 3, batching);
             prop_assert!(times(&epoch, n).iter().all(|&t| t == 1));
             let sum = |i: usize| epoch.pairs(i).iter().fold((0, 0), |(s, t), &pair| {
@@ -350,6 +337,30 @@ mod tests {
         let wanted = [vec![1, 4, 2], vec![0], vec![3]];
         assert_eq!(batches_by_length(&lengths, tokens(10)), wanted);
         assert!(batches_by_length(&[], tokens(10)).is_empty());
+    }
+
+    #[test]
+    fn no_side_of_a_pair_is_drawn_like_another() {
+        let data = text(300, &[1.0, 2.0]);
+        for (size, kind) in [(500, BatchType::Tokens), (7, BatchType::Sentences)] {
+            let epoch = Epoch::new(&data, 1, 4, Batching { size, kind });
+            let places = std::sync::Mutex::new(Vec::new());
+            for i in 0..epoch.len() {
+                let batch = epoch.drawn(i, &|place, ids| {
+                    ids.extend([place.pair as u32, (place.side == Side::Target).into()]);
+                    places.lock().unwrap().push(place);
+                });
+                let pairs = epoch.pairs(i);
+                assert!(pairs.iter().enumerate().all(|(k, &pair)| batch.source.get(k) == [pair, 0]));
+                assert!(pairs.iter().enumerate().all(|(k, &pair)| batch.target.get(k) == [pair, 1]));
+            }
+            let places = places.into_inner().unwrap();
+            assert!(places.iter().all(|place| place.epoch == 4));
+            let mut items: Vec<_> = places.iter().map(|place| (place.item, place.side == Side::Target)).collect();
+            items.sort_unstable();
+            let wanted = (0..450).flat_map(|item| [(item, false), (item, true)]);
+            assert_eq!(items, wanted.collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -43,12 +43,7 @@ const CALL: usize = 256;
 /// Opens the cache of this text, tokenizer and filters, or makes it. `progress` gets the number of pairs read so far.
 ///
 /// Errors: everything wrong with the text, no corpus, or no pair left after filtering.
-pub fn prepare(
-    job: &Prepare,
-    encode: &Encode,
-    spell: &Spell,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Dataset, Error> {
+pub fn prepare(job: &Prepare, encode: &Encode, spell: &Spell, progress: &mut dyn FnMut(u64)) -> Result<Dataset, Error> {
     if job.data.train.0.is_empty() {
         return Err(Error::NoCorpora);
     }
@@ -91,7 +86,8 @@ fn build(
         let mut pairs = Pairs::open(corpus, job.data)?;
         let mut block = read_block(&mut pairs)?;
         while !block.is_empty() {
-            let (next, encoded) = rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, tokenizer));
+            let (next, encoded) =
+                rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, tokenizer));
             for (pair, (source, target)) in block.iter().zip(encoded?) {
                 Joined::add(&mut description.joined, pair.joined, index, pair.line);
                 changed |= newly_blank(&pair.source, &source) || newly_blank(&pair.target, &target);

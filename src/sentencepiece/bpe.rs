@@ -52,14 +52,7 @@ impl SentencePiece {
     }
 
     /// The piece, or the parts of one that is not given out.
-    fn give_out(
-        &self,
-        text: &[u8],
-        unused: &BTreeMap<&[u8], usize>,
-        start: usize,
-        end: usize,
-        found: &mut Vec<Cut>,
-    ) {
+    fn give_out(&self, text: &[u8], unused: &BTreeMap<&[u8], usize>, start: usize, end: usize, found: &mut Vec<Cut>) {
         let piece = &text[start..end];
         match unused.get(piece) {
             Some(&cut) => {

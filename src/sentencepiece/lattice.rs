@@ -93,16 +93,8 @@ mod tests {
     use super::*;
     use crate::rng::{indexed_stream, Purpose};
 
-    const PIECES: [(&str, f64); 8] = [
-        ("a", -2.0),
-        ("b", -1.5),
-        ("c", -3.0),
-        ("ab", -2.2),
-        ("bc", -3.1),
-        ("abc", -4.0),
-        ("ca", -2.9),
-        ("aa", -9.0),
-    ];
+    const PIECES: [(&str, f64); 8] =
+        [("a", -2.0), ("b", -1.5), ("c", -3.0), ("ab", -2.2), ("bc", -3.1), ("abc", -4.0), ("ca", -2.9), ("aa", -9.0)];
 
     /// Probabilities of all ways, not yet divided by their sum.
     fn ways(text: &str, alpha: f64) -> Vec<(String, f64)> {
@@ -144,7 +136,10 @@ mod tests {
             for (way, weight) in &wanted {
                 let (share, probability) = (found.remove(way).unwrap_or(0) as f64 / DRAWS as f64, weight / total);
                 let deviation = (probability * (1.0 - probability) / DRAWS as f64).sqrt();
-                assert!((share - probability).abs() < 4.5 * deviation + 2.0 / DRAWS as f64, "{way}: {share} {probability}");
+                assert!(
+                    (share - probability).abs() < 4.5 * deviation + 2.0 / DRAWS as f64,
+                    "{way}: {share} {probability}"
+                );
             }
             assert!(found.is_empty(), "{found:?}");
         }

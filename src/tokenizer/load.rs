@@ -85,7 +85,7 @@ impl From<tokenizers::Error> for Fault {
 /// # Errors
 /// When the library does not take it, or its ids have holes.
 pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tokenizer, Fault> {
-    settle(&mut json);
+    let randomized = settle(&mut json);
     let supplied = supply_unk(&mut json);
     let unk_name = unk_name(&json["model"]);
     let is_byte_level =
@@ -95,6 +95,7 @@ pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tok
     dense(&inner)?;
     let mut added: Vec<String> =
         supplied.iter().map(|(name, id)| format!("no unknown token; added {name} as id {id}")).collect();
+    added.extend(randomized);
     let missing = |inner: &mut Inner, added: &mut Vec<String>, name: &str, what: &str| {
         inner.add_special_tokens([special(name)])?;
         let id = inner.token_to_id(name).unwrap_or_default();
@@ -147,13 +148,15 @@ pub(super) fn finish(mut json: Value, origin: Origin) -> std::result::Result<Tok
     Ok(Tokenizer { engine: Engine::Json(Box::new(Json::new(inner))), unk, eos, pad, added, fingerprint })
 }
 
-/// Takes out what would cut, fill or randomize ids.
-fn settle(json: &mut Value) {
+/// Takes out what would cut, fill or randomize ids. The last of these is told.
+fn settle(json: &mut Value) -> Option<String> {
     json["truncation"] = Value::Null;
     json["padding"] = Value::Null;
-    if json["model"].get("dropout").is_some() {
-        json["model"]["dropout"] = Value::Null;
-    }
+    let dropout = json["model"].get_mut("dropout")?.take().as_f64().filter(|&dropout| dropout > 0.0)?;
+    Some(format!(
+        "its model leaves out merges (dropout {dropout}), here none: tokenizer.bpe_dropout = {dropout} would do so with \
+         training text"
+    ))
 }
 
 /// Puts the unknown token that a model names into the model's own vocabulary, for want of which it would fail at the

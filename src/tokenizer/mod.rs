@@ -235,7 +235,7 @@ impl Tokenizer {
         (0..=self.pad).map(|id| self.token(id).unwrap_or_default()).collect()
     }
 
-    /// One sentence for each special token that the file lacked.
+    /// One sentence for each special token that the file lacked, and for what of it was not taken over.
     pub fn added(&self) -> &[String] {
         &self.added
     }

@@ -136,7 +136,7 @@ fn model(facts: &Facts) -> Vec<(&'static str, String)> {
 fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     let Facts { config, .. } = facts;
     let segmentation = &facts.resources.segmentation;
-    let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth()[1];
+    let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth[1];
     let mean = tokens / facts.updates_per_epoch.max(1) as f64;
     let mut regularization = describe_regularization(config);
     if let Some(cuts) = segmentation.describe() {

@@ -93,8 +93,7 @@ impl Resources {
             return Err(InputError::new(format!("{}: no pair has text on both sides", set.name)).into());
         }
         let vocabulary = vocabulary(&tokenizers);
-        let (size, kind) = (config.train.batch_size.or(1), config.train.batch_type);
-        let batching = Batching { size, kind, growth: segmentation.growth() };
+        let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
         let seed = config.seed;
         Ok(Resources {
             tokenizers,
@@ -119,7 +118,7 @@ impl Resources {
 
     /// The batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch {
-        Epoch::new(&self.train, self.seed, epoch, self.batching)
+        Epoch::new(&self.segmentation.expected(&self.train), self.seed, epoch, self.batching)
     }
 
     /// Batch `i` of an epoch.

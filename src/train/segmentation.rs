@@ -1,11 +1,13 @@
 //! Training text that is cut into pieces anew in each epoch: which side by what, how much longer that makes it, and the ids
 //! of a side of a pair, a pure function of (seed, epoch, place in the epoch).
 
+use std::cell::RefCell;
+
 use anyhow::Result;
 
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::data::{Dataset, Epoch, Place, Side, Tokens};
+use crate::data::{Dataset, Epoch, Lengths, Place, Side, Span, Tokens};
 use crate::exit::InputError;
 use crate::rng::{indexed_stream, Purpose};
 use crate::tokenizer::{Sampler, Sampling, Scratch, Tokenizers};
@@ -17,8 +19,23 @@ pub(super) struct Segmentation {
     seed: u64,
     /// Tokens that no side goes beyond.
     max_length: usize,
-    /// Times as long as without, as measured.
-    growth: [f64; 2],
+    /// Source and target, how many times as long they are as without, as measured.
+    pub(super) growth: [f64; 2],
+    fits: [Fit; 2],
+}
+
+/// Tokens to be expected of a sentence besides `</s>`: so many for each that it has without, and for each byte of its
+/// spelling. The rarer its words, the more pieces it has and the less a byte adds; the more is left out, the more bytes count.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Fit {
+    tokens: f64,
+    bytes: f64,
+}
+
+/// Lengths of pairs as they are to be expected in an epoch.
+pub(super) struct Expected<'a> {
+    text: &'a Dataset,
+    segmentation: &'a Segmentation,
 }
 
 /// Pairs that are drawn to see how much longer text becomes.
@@ -26,6 +43,11 @@ const MEASURED: usize = 2000;
 
 /// An epoch that no run comes to.
 const NO_EPOCH: u64 = u64::MAX;
+
+thread_local! {
+    /// Sentences are short and many.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 const SIDES: [Side; 2] = [Side::Source, Side::Target];
 
@@ -45,21 +67,22 @@ impl Segmentation {
             };
             match Sampler::new(tokenizer.clone(), sampling) {
                 Ok(sampler) => Ok(Some(sampler)),
-                Err(_) => Err(InputError::new(unsuited(side, sampling, tokenizer.model_name())).into()),
+                Err(_) => Err(InputError::new(unsuited(config, side, sampling, tokenizer.model_name())).into()),
             }
         };
         let samplers = [side(0)?, side(1)?];
-        Ok(Segmentation { samplers, seed: config.seed, max_length: config.data.max_length, growth: [1.0; 2] })
+        Ok(Segmentation {
+            samplers,
+            seed: config.seed,
+            max_length: config.data.max_length,
+            growth: [1.0; 2],
+            fits: Default::default(),
+        })
     }
 
     /// Whether source and target are cut anew.
     pub(super) fn sides(&self) -> [bool; 2] {
         self.samplers.each_ref().map(Option::is_some)
-    }
-
-    /// How many times as long as without source and target are.
-    pub(super) fn growth(&self) -> [f64; 2] {
-        self.growth
     }
 
     /// Lines of a side as they are kept beside their ids.
@@ -76,19 +99,24 @@ impl Segmentation {
     /// Measures on some of the text how much longer it becomes.
     pub(super) fn measure(&mut self, text: &Dataset) {
         let every = text.len().div_ceil(MEASURED).max(1);
-        for (side, of_side) in SIDES.into_iter().enumerate() {
-            if self.sampler(of_side).is_none() {
-                continue;
-            }
-            let (mut before, mut after, mut ids) = (0, 0, Vec::new());
+        let drawn = self.sides();
+        for (side, of_side) in SIDES.into_iter().enumerate().filter(|(side, _)| drawn[*side]) {
+            let (mut ids, mut found, mut before, mut after) = (Vec::new(), Measured::default(), 0, 0);
             for pair in (0..text.len()).step_by(every) {
                 ids.clear();
                 self.draw(text, Place { side: of_side, pair, epoch: NO_EPOCH, item: pair as u64 }, &mut ids);
-                before += tokens(text, of_side, pair).len();
-                after += ids.len();
+                let tokens = tokens(text, of_side, pair).len();
+                found.add(tokens - 1, text.spelling(of_side, pair).len(), ids.len() - 1);
+                (before, after) = (before + tokens, after + ids.len());
             }
             self.growth[side] = after as f64 / before.max(1) as f64;
+            self.fits[side] = found.fit();
         }
+    }
+
+    /// Lengths to be expected.
+    pub(super) fn expected<'a>(&'a self, text: &'a Dataset) -> Expected<'a> {
+        Expected { text, segmentation: self }
     }
 
     /// A batch of an epoch.
@@ -132,13 +160,72 @@ impl Segmentation {
         if let Some(sampler) = self.sampler(side) {
             let index = 2 * item + u64::from(side == Side::Target);
             let mut rng = indexed_stream(self.seed, Purpose::Segmentation, epoch, index);
-            sampler.sample(text.spelling(side, pair), &mut Scratch::default(), &mut rng, ids);
+            let spelling = text.spelling(side, pair);
+            SCRATCH.with_borrow_mut(|scratch| sampler.sample(spelling, scratch, &mut rng, ids));
             if ids.len() - start <= self.max_length {
                 return;
             }
             ids.truncate(start);
         }
         tokens(text, side, pair).extend(ids);
+    }
+}
+
+impl Lengths for Expected<'_> {
+    fn lengths(&self, i: usize) -> (usize, usize) {
+        let (source, target) = self.text.lengths(i);
+        let expected = |side: Side, tokens: usize| {
+            let Segmentation { fits, max_length, .. } = self.segmentation;
+            let Some(fit) = self.segmentation.sampler(side).map(|_| fits[usize::from(side == Side::Target)]) else {
+                return tokens;
+            };
+            let bytes = self.text.spelling(side, i).len();
+            let expected = 1.0 + fit.tokens * (tokens - 1) as f64 + fit.bytes * bytes as f64;
+            (expected.round() as usize).clamp(1, *max_length)
+        };
+        (expected(Side::Source, source), expected(Side::Target, target))
+    }
+
+    fn spans(&self) -> &[Span] {
+        self.text.spans()
+    }
+}
+
+/// Sums of whole numbers over sentences, so the fit does not depend on an order.
+#[derive(Default)]
+struct Measured {
+    tokens: u64,
+    drawn: u64,
+    /// Squares of tokens and of bytes, and their products.
+    squares: [u64; 3],
+    /// Products with what was drawn, of tokens and of bytes.
+    products: [u64; 2],
+}
+
+impl Measured {
+    /// Tokens without and with drawing, and bytes.
+    fn add(&mut self, tokens: usize, bytes: usize, drawn: usize) {
+        let (t, b, d) = (tokens as u64, bytes as u64, drawn as u64);
+        self.tokens += t;
+        self.drawn += d;
+        for (sum, square) in self.squares.iter_mut().zip([t * t, b * b, t * b]) {
+            *sum += square;
+        }
+        for (sum, product) in self.products.iter_mut().zip([t * d, b * d]) {
+            *sum += product;
+        }
+    }
+
+    /// Least squares.
+    fn fit(&self) -> Fit {
+        let [tt, bb, tb] = self.squares.map(|sum| sum as f64);
+        let [td, bd] = self.products.map(|sum| sum as f64);
+        let determinant = tt * bb - tb * tb;
+        // where all sentences are alike there is nothing to tell the two apart by
+        match determinant > 1e-6 * tt * bb {
+            true => Fit { tokens: (td * bb - bd * tb) / determinant, bytes: (bd * tt - td * tb) / determinant },
+            false => Fit { tokens: self.drawn as f64 / self.tokens.max(1) as f64, bytes: 0.0 },
+        }
     }
 }
 
@@ -150,21 +237,22 @@ fn tokens(text: &Dataset, side: Side, pair: usize) -> Tokens<'_> {
 }
 
 /// Why a tokenizer does not draw, and what to do.
-fn unsuited(side: usize, sampling: Sampling, model: &str) -> String {
-    let name = ["source", "target"][side];
-    let (key, other, kind, value) = match sampling {
-        Sampling::BpeDropout(p) => ("bpe_dropout", "sampling_alpha", "BPE", p),
-        Sampling::Unigram(alpha) => ("sampling_alpha", "bpe_dropout", "Unigram", alpha),
+fn unsuited(config: &Config, side: usize, sampling: Sampling, model: &str) -> String {
+    let settings = &config.tokenizer;
+    let (key, other, kind, value, of_target) = match sampling {
+        Sampling::BpeDropout(p) => ("bpe_dropout", "sampling_alpha", "BPE", p, settings.target_bpe_dropout),
+        Sampling::Unigram(alpha) => ("sampling_alpha", "bpe_dropout", "Unigram", alpha, settings.target_sampling_alpha),
     };
-    let off = if side == 0 { format!("{key} = 0, which is that of both sides") } else { format!("target_{key} = 0") };
+    let (name, prefix) = [("source", ""), ("target", "target_")][side];
+    let at_fault = if side == 1 && of_target.is_some() { prefix } else { "" };
     let instead = match (sampling, model) {
         (Sampling::BpeDropout(_), "Unigram") | (Sampling::Unigram(_), "BPE") => {
-            format!(", or use tokenizer.{}{other} instead", ["", "target_"][side])
+            format!(", and tokenizer.{prefix}{other} for the like of it")
         }
         _ => String::new(),
     };
     format!(
-        "tokenizer.{key} = {value} is for {kind} tokenizers, and that of the {name} is a {model} model; set \
-         tokenizer.{off}{instead}"
+        "tokenizer.{at_fault}{key} = {value} is for {kind} tokenizers, and that of the {name} is a {model} model; set \
+         tokenizer.{prefix}{key} = 0{instead}"
     )
 }

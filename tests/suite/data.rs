@@ -326,6 +326,34 @@ fn cache_files_are_as_readable_as_other_files() {
 }
 
 #[test]
+fn text_that_is_cut_anew_lies_beside_its_ids() {
+    let f = Folder::new();
+    let data = config(vec![corpus(&[&f.file("a.tsv", "a b\tc\n\tx\nd\te f\n")])]);
+    let go = |spelled| {
+        let job = Prepare { data: &data, fingerprint: "words", vocab_size: 1000, spelled, cache_dir: f.path() };
+        prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
+    };
+    let plain = go([false; 2]);
+    for spelled in [[true, false], [false, true], [true, true], [false, false]] {
+        for reused in [spelled == [false; 2], true] {
+            let set = go(spelled);
+            assert_eq!((set.reused, set.len()), (reused, 2));
+            assert_eq!(set.fingerprint, plain.fingerprint, "checkpoints know the text, not how it is kept");
+            for pair in 0..2 {
+                assert_eq!(set.source(pair).to_vec(), plain.source(pair).to_vec());
+                assert_eq!(set.target(pair).to_vec(), plain.target(pair).to_vec());
+                assert_eq!(set.origin(pair), plain.origin(pair));
+                let texts = [(Side::Source, ["a b", "d"]), (Side::Target, ["c", "e f"])];
+                for ((side, lines), spelled) in texts.into_iter().zip(spelled) {
+                    let wanted = if spelled { format!("{side:?} {}", lines[pair]) } else { String::new() };
+                    assert_eq!(set.spelling(side, pair), wanted.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn large_vocabularies_take_four_bytes_and_wrong_ids_are_refused() {
     let f = Folder::new();
     let data = config(vec![corpus(&[&f.file("a.tsv", "a\tb\n")])]);
@@ -360,7 +388,7 @@ fn an_epoch_of_a_prepared_corpus_packs_its_pairs() {
     let text: String = (0..500).map(|i| format!("{}\t{}\n", "aa ".repeat(i % 9 + 1), "b ".repeat(i % 5 + 1))).collect();
     let data = config(vec![corpus(&[&f.file("a.tsv", text)])]);
     let set = run(&data, f.path()).unwrap();
-    let batching = Batching::of(64, BatchType::Tokens);
+    let batching = Batching { size: 64, kind: BatchType::Tokens };
     let epoch = Epoch::new(&set, 1, 0, batching);
     let mut seen = vec![0; set.len()];
     for i in 0..epoch.len() {

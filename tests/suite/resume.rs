@@ -267,6 +267,12 @@ fn phases_with_an_embedding_distance_resume_bit_for_bit() {
 }
 
 #[test]
+fn text_cut_anew_in_each_epoch_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&["tokenizer.bpe_dropout=0.2", "tokenizer.target_bpe_dropout=0.4"]);
+    killed_and_resumed_equals_uninterrupted(&["tokenizer.kind=unigram", "tokenizer.target_sampling_alpha=0.2"]);
+}
+
+#[test]
 fn gru_with_pairs_from_attention_resumes_bit_for_bit() {
     killed_and_resumed_equals_uninterrupted(&[
         "model.kind=rnn",

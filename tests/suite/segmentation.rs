@@ -4,16 +4,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use nmt_train::config::{TokenizerConfig, TokenizerKind};
+use nmt_train::config::{load, Source, TokenizerConfig, TokenizerKind};
+use nmt_train::data::Lengths;
 use nmt_train::fsio;
 use nmt_train::rng::{indexed_stream, Purpose};
 use nmt_train::tokenizer::{MarianFiles, Sampler, Sampling, Scratch, Tokenizer, Tokenizers};
+use nmt_train::train::Resources;
 use proptest::prelude::*;
 use serde_json::{json, Map, Value};
 
+use super::resume::without_times;
 use super::toy::Toy;
 
-fn load(name: &str, bytes: &[u8]) -> Tokenizer {
+fn written(name: &str, bytes: &[u8]) -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fsio::write_atomic(&path, bytes).unwrap();
@@ -56,11 +59,12 @@ fn merges(changes: &[(&str, Value)], parts: &[(&str, Value)]) -> Tokenizer {
     }
     file["added_tokens"].as_array_mut().unwrap().truncate(3);
     let size = own["model"]["vocab"].as_object().unwrap().len();
-    file["added_tokens"].as_array_mut().unwrap().push(
-        json!({"id": size, "content": "<new>", "single_word": false, "lstrip": true, "rstrip": false,
-               "normalized": true, "special": false}),
-    );
-    load("tokenizer.json", file.to_string().as_bytes())
+    file["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"id": size, "content": "<new>", "single_word": false, "lstrip": true, "rstrip": false,
+               "normalized": true, "special": false}));
+    written("tokenizer.json", file.to_string().as_bytes())
 }
 
 /// A vocabulary of its own for rules that mark pieces otherwise.
@@ -99,15 +103,14 @@ fn marked(prefix: Option<&str>, suffix: Option<&str>, pre_tokenizer: Value, more
     }
     let file = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
                       "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": null, "model": model});
-    load("tokenizer.json", file.to_string().as_bytes())
+    written("tokenizer.json", file.to_string().as_bytes())
 }
 
 /// With pieces for all bytes.
 fn spelled_in_bytes(kind: &str) -> Tokenizer {
     let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
     let plain = ["▁", "t", "h", "e", "th", "the", "▁the", "n", "w", "s", "st", "est", "ne", "new", "newest", "中国"];
-    let pieces: Vec<String> =
-        ["<unk>".to_string()].into_iter().chain(bytes).chain(plain.map(str::to_string)).collect();
+    let pieces: Vec<String> = ["<unk>".to_string()].into_iter().chain(bytes).chain(plain.map(str::to_string)).collect();
     let normalizer = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
     let model = match kind {
@@ -127,7 +130,7 @@ fn spelled_in_bytes(kind: &str) -> Tokenizer {
     let file = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
                       "normalizer": normalizer, "pre_tokenizer": null, "post_processor": null, "decoder": null,
                       "model": model});
-    load("tokenizer.json", file.to_string().as_bytes())
+    written("tokenizer.json", file.to_string().as_bytes())
 }
 
 fn marian() -> Arc<Tokenizer> {
@@ -233,7 +236,7 @@ fn drawn_ids_say_the_same_text() {
     let both = [(bpe_tokenizers(), Sampling::BpeDropout(0.4)), (unigram_tokenizers(), Sampling::Unigram(0.2))];
     for (tokenizers, sampling) in both {
         for (name, tokenizer) in tokenizers {
-                let sampler = Sampler::new(Arc::clone(&tokenizer), sampling).unwrap();
+            let sampler = Sampler::new(Arc::clone(&tokenizer), sampling).unwrap();
             let mut differ = 0;
             for line in TEXT {
                 let ids = tokenizer.encode(line).unwrap();
@@ -315,17 +318,157 @@ fn a_tokenizer_of_another_kind_is_told_with_a_cure() {
         3,
         &["tokenizer.sampling_alpha", "must be 0 on a side with bpe_dropout"],
     );
-    let model = fsio::read(&Path::new("tests/fixtures/sentencepiece/unigram.model")).unwrap();
+    let model = fsio::read(Path::new("tests/fixtures/sentencepiece/unigram.model")).unwrap();
     toy.write("u.model", model);
     told(
         "--set tokenizer.path=u.model --set tokenizer.bpe_dropout=0.1",
         3,
-        &["tokenizer.bpe_dropout = 0.1 is for BPE tokenizers", "the source is a Unigram model", "sampling_alpha instead"],
+        &[
+            "tokenizer.bpe_dropout = 0.1 is for BPE tokenizers",
+            "the source is a Unigram model",
+            "and tokenizer.sampling_alpha for",
+        ],
     );
-    toy.write("w.model", fsio::read(&Path::new("tests/fixtures/sentencepiece/word.model")).unwrap());
+    toy.write("w.model", fsio::read(Path::new("tests/fixtures/sentencepiece/word.model")).unwrap());
     told(
         "--set tokenizer.path=w.model --set tokenizer.sampling_alpha=0.1",
         3,
-        &["tokenizer.sampling_alpha = 0.1 is for Unigram tokenizers", "is a word model", "tokenizer.sampling_alpha = 0"],
+        &[
+            "tokenizer.sampling_alpha = 0.1 is for Unigram tokenizers",
+            "is a word model",
+            "tokenizer.sampling_alpha = 0",
+        ],
     );
+}
+
+/// What a run did, without times.
+fn rows(toy: &Toy, run: &str) -> Vec<Value> {
+    let mut rows = toy.rows(run);
+    rows.retain(|row| row["event"] == "train" || row["event"] == "valid");
+    rows.iter_mut().for_each(without_times);
+    rows
+}
+
+#[test]
+fn runs_do_not_depend_on_threads_and_count_what_they_train() {
+    let toy = Toy::new();
+    for set in [
+        "--set tokenizer.bpe_dropout=0.3",
+        "--set tokenizer.target_bpe_dropout=0.5 --set train.batch_type=sentences --set train.batch_size=7",
+        "--set tokenizer.kind=unigram --set tokenizer.sampling_alpha=0.2",
+    ] {
+        for threads in [1, 5] {
+            let run = format!("run-{threads}");
+            toy.run(&format!(
+                "-q --force --config toy.toml {set} --set train.log_freq=1 --set run_dir={run} --threads {threads}"
+            ))
+            .exits(0);
+        }
+        let (one, five) = (rows(&toy, "run-1"), rows(&toy, "run-5"));
+        assert_eq!(one, five, "{set}");
+        let tokens: Vec<u64> = one.iter().filter_map(|row| row["tokens"].as_u64()).collect();
+        let mean = tokens.last().unwrap() / 60;
+        if !set.contains("sentences") {
+            assert!((80..=105).contains(&mean), "{set}: {mean} tokens an update of 100");
+        }
+        let sizes: std::collections::BTreeSet<u64> = tokens.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(sizes.len() > 5, "{set}: batches of all epochs have the same tokens, {sizes:?}");
+    }
+}
+
+#[test]
+fn the_table_says_what_is_cut_anew_and_how_much_longer_it_becomes() {
+    let toy = Toy::new();
+    let told = |set: &str| toy.run(&format!("check --config toy.toml {set}")).exits(0).err;
+    assert!(!told("").contains("longer"));
+    let both = told("--set tokenizer.bpe_dropout=0.3");
+    assert!(both.contains("BPE-dropout 0.3 (source ") && both.contains(" % longer, target "), "{both}");
+    let target = told("--set tokenizer.target_bpe_dropout=0.3");
+    assert!(target.contains("BPE-dropout 0.3 of the target (") && !target.contains("of the source"), "{target}");
+    let unequal = told("--set tokenizer.bpe_dropout=0.3 --set tokenizer.target_bpe_dropout=0.1");
+    assert!(
+        unequal.contains("BPE-dropout 0.3 of the source (") && unequal.contains("0.1 of the target ("),
+        "{unequal}"
+    );
+}
+
+#[test]
+fn how_text_is_cut_belongs_to_a_run() {
+    let toy = Toy::new();
+    toy.run("-q --config toy.toml --set tokenizer.bpe_dropout=0.1").exits(0);
+    toy.run("-q --resume run --set train.max_updates=80 --set tokenizer.bpe_dropout=0.2")
+        .exits(3)
+        .tells(&["tokenizer.bpe_dropout: 0.1 -> 0.2", "would change the training data or its order"]);
+    toy.run("-q --resume run --set train.max_updates=80").exits(0);
+}
+
+#[test]
+fn dropout_in_a_file_is_told_and_does_not_touch_ids() {
+    let toy = Toy::new();
+    toy.run("tokenizer --config toy.toml --out own").exits(0);
+    let mut file: Value = serde_json::from_str(&toy.read("own/tokenizer.json")).unwrap();
+    file["model"]["dropout"] = 0.5.into();
+    toy.write("noisy.json", file.to_string());
+    let loaded = |name: &str| Tokenizer::load(&toy.path(name)).unwrap();
+    let (own, noisy) = (loaded("own/tokenizer.json"), loaded("noisy.json"));
+    assert_eq!(own.encode("the dog likes the river").unwrap(), noisy.encode("the dog likes the river").unwrap());
+    assert_eq!(own.fingerprint(), noisy.fingerprint());
+    toy.run("check --config toy.toml --set tokenizer.path=noisy.json")
+        .exits(0)
+        .tells(&["noisy.json: its model leaves out merges (dropout 0.5)", "tokenizer.bpe_dropout = 0.5"]);
+}
+
+/// The text, the tokenizer and the batches of a run on the toy text.
+fn resources(toy: &Toy, set: &[&str]) -> Resources {
+    let file = |name: &str| toy.path(name).display().to_string();
+    let text = format!("data.train = [{:?}, {:?}]\ntokenizer.vocab_size = 200\n", file("train.en"), file("train.de"));
+    let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    set.extend(["train.max_updates=1", "validation.metrics=[]"].map(str::to_string));
+    let config = load(&Source::Text { name: "toy".to_string(), text }, &set).unwrap_or_else(|e| panic!("{e}")).config;
+    Resources::load(&config, None, &toy.path("cache"), &mut |_| {}).unwrap()
+}
+
+#[test]
+fn no_sentence_becomes_longer_than_max_length() {
+    let toy = Toy::new();
+    let plain = resources(&toy, &[]);
+    let most = (0..plain.train.len()).map(|i| plain.train.lengths(i)).map(|(s, t)| s.max(t)).max().unwrap();
+    for (length, some_are_longer) in [(most, false), (500, true)] {
+        let set = [format!("data.max_length={length}"), "tokenizer.bpe_dropout=0.5".to_string()];
+        let resources = resources(&toy, &set.each_ref().map(String::as_str));
+        let (epoch, mut longer, mut whole) = (resources.epoch(3), 0, 0);
+        for i in 0..epoch.len() {
+            let batch = resources.batch(&epoch, i);
+            for (k, &pair) in batch.pairs.iter().enumerate() {
+                let (source, target) = (batch.source.get(k), batch.target.get(k));
+                assert!(source.len().max(target.len()) <= length);
+                longer += usize::from(source.len().max(target.len()) > most);
+                whole += usize::from(target == resources.train.target(pair as usize).to_vec());
+            }
+        }
+        assert_eq!(longer > 0, some_are_longer);
+        assert!(whole < resources.train.len(), "nothing was drawn");
+    }
+}
+
+/// `train.batch_size` is what an update trains on, whatever is left out.
+#[test]
+fn batches_are_filled_with_the_tokens_to_be_expected() {
+    let toy = Toy::new();
+    for dropout in [0.0, 0.1, 0.6, 0.9] {
+        let set = [format!("tokenizer.bpe_dropout={dropout}"), "train.batch_size=300".to_string()];
+        let resources = resources(&toy, &set.each_ref().map(String::as_str));
+        let (mut tokens, mut batches) = (0, 0);
+        for number in 0..5 {
+            let epoch = resources.epoch(number);
+            // the last pairs make a smaller batch
+            let sizes: Vec<usize> = (0..epoch.len()).map(|i| resources.batch(&epoch, i).target.tokens()).collect();
+            let smallest = sizes.iter().min().unwrap();
+            assert!(sizes.iter().all(|&size| size < 300 * 6 / 5), "{dropout}: {sizes:?}");
+            tokens += sizes.iter().sum::<usize>() - smallest;
+            batches += sizes.len() - 1;
+        }
+        let mean = tokens as f64 / batches as f64;
+        assert!((270.0..310.0).contains(&mean), "{dropout}: {mean}");
+    }
 }

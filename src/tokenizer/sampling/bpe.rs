@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 
@@ -14,10 +15,8 @@ use crate::tokenizer::{Error, Result};
 pub(super) struct Bpe {
     /// Ids of pieces.
     vocabulary: Trie,
-    /// The range of each left piece in `merges`.
-    ranges: Vec<u32>,
-    /// By left, then right piece.
-    merges: Vec<Merge>,
+    /// By left and right piece.
+    merges: AHashMap<(u32, u32), Join>,
     unk: Option<u32>,
     /// Of pieces within and at the end of words.
     prefix: String,
@@ -27,11 +26,6 @@ pub(super) struct Bpe {
     /// A word that is a piece is one, whatever merges make of it.
     ignores_merges: bool,
     border: Option<Border>,
-}
-
-struct Merge {
-    right: u32,
-    join: Join,
 }
 
 impl Bpe {
@@ -45,21 +39,17 @@ impl Bpe {
         pieces.sort_unstable();
         let ids: HashMap<&str, u32> = pieces.iter().map(|(piece, id)| (piece.as_str(), *id)).collect();
         let prefix = model.continuing_subword_prefix.clone().unwrap_or_default();
-        let mut joins = Vec::new();
+        let mut merges = AHashMap::new();
         for (rank, merge) in json["merges"].as_array().ok_or_else(broken)?.iter().enumerate() {
             let (left, right) = two(merge).ok_or_else(broken)?;
             // the library cuts the prefix off by its length
             let whole = format!("{left}{}", right.get(prefix.len()..).unwrap_or_default());
             let id = |piece: &str| ids.get(piece).copied().ok_or_else(broken);
-            joins.push((id(left)?, Merge { right: id(right)?, join: Join { order: -(rank as i64), id: id(&whole)? } }));
+            merges.insert((id(left)?, id(right)?), Join { order: -(rank as i64), id: id(&whole)? });
         }
-        joins.sort_by_key(|(left, merge)| (*left, merge.right));
-        let size = ids.values().max().map_or(0, |id| id + 1);
-        let ranges = (0..=size).map(|id| joins.partition_point(|(left, _)| *left < id) as u32).collect();
         Ok(Bpe {
-            ranges,
+            merges,
             border: Border::of(pieces.iter().map(|(piece, _)| piece.as_str())),
-            merges: joins.into_iter().map(|(_, merge)| merge).collect(),
             unk: model.unk_token.as_deref().and_then(|name| ids.get(name)).copied(),
             prefix,
             suffix: model.end_of_word_suffix.clone().unwrap_or_default(),
@@ -127,9 +117,7 @@ impl Bpe {
     }
 
     fn join(&self, a: Part, b: Part) -> Option<Join> {
-        let left = a.id as usize;
-        let merges = &self.merges[self.ranges[left] as usize..self.ranges[left + 1] as usize];
-        merges.binary_search_by_key(&b.id, |merge| merge.right).ok().map(|at| merges[at].join)
+        self.merges.get(&(a.id, b.id)).copied()
     }
 }
 
