@@ -24,6 +24,8 @@ pub enum Purpose {
     Text = 6,
     /// Choice of pairs and rows for the embedding distance; `step` is the update.
     Sample = 7,
+    /// Translations that are drawn; `step` is line and sample.
+    Sampling = 10,
 }
 
 /// A generator for `purpose` at `step` under `seed`.
