@@ -46,6 +46,15 @@ impl Sequences {
         &self.ids[self.range(i)]
     }
 
+    /// All of them `times` times, one after the other.
+    #[must_use]
+    pub fn repeated(&self, times: usize) -> Self {
+        match times {
+            1 => self.clone(),
+            _ => Sequences::pack((0..times).flat_map(|_| (0..self.len()).map(|i| self.get(i)))),
+        }
+    }
+
     /// Decoder inputs for these labels: each sequence moved right by one, `start` in front, its last token dropped.
     #[must_use]
     pub fn shifted_right(&self, start: u32) -> Self {
@@ -81,5 +90,6 @@ mod tests {
         assert_eq!(input.ids, [9, 5, 6, 9]);
         assert_eq!(input.offsets, labels.offsets);
         assert_eq!(labels.get(1), [2]);
+        assert_eq!(labels.repeated(2), Sequences::pack([&[5, 6, 2][..], &[2], &[5, 6, 2], &[2]]));
     }
 }

@@ -24,8 +24,10 @@ pub enum Purpose {
     Text = 6,
     /// Choice of pairs and rows for the embedding distance; `step` is the update.
     Sample = 7,
-    /// Translations that are drawn; `step` is line and sample.
-    Sampling = 10,
+    /// Cuts of training text into pieces; `step` is the epoch, `index` the place of a sentence in it.
+    Segmentation = 8,
+    /// Translations that are drawn; `step` is the line, `index` the number of the sample.
+    Sampling = 9,
 }
 
 /// A generator for `purpose` at `step` under `seed`.
@@ -33,6 +35,15 @@ pub fn stream(seed: u64, purpose: Purpose, step: u64) -> Stream {
     let mut chacha = ChaCha8Rng::seed_from_u64(seed);
     chacha.set_stream(((purpose as u64) << 48) ^ step);
     Stream { chacha, spare: None }
+}
+
+/// As [`stream`], one of 2⁶⁴ by `index`. The four numbers are the generator's key.
+pub fn indexed_stream(seed: u64, purpose: Purpose, step: u64, index: u64) -> Stream {
+    let mut key = [0; 32];
+    for (place, number) in key.chunks_exact_mut(8).zip([seed, purpose as u64, step, index]) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    Stream { chacha: ChaCha8Rng::from_seed(key), spare: None }
 }
 
 /// A random stream; see [`stream`].
@@ -126,6 +137,16 @@ mod tests {
         assert_ne!(draw(1, Purpose::Init, 7), draw(2, Purpose::Init, 7));
         assert_ne!(draw(1, Purpose::Init, 7), draw(1, Purpose::Order, 7));
         assert_ne!(draw(1, Purpose::Init, 7), draw(1, Purpose::Init, 8));
+        let draw = |seed, purpose, step, index| indexed_stream(seed, purpose, step, index).bits();
+        let one = draw(1, Purpose::Init, 2, 3);
+        assert_eq!(one, draw(1, Purpose::Init, 2, 3));
+        let others = [
+            draw(2, Purpose::Init, 2, 3),
+            draw(1, Purpose::Order, 2, 3),
+            draw(1, Purpose::Init, 3, 3),
+            draw(1, Purpose::Init, 3, 2),
+        ];
+        assert!(!others.contains(&one));
     }
 
     #[test]

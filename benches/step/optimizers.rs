@@ -83,7 +83,8 @@ fn gradients(
     shape: &Shape,
 ) -> Result<(Gradients, Vec<ops::LinearInput>)> {
     let forward = Forward::train(1, 0);
-    let (loss, tape) = ops::record(|| objective::loss(model, batch, &forward, 0.1, shape.tokens()))?;
+    let (loss, tape) =
+        ops::record(|| objective::loss(model, batch, &forward, ops::Criterion::smoothed(0.1), shape.tokens()))?;
     let inputs = tape.linear_inputs();
     Ok((Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?, inputs))
 }

@@ -50,7 +50,7 @@ pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
                 params: model.params(),
                 optimizer: optimizer.as_mut(),
                 ema: None,
-                label_smoothing: 0.1,
+                criterion: nmt_train::ops::Criterion::smoothed(0.1),
                 clip_norm: Some(1.0),
                 distance: None,
             };

@@ -4,7 +4,9 @@
 //! ```text
 //! RUN/checkpoints/
 //!   latest                       name of the newest folder
-//!   best                         name of the folder with the best validation; absent while none was validated
+//!   best                         name of the folder with the best validation; absent while none was validated; "average"
+//!                                where the mean of the last validations' weights was better than all of them
+//!   validated/                   with checkpoint.average_last: the weights that the last validations scored
 //!   step-00001000/
 //!     model.safetensors          weights to use: the moving average when train.ema_decay > 0, else the raw weights
 //!     raw.safetensors            weights that training goes on from; only with a moving average
@@ -21,18 +23,20 @@
 //! | `format` | the bytes of a checkpoint: safetensors files and the manifest that vouches for them |
 //! | `retain` | which checkpoints stay, as a pure function |
 //! | `store` | the folder of checkpoints: saving, finding, verifying, deleting |
+//! | `validated` | the weights that the last validations scored, kept for their mean |
 //! | `weights` | weights in and out of a model, with names and shapes compared before anything changes |
 
 mod average;
 mod format;
 mod retain;
 mod store;
+mod validated;
 mod weights;
 
 pub use average::average;
 pub use format::{write_tensors, FORMAT_VERSION};
 pub use retain::{plan, Existing, Plan};
-pub use store::{Found, Store, Which, FOLDER};
+pub use store::{Best, Found, Store, Which, FOLDER};
 pub use weights::{fill, load_weights, read_weights, save_weights};
 
 use candle_core::Tensor;

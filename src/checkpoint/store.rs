@@ -15,6 +15,9 @@ use crate::optim::OptimizerState;
 /// Name of the folder in that of a run.
 pub const FOLDER: &str = "checkpoints";
 
+/// What `best` says where the mean of the last validations' weights is better than every checkpoint.
+const AVERAGE: &str = "average";
+
 const LATEST: &str = "latest";
 const BEST: &str = "best";
 const MODEL: &str = "model.safetensors";
@@ -28,7 +31,7 @@ const SCALAR: &str = "scalar:";
 /// `RUN/checkpoints`.
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 /// Which checkpoint.
@@ -38,6 +41,14 @@ pub enum Which {
     Best,
     Latest,
     Step(u64),
+}
+
+/// What `best` points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Best {
+    Step(u64),
+    /// The mean of the last validations' weights, which lies beside the checkpoints.
+    Average,
 }
 
 /// A checkpoint that was looked for.
@@ -63,6 +74,7 @@ impl Store {
         let store = Store::at(run_dir);
         fsio::create_dir_all(&store.dir)?;
         fsio::clean_leftovers(&store.dir)?;
+        store.clean_validated()?;
         Ok(store)
     }
 
@@ -179,8 +191,9 @@ impl Store {
         };
         let there = match which {
             Which::Best => match self.best()? {
-                Some(step) if good.contains(&step) => Some(found(step)),
-                Some(step) => latest(format!("the best checkpoint, update {step}, is gone or damaged")),
+                Some(Best::Step(step)) if good.contains(&step) => Some(found(step)),
+                Some(Best::Step(step)) => latest(format!("the best checkpoint, update {step}, is gone or damaged")),
+                Some(Best::Average) => latest("the best weights, an average, are gone".to_string()),
                 None => latest("no checkpoint has a validation score, so none is known to be the best".to_string()),
             },
             Which::Latest => newest.map(|step| match existing.last().filter(|last| last.step > step) {
@@ -211,19 +224,30 @@ impl Store {
         state(&dir, &Manifest::read(&dir)?)
     }
 
-    /// The step that `best` points to; `None` when no checkpoint has a score.
+    /// What `best` points at; `None` when no checkpoint has a score.
     ///
     /// # Errors
     /// When it can not be read.
-    pub fn best(&self) -> Result<Option<u64>> {
+    pub fn best(&self) -> Result<Option<Best>> {
         let path = self.dir.join(BEST);
         if !path.exists() {
             return Ok(None);
         }
         let text = fsio::read_to_string(&path)?;
+        if text.trim() == AVERAGE {
+            return Ok(Some(Best::Average));
+        }
         let pointed = step_of(text.trim()).map(Some).or_else(|| listed(&text));
         let what = || format!("not the name of a checkpoint: \"{}\"; delete it", text.trim());
-        pointed.ok_or_else(|| Error::Damaged { path, what: what() })
+        Ok(pointed.ok_or_else(|| Error::Damaged { path, what: what() })?.map(Best::Step))
+    }
+
+    /// Points `best` at the mean of the last validations' weights, until the run goes on.
+    ///
+    /// # Errors
+    /// When it can not be written.
+    pub fn point_best_at_average(&self) -> Result<()> {
+        self.write_pointer(BEST, AVERAGE)
     }
 
     /// After a save: deletes what [`plan`] says and points `best` at the best that stays. `ranked`: validated steps, best
@@ -267,10 +291,14 @@ impl Store {
     fn point(&self, pointer: &str, step: Option<u64>) -> Result<()> {
         let path = self.dir.join(pointer);
         match step {
-            Some(step) => Ok(fsio::write_atomic(&path, format!("{}\n", folder_name(step)).as_bytes())?),
+            Some(step) => self.write_pointer(pointer, &folder_name(step)),
             None if !path.exists() => Ok(()),
             None => std::fs::remove_file(&path).map_err(|e| fsio::Error::io("delete", &path, e).into()),
         }
+    }
+
+    fn write_pointer(&self, pointer: &str, name: &str) -> Result<()> {
+        Ok(fsio::write_atomic(&self.dir.join(pointer), format!("{name}\n").as_bytes())?)
     }
 
     /// All checkpoints with a quick look at each: manifest readable, sizes right.
@@ -285,11 +313,11 @@ impl Store {
     }
 }
 
-fn folder_name(step: u64) -> String {
+pub(super) fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-fn step_of(folder_name: &str) -> Option<u64> {
+pub(super) fn step_of(folder_name: &str) -> Option<u64> {
     let digits = folder_name.strip_prefix("step-")?;
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }

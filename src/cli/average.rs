@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::checkpoint::{self, Store};
+use crate::checkpoint::{self, Best, Store};
 use crate::exit::{ExitCode, InputError};
 use crate::run::Paths;
 
@@ -10,6 +10,14 @@ use super::args::AverageArgs;
 
 pub(super) fn average(args: &AverageArgs) -> Result<ExitCode> {
     let store = Store::at(&args.run);
+    if args.out.is_none() && store.best()? == Some(Best::Average) {
+        return Err(InputError::new(format!(
+            "{} is what the run made at its end (checkpoint.average_last) and what its best checkpoint is; write another \
+             average elsewhere with --out FILE",
+            Paths::of(&args.run).average().display()
+        ))
+        .into());
+    }
     let steps = store.steps()?;
     let wanted = args.last as usize;
     if steps.len() < wanted {

@@ -6,35 +6,63 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::cache::{Dataset, Lengths, Span, Tokens};
+use super::Side;
 use crate::batch::{Batch, Sequences};
 use crate::config::BatchType;
 use crate::rng::{stream, Purpose};
 
 /// Size of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Batching {
     /// Target tokens or pairs, 1 or more. With [`BatchType::Tokens`] the source side is held to
     /// [`SOURCE_SHARE`] times as many tokens, so that much longer sources (summarisation) can not exhaust the memory.
     pub size: usize,
     pub kind: BatchType,
+    /// Times as long as in the data set source and target are to be expected: 1, or more where text is cut anew in each
+    /// epoch. Batches are filled with the tokens to be expected, so their number and order need no drawing.
+    pub growth: [f64; 2],
 }
 
 /// See [`Batching::size`].
 pub const SOURCE_SHARE: usize = 2;
 
 impl Batching {
+    /// Of text that is always cut in the same way.
+    pub fn of(size: usize, kind: BatchType) -> Self {
+        Batching { size, kind, growth: [1.0; 2] }
+    }
+
     fn fits(self, pairs: usize, source: usize, target: usize) -> bool {
+        let expected = |tokens: usize, growth: f64| (tokens as f64 * growth) as usize;
         match self.kind {
             BatchType::Sentences => pairs <= self.size,
-            BatchType::Tokens => target <= self.size && source <= self.size.saturating_mul(SOURCE_SHARE),
+            BatchType::Tokens => {
+                expected(target, self.growth[1]) <= self.size
+                    && expected(source, self.growth[0]) <= self.size.saturating_mul(SOURCE_SHARE)
+            }
         }
     }
 }
+
+/// A side of a pair in an epoch; no two are the same, even where a pair comes twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub side: Side,
+    /// Of the data set.
+    pub pair: usize,
+    pub epoch: u64,
+    /// Number of the pair in the order of lengths, whatever the size of batches.
+    pub item: u64,
+}
+
+/// Adds the ids of a side of a pair as they are in this epoch. Called from several threads at once.
+pub type Draw<'a> = dyn Fn(Place, &mut Vec<u32>) + Sync + 'a;
 
 /// The batches of one epoch. Every pair of a corpus of weight 1 is in exactly one of them; a pair larger than the limit
 /// is a batch of its own. 4 bytes a pair, 12 more while it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
+    number: u64,
     /// Pairs, batch after batch.
     items: Vec<u32>,
     /// Range of each batch in `items`, in the order of training.
@@ -53,7 +81,7 @@ impl Epoch {
         let (mut batches, heaviest) = cut(data, &items, batching);
         order.shuffle(&mut batches);
         let largest = batches.iter().position(|batch| *batch == heaviest).unwrap_or(0);
-        Epoch { items, batches, largest }
+        Epoch { number: epoch, items, batches, largest }
     }
 
     /// Number of batches.
@@ -80,6 +108,23 @@ impl Epoch {
             target: pack(pairs.iter().map(|&pair| data.target(pair as usize))),
             pairs: pairs.iter().map(|&pair| u64::from(pair)).collect(),
         }
+    }
+
+    /// As [`Epoch::batch`], with ids that are drawn anew in each epoch. Uses all threads.
+    pub fn drawn(&self, i: usize, draw: &Draw) -> Batch {
+        let (range, pairs) = (&self.batches[i], self.pairs(i));
+        let ids = |place: Place| {
+            let mut ids = Vec::new();
+            draw(place, &mut ids);
+            ids
+        };
+        let sides = pairs.par_iter().zip(range.clone()).map(|(&pair, item)| {
+            let (pair, epoch, item) = (pair as usize, self.number, u64::from(item));
+            [Side::Source, Side::Target].map(|side| ids(Place { side, pair, epoch, item }))
+        });
+        let sides: Vec<[Vec<u32>; 2]> = sides.collect();
+        let side = |side: usize| Sequences::pack(sides.iter().map(|ids| ids[side].as_slice()));
+        Batch { source: side(0), target: side(1), pairs: pairs.iter().map(|&pair| u64::from(pair)).collect() }
     }
 
     /// Index of the batch with the most work (tokens of both sides, then squares of lengths), to be tried first.
@@ -221,7 +266,7 @@ mod tests {
     }
 
     fn tokens(size: usize) -> Batching {
-        Batching { size, kind: BatchType::Tokens }
+        Batching::of(size, BatchType::Tokens)
     }
 
     fn times(epoch: &Epoch, n: usize) -> Vec<usize> {
@@ -241,11 +286,13 @@ mod tests {
             lengths in proptest::collection::vec((1usize..60, 1usize..60), 1..300),
             size in 1usize..200,
             sentences: bool,
+            growth in prop_oneof![Just([1.0, 1.0]), Just([1.25, 1.5])],
             seed: u64,
         ) {
             let n = lengths.len();
             let data = Text { lengths, spans: vec![Span { pairs: 0..n as u32, weight: 1.0 }] };
-            let batching = Batching { size, kind: if sentences { BatchType::Sentences } else { BatchType::Tokens } };
+            let kind = if sentences { BatchType::Sentences } else { BatchType::Tokens };
+            let batching = Batching { size, kind, growth };
             let epoch = Epoch::new(&data, seed, 3, batching);
             prop_assert!(times(&epoch, n).iter().all(|&t| t == 1));
             let sum = |i: usize| epoch.pairs(i).iter().fold((0, 0), |(s, t), &pair| {

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use super::filter::Dropped;
 use super::format::{self, Description, Layout, HEADER};
 use super::joined::Joined;
-use super::Error;
+use super::{Error, Side};
 use crate::config::Corpora;
 
 /// A corpus within a data set: indices of its pairs, and expected passes over them in one epoch.
@@ -116,6 +116,18 @@ impl Dataset {
     /// Target of pair `i` < `len()`.
     pub fn target(&self, i: usize) -> Tokens<'_> {
         self.tokens_between(2 * i + 1)
+    }
+
+    /// What a side of pair `i` < `len()` is drawn from, as the tokenizer spelled it; empty if it is not drawn.
+    pub fn spelling(&self, side: Side, i: usize) -> &[u8] {
+        if !self.layout.has_spellings() {
+            return &[];
+        }
+        let i = 2 * i + usize::from(side == Side::Target);
+        let end = |i: usize| u64::from_le_bytes(self.bytes_at(self.layout.ends() + 8 * i)) as usize;
+        let start = i.checked_sub(1).map_or(0, end);
+        let all = self.layout.spellings();
+        &self.map[all + start..all + end(i)]
     }
 
     /// Source and target tokens of all pairs, `</s>` included.

@@ -42,7 +42,13 @@ impl Contents {
 
     /// Name of the cache file, without its ending. Known without unzipping.
     pub(super) fn cache(&self, job: &Prepare) -> Result<String, Error> {
-        name(job, VERSION, |corpus, file| Ok(format!("{:032x}", self.files[corpus][file].bytes)))
+        let name = name(job, VERSION, |corpus, file| Ok(format!("{:032x}", self.files[corpus][file].bytes)))?;
+        Ok(match job.spelled {
+            [false, false] => name,
+            [true, false] => format!("{name}-spelled-source"),
+            [false, true] => format!("{name}-spelled-target"),
+            [true, true] => format!("{name}-spelled"),
+        })
     }
 
     /// The fingerprint: a zipped file is its text. Number and form of the first version stay, for they are in

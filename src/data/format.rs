@@ -1,11 +1,14 @@
 //! The cache file: header, tokens, offsets, line numbers, a description; written in one pass and checksummed.
 //!
 //! ```text
-//! 64 bytes   magic, version, bytes a token, pairs, tokens, bytes of the description, checksums of body and header
+//! 64 bytes   magic, version, bytes a token, pairs, tokens, bytes of the description, checksum of the body, bytes of
+//!            spellings, checksum of the header
 //! body       tokens          u16 or u32; pair after pair, source then target
 //!            (to 8 bytes)    zeros
 //!            offsets         u64 × (2·pairs + 1); source i begins at offset 2i, target i at 2i + 1
 //!            lines           u32 × pairs; 1-based line of each pair in its file
+//!            ends            u64 × 2·pairs and spellings, one after the other in the same order: what training text that is
+//!                            cut anew in each epoch is made of; only where it is
 //!            description     JSON, see [`Description`]
 //! ```
 //! All numbers are little-endian.
@@ -42,6 +45,14 @@ pub(super) struct Description {
     pub(super) target_tokens: u64,
 }
 
+/// A side of a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Encoded {
+    pub(super) ids: Vec<u32>,
+    /// Empty where the side is always cut in the same way.
+    pub(super) spelling: Vec<u8>,
+}
+
 /// Where the parts of a file are, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -49,6 +60,8 @@ pub(super) struct Layout {
     pub(super) width: usize,
     pub(super) pairs: usize,
     tokens: usize,
+    /// Bytes of spellings; 0 without them.
+    spellings: usize,
     description: usize,
 }
 
@@ -61,8 +74,21 @@ impl Layout {
         self.offsets() + 8 * (2 * self.pairs + 1)
     }
 
-    pub(super) fn description(&self) -> usize {
+    /// Where spelling `i` ends among them, 8 bytes each.
+    pub(super) fn ends(&self) -> usize {
         self.lines() + 4 * self.pairs
+    }
+
+    pub(super) fn spellings(&self) -> usize {
+        self.ends() + if self.has_spellings() { 16 * self.pairs } else { 0 }
+    }
+
+    pub(super) fn has_spellings(&self) -> bool {
+        self.spellings > 0
+    }
+
+    pub(super) fn description(&self) -> usize {
+        self.spellings() + self.spellings
     }
 
     pub(super) fn end(&self) -> usize {
@@ -78,6 +104,8 @@ impl Layout {
             header[16 + 8 * i..24 + 8 * i].copy_from_slice(&(number as u64).to_le_bytes());
         }
         header[40..48].copy_from_slice(&body_checksum.to_le_bytes());
+        // 0 in files of before there were any
+        header[48..56].copy_from_slice(&(self.spellings as u64).to_le_bytes());
         let checksum = xxh3_64(&header[..56]);
         header[56..].copy_from_slice(&checksum.to_le_bytes());
         header
@@ -92,6 +120,7 @@ impl Layout {
             width: u32_at(12) as usize,
             pairs: u64_at(16) as usize,
             tokens: u64_at(24) as usize,
+            spellings: u64_at(48) as usize,
             description: u64_at(32) as usize,
         };
         whole.then_some((layout, u64_at(40)))
@@ -146,6 +175,8 @@ pub(super) struct Writer {
     body: HashWriter<BufWriter<NamedTempFile>>,
     offsets: BufWriter<File>,
     lines: BufWriter<File>,
+    ends: BufWriter<File>,
+    spellings: BufWriter<File>,
     layout: Layout,
     /// Tokens of one pair as they are written.
     bytes: Vec<u8>,
@@ -166,32 +197,37 @@ impl Writer {
         let mut body = HashWriter { inner: BufWriter::with_capacity(1 << 20, main), hash: Xxh3::new() };
         body.inner.write_all(&[0; HEADER]).map_err(at)?;
         let side_file = || tempfile::tempfile_in(folder).map(|file| BufWriter::with_capacity(1 << 18, file));
-        let (mut offsets, lines) = (side_file().map_err(at)?, side_file().map_err(at)?);
+        let mut offsets = side_file().map_err(at)?;
         offsets.write_all(&0u64.to_le_bytes()).map_err(at)?;
         let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
         Ok(Writer {
             path: path.to_path_buf(),
             body,
             offsets,
-            lines,
-            layout: Layout { width, pairs: 0, tokens: 0, description: 0 },
+            lines: side_file().map_err(at)?,
+            ends: side_file().map_err(at)?,
+            spellings: side_file().map_err(at)?,
+            layout: Layout { width, pairs: 0, tokens: 0, spellings: 0, description: 0 },
             bytes: Vec::new(),
         })
     }
 
-    /// Appends a pair; ids must be below the vocabulary's size.
-    pub(super) fn push(&mut self, source: &[u32], target: &[u32], line: u64) -> Result<(), Error> {
-        self.try_push(source, target, line).map_err(|source| Error::Write { path: self.path.clone(), source })
+    /// Appends a pair; ids must be below the vocabulary's size. Spellings are those of all pairs or of none.
+    pub(super) fn push(&mut self, sides: [&Encoded; 2], line: u64) -> Result<(), Error> {
+        self.try_push(sides, line).map_err(|source| Error::Write { path: self.path.clone(), source })
     }
 
-    fn try_push(&mut self, source: &[u32], target: &[u32], line: u64) -> io::Result<()> {
+    fn try_push(&mut self, sides: [&Encoded; 2], line: u64) -> io::Result<()> {
         self.bytes.clear();
-        for side in [source, target] {
-            for id in side {
+        for side in sides {
+            for id in &side.ids {
                 self.bytes.extend_from_slice(&id.to_le_bytes()[..self.layout.width]);
             }
-            self.layout.tokens += side.len();
+            self.layout.tokens += side.ids.len();
             self.offsets.write_all(&(self.layout.tokens as u64).to_le_bytes())?;
+            self.layout.spellings += side.spelling.len();
+            self.ends.write_all(&(self.layout.spellings as u64).to_le_bytes())?;
+            self.spellings.write_all(&side.spelling)?;
         }
         self.body.write_all(&self.bytes)?;
         self.layout.pairs += 1;
@@ -208,7 +244,8 @@ impl Writer {
     fn try_finish(mut self, description: &Description) -> io::Result<()> {
         let written = HEADER + self.layout.tokens * self.layout.width;
         self.body.write_all(&[0; 8][..self.layout.offsets() - written])?;
-        for part in [self.offsets, self.lines] {
+        let spellings = [self.ends, self.spellings].into_iter().filter(|_| self.layout.has_spellings());
+        for part in [self.offsets, self.lines].into_iter().chain(spellings) {
             let mut file = part.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.rewind()?;
             io::copy(&mut file, &mut self.body)?;

@@ -39,7 +39,7 @@ mod prepare;
 mod source;
 mod unzip;
 
-pub use batches::{batches_by_length, Batching, Epoch, SOURCE_SHARE};
+pub use batches::{batches_by_length, Batching, Draw, Epoch, Place, SOURCE_SHARE};
 pub use cache::{Dataset, Lengths, Span, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};
@@ -48,7 +48,7 @@ pub use joined::Joined;
 pub use lines::{count_lines, read_lines, Lines};
 pub use look::{look, Remark};
 pub use moved::all_there;
-pub use prepare::{prepare, Encode, Prepare};
+pub use prepare::{prepare, Encode, Prepare, Spell};
 pub use source::{further_references, held_out, text_lines, HeldOut, Pair, Pairs, TextLines};
 
 /// One of the two languages of a pair.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::cache::Dataset;
 use super::filter::{all_dropped, Filter};
 use super::fingerprint::Contents;
-use super::format::{Description, Writer};
+use super::format::{Description, Encoded, Writer};
 use super::joined::Joined;
 use super::source::{Pair, Pairs};
 use super::{Error, Side};
@@ -15,6 +15,9 @@ use crate::config::{Corpus, DataConfig};
 
 /// Encodes lines of one side; each result ends with `</s>`, and is empty for a blank line. Called from several threads at once.
 pub type Encode<'a> = dyn Fn(Side, &[&str]) -> Result<Vec<Vec<u32>>, String> + Sync + 'a;
+
+/// As the tokenizer spells lines of one side that are cut anew in each epoch, see [`Dataset::spelling`].
+pub type Spell<'a> = dyn Fn(Side, &[&str]) -> Result<Vec<Vec<u8>>, String> + Sync + 'a;
 
 /// What to prepare; everything here but the folder and the weights decides which cache file fits.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,8 @@ pub struct Prepare<'a> {
     pub fingerprint: &'a str,
     /// Size of the larger vocabulary; ids are below it.
     pub vocab_size: usize,
+    /// Whether source and target are cut anew in each epoch, and so to be spelled.
+    pub spelled: [bool; 2],
     /// Folder of cache files; created if absent.
     pub cache_dir: &'a Path,
 }
@@ -38,7 +43,7 @@ const CALL: usize = 256;
 /// Opens the cache of this text, tokenizer and filters, or makes it. `progress` gets the number of pairs read so far.
 ///
 /// Errors: everything wrong with the text, no corpus, or no pair left after filtering.
-pub fn prepare(job: &Prepare, encode: &Encode, progress: &mut dyn FnMut(u64)) -> Result<Dataset, Error> {
+pub fn prepare(job: &Prepare, encode: &Encode, spell: &Spell, progress: &mut dyn FnMut(u64)) -> Result<Dataset, Error> {
     if job.data.train.0.is_empty() {
         return Err(Error::NoCorpora);
     }
@@ -49,7 +54,7 @@ pub fn prepare(job: &Prepare, encode: &Encode, progress: &mut dyn FnMut(u64)) ->
     let reused = matches!(found, Some(Ok(_)));
     if !reused {
         damaged = found.and_then(Result::err);
-        build(job, &contents, &path, encode, progress)?;
+        build(job, &contents, &path, (encode, spell), progress)?;
         found = Dataset::open(&path, &job.data.train)?;
     }
     match found {
@@ -67,29 +72,30 @@ fn build(
     job: &Prepare,
     contents: &Contents,
     path: &Path,
-    encode: &Encode,
+    tokenizer: (&Encode, &Spell),
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Error> {
     let mut filter = Filter::new(job.data);
     let mut writer = Writer::create(path, job.vocab_size)?;
     let mut description = Description::default();
     // the first version called a line blank only if it is white space
-    let newly_blank = |text: &str, ids: &[u32]| ids.is_empty() && !text.trim().is_empty();
+    let newly_blank = |text: &str, side: &Encoded| side.ids.is_empty() && !text.trim().is_empty();
     let mut changed = false;
     for (index, corpus) in job.data.train.0.iter().enumerate() {
         let mut kept = 0;
         let mut pairs = Pairs::open(corpus, job.data)?;
         let mut block = read_block(&mut pairs)?;
         while !block.is_empty() {
-            let (next, encoded) = rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, encode));
+            let (next, encoded) =
+                rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, tokenizer));
             for (pair, (source, target)) in block.iter().zip(encoded?) {
                 Joined::add(&mut description.joined, pair.joined, index, pair.line);
                 changed |= newly_blank(&pair.source, &source) || newly_blank(&pair.target, &target);
-                if filter.keep(source.len(), target.len(), index, pair.line) {
-                    writer.push(&source, &target, pair.line)?;
+                if filter.keep(source.ids.len(), target.ids.len(), index, pair.line) {
+                    writer.push([&source, &target], pair.line)?;
                     kept += 1;
-                    description.source_tokens += source.len() as u64;
-                    description.target_tokens += target.len() as u64;
+                    description.source_tokens += source.ids.len() as u64;
+                    description.target_tokens += target.ids.len() as u64;
                 }
             }
             description.read += block.len() as u64;
@@ -120,19 +126,31 @@ fn read_block(pairs: &mut Pairs) -> Result<Vec<Pair>, Error> {
     Ok(block)
 }
 
-type EncodedPair = (Vec<u32>, Vec<u32>);
+type EncodedPair = (Encoded, Encoded);
 
-fn encode_block(job: &Prepare, corpus: &Corpus, block: &[Pair], encode: &Encode) -> Result<Vec<EncodedPair>, Error> {
+fn encode_block(
+    job: &Prepare,
+    corpus: &Corpus,
+    block: &[Pair],
+    (encode, spell): (&Encode, &Spell),
+) -> Result<Vec<EncodedPair>, Error> {
     let calls: Vec<Vec<EncodedPair>> = block
         .par_chunks(CALL)
         .map(|pairs| {
-            let side = |side, text: fn(&Pair) -> &str, file: Option<&String>| {
+            let side = |side: Side, text: fn(&Pair) -> &str, file: Option<&String>| {
                 let lines: Vec<&str> = pairs.iter().map(text).collect();
-                encode_lines(side, &lines, job.vocab_size, encode).map_err(|what| Error::Encode {
+                let ids = encode_lines(side, &lines, job.vocab_size, encode);
+                let spellings = match job.spelled[usize::from(side == Side::Target)] {
+                    true => spell(side, &lines).and_then(|spellings| for_each(spellings, &lines)),
+                    false => Ok(vec![Vec::new(); lines.len()]),
+                };
+                let encoded = ids.and_then(|ids| Ok(ids.into_iter().zip(spellings?)));
+                let encoded = encoded.map_err(|what| Error::Encode {
                     file: file.cloned().unwrap_or_default(),
                     line: pairs[0].line,
                     what,
-                })
+                })?;
+                Ok::<_, Error>(encoded.map(|(ids, spelling)| Encoded { ids, spelling }).collect::<Vec<_>>())
             };
             let source = side(Side::Source, |pair| &pair.source, corpus.files.first())?;
             let target = side(Side::Target, |pair| &pair.target, corpus.files.last())?;
@@ -143,14 +161,19 @@ fn encode_block(job: &Prepare, corpus: &Corpus, block: &[Pair], encode: &Encode)
 }
 
 fn encode_lines(side: Side, lines: &[&str], vocab_size: usize, encode: &Encode) -> Result<Vec<Vec<u32>>, String> {
-    let encoded = encode(side, lines)?;
-    if encoded.len() != lines.len() {
-        return Err(format!("the tokenizer returned {} results for {} lines", encoded.len(), lines.len()));
-    }
+    let encoded = for_each(encode(side, lines)?, lines)?;
     for ids in &encoded {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(format!("the tokenizer returned id {id}, outside its vocabulary of {vocab_size}"));
         }
     }
     Ok(encoded)
+}
+
+/// The results, if there is one for each line.
+fn for_each<T>(results: Vec<T>, lines: &[&str]) -> Result<Vec<T>, String> {
+    match results.len() == lines.len() {
+        true => Ok(results),
+        false => Err(format!("the tokenizer returned {} results for {} lines", results.len(), lines.len())),
+    }
 }

@@ -10,7 +10,7 @@ use super::distribution::{best_tokens, over_vocabulary, Candidate};
 use super::sentence::Sentence;
 use super::{Hypothesis, Options};
 use crate::model::Output;
-use crate::rng::{stream, Purpose, Stream};
+use crate::rng::{indexed_stream, Purpose, Stream};
 
 /// How tokens are drawn. With nothing cut off and temperature 1 it is ancestral sampling.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,9 +30,6 @@ pub struct Sampling {
 /// Products of fewer rows than this are summed in another order: batches of samples are filled up to it, so that what stands
 /// beside a line does not show in it.
 pub(super) const FEWEST_ROWS: usize = 9;
-
-/// Lines have this many bits of the number of a stream, samples the 10 above them (`config::LARGEST_BEAM`).
-const LINE_BITS: u32 = 38;
 
 /// The samples of one sentence.
 pub(super) struct Samples<'a> {
@@ -57,8 +54,9 @@ impl<'a> Samples<'a> {
     /// `options.n_best` samples of the source with this number.
     pub(super) fn new(options: &'a Options, sampling: &Sampling, line: usize, source_tokens: usize) -> Self {
         let draw = |number: usize| {
-            let step = (number as u64) << LINE_BITS ^ (sampling.first_line + line) as u64;
-            Draw { number, ids: Vec::new(), score: 0.0, stream: stream(sampling.seed, Purpose::Sampling, step) }
+            let line = (sampling.first_line + line) as u64;
+            let stream = indexed_stream(sampling.seed, Purpose::Sampling, line, number as u64);
+            Draw { number, ids: Vec::new(), score: 0.0, stream }
         };
         let alive: Vec<Draw> = (0..options.n_best.max(1)).map(draw).collect();
         let finished = vec![Hypothesis::default(); alive.len()];

@@ -194,6 +194,7 @@ impl Sink for Console {
                 let lines = lines::valid(point, &mut self.best, style);
                 self.print(&lines)
             }
+            Event::Average(point) => self.print(&[lines::average(point, style)]),
             Event::Checkpoint { step, path, seconds_save } => {
                 self.print(&[lines::checkpoint(*step, path, *seconds_save, style)])
             }

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, `event` = `start | train | valid | checkpoint | end`.
+//! `metrics.jsonl`: one JSON object a line, `event` = `start | train | valid | checkpoint | average | end`.
 //!
 //! Numbers are written so that reading gives the same bits; what does not apply is left out; NaN and infinities, which
 //! JSON does not have, are `null`. A run that goes on from a checkpoint, resumed or rolled back, first cuts the
@@ -7,9 +7,9 @@
 use serde_json::{Map, Value};
 use std::path::Path;
 
-use super::{End, Event, TrainPoint, ValidPoint};
+use super::{AveragePoint, End, Event, TrainPoint, ValidPoint};
 use crate::fsio::{self, AppendLog};
-use crate::scores::Metric;
+use crate::scores::{Metric, Scores};
 
 /// Writes `metrics.jsonl`; every line has reached the system when [`Jsonl::write`] returns.
 pub struct Jsonl {
@@ -59,17 +59,23 @@ impl Jsonl {
 /// The object that `--final-json` prints: the keys are always the same ones, `null` where there is no value.
 pub fn final_json(end: &End) -> Map<String, Value> {
     let of_best = Metric::ALL.iter().map(|&metric| (format!("best_{}", metric.name()), end.best.get(metric).into()));
+    let average = end.average.as_ref();
+    let of_average = Metric::ALL.iter().map(|&metric| {
+        (format!("average_{}", metric.name()), average.and_then(|average| average.scores.get(metric)).into())
+    });
     let of_test = Metric::of_text().flat_map(|metric| {
         let found = end.test.iter().find(|(tested, ..)| *tested == metric);
         let (score, signature) = found.map(|(_, score, signature)| (*score, signature.as_str())).unzip();
         let name = format!("test_{}", metric.name());
         [(format!("{name}_signature"), signature.into()), (name, score.into())]
     });
-    let fields: [(&str, Value); 12] = [
+    let fields: [(&str, Value); 14] = [
         ("run", end.run.to_string_lossy().into()),
         ("step", end.step.into()),
         ("stop_reason", end.stop_reason.as_str().into()),
         ("best_step", end.best_step.into()),
+        ("average_steps", average.map(|average| average.steps.clone()).into()),
+        ("average_is_best", average.map(|average| average.is_best).into()),
         ("seconds", end.seconds.into()),
         ("seconds_valid", end.seconds_valid.into()),
         ("seconds_save", end.seconds_save.into()),
@@ -79,7 +85,8 @@ pub fn final_json(end: &End) -> Map<String, Value> {
         ("resume_command", end.resume_command.clone().into()),
         ("next_commands", end.next_commands.clone().into()),
     ];
-    fields.into_iter().map(|(key, value)| (key.to_string(), value)).chain(of_best).chain(of_test).collect()
+    let fields = fields.into_iter().map(|(key, value)| (key.to_string(), value));
+    fields.chain(of_best).chain(of_average).chain(of_test).collect()
 }
 
 fn row(event: &Event) -> Option<Map<String, Value>> {
@@ -92,6 +99,7 @@ fn row(event: &Event) -> Option<Map<String, Value>> {
         }
         Event::Train(point) => train_row(&mut row, point),
         Event::Valid(point) => valid_row(&mut row, point),
+        Event::Average(point) => average_row(&mut row, point),
         Event::Checkpoint { step, path, seconds_save } => {
             put(&mut row, "event", "checkpoint");
             put(&mut row, "step", *step);
@@ -100,7 +108,7 @@ fn row(event: &Event) -> Option<Map<String, Value>> {
         }
         Event::End(end) => {
             put(&mut row, "event", "end");
-            let optional = ["best_", "test_", "resume_"];
+            let optional = ["best_", "average_", "test_", "resume_"];
             row.extend(final_json(end).into_iter().filter(|(key, value)| {
                 key != "next_commands" && !(value.is_null() && optional.iter().any(|prefix| key.starts_with(prefix)))
             }));
@@ -121,6 +129,9 @@ fn train_row(row: &mut Map<String, Value>, point: &TrainPoint) {
     put(row, "loss", point.loss);
     put(row, "nll", point.nll);
     put(row, "ppl", point.nll.exp());
+    if let Some(kl) = point.r_drop_kl {
+        put(row, "r_drop_kl", kl);
+    }
     put(row, "lr", point.lr);
     put(row, "grad_norm", point.grad_norm);
     put(row, "clipped", point.clipped);
@@ -143,17 +154,36 @@ fn valid_row(row: &mut Map<String, Value>, point: &ValidPoint) {
     put(row, "tokens", point.tokens);
     put(row, "seconds", point.seconds);
     put(row, "seconds_valid", point.seconds_valid);
-    for (metric, score) in point.scores.iter() {
+    judged(row, &point.scores, point.improvement, point.is_best, point.early_stopping_metric);
+}
+
+fn average_row(row: &mut Map<String, Value>, point: &AveragePoint) {
+    put(row, "event", "average");
+    put(row, "step", point.step);
+    put(row, "steps", point.steps.clone());
+    put(row, "seconds_valid", point.seconds_valid);
+    judged(row, &point.scores, point.improvement, point.is_best, point.early_stopping_metric);
+}
+
+/// What a validation found and what that means.
+fn judged(
+    row: &mut Map<String, Value>,
+    scores: &Scores,
+    improvement: Option<f64>,
+    is_best: bool,
+    early_stopping_metric: Option<Metric>,
+) {
+    for (metric, score) in scores.iter() {
         put(row, metric.name(), score);
         if metric == Metric::Nll {
             put(row, "ppl", score.exp());
         }
     }
-    if let Some(improvement) = point.improvement {
+    if let Some(improvement) = improvement {
         put(row, "improvement", improvement);
     }
-    put(row, "is_best", point.is_best);
-    put(row, "early_stopping_metric", point.early_stopping_metric.map(Metric::name));
+    put(row, "is_best", is_best);
+    put(row, "early_stopping_metric", early_stopping_metric.map(Metric::name));
 }
 
 fn put(row: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {

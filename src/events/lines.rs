@@ -3,7 +3,7 @@
 use std::path::Path;
 use unicode_width::UnicodeWidthStr;
 
-use super::{End, Progress, Sample, Start, TrainPoint, ValidPoint};
+use super::{AveragePoint, End, Progress, Sample, Start, TrainPoint, ValidPoint};
 use crate::scores::{Metric, Scores};
 use crate::units;
 
@@ -137,6 +137,26 @@ pub(super) fn valid(v: &ValidPoint, best: &mut Scores, style: Style) -> Vec<Stri
     lines
 }
 
+/// The lasting line of the mean of the last validations' weights: as that of a validation, against the best checkpoint.
+pub(super) fn average(a: &AveragePoint, style: Style) -> String {
+    let mut parts = vec![style.bold(&format!("average  {}", of_steps(&a.steps)))];
+    for (metric, value) in a.scores.iter() {
+        let improvement = a.improvement.filter(|_| a.early_stopping_metric == Some(metric));
+        parts.push(format!("{}{}", scored(metric, value), arrow(improvement, metric, style)));
+    }
+    parts.push(style.dim(&units::duration(a.seconds_valid)));
+    parts.push(if a.is_best { style.green("best") } else { style.dim("not better than the best checkpoint") });
+    parts.join("  ")
+}
+
+/// "of 5, steps 600 to 1000".
+fn of_steps(steps: &[u64]) -> String {
+    match steps {
+        [first, .., last] => format!("of {}, steps {first} to {last}", steps.len()),
+        _ => format!("of {}", steps.len()),
+    }
+}
+
 /// "nll 2.0700", "BLEU 27.90": the loss as its column is called.
 fn scored(metric: Metric, value: f64) -> String {
     let name = if metric == Metric::Nll { metric.name() } else { metric.label() };
@@ -188,14 +208,17 @@ pub(super) fn checkpoint(step: u64, path: &Path, seconds: f64, style: Style) -> 
 /// The last screen.
 pub(super) fn end(e: &End, style: Style) -> Vec<String> {
     let mut rows: Vec<(&str, String)> = Vec::new();
+    let average = e.average.as_ref();
+    let average_is_best = average.is_some_and(|average| average.is_best);
+    let best = |row: String, is_best: bool| if is_best { style.green(&row) } else { row };
     if let Some(step) = e.best_step {
-        let scores = e.best.iter().map(|(metric, value)| match metric {
-            Metric::Nll => format!("{} (ppl {})", scored(metric, value), number(value.exp())),
-            _ => scored(metric, value),
-        });
-        let scores: Vec<String> = scores.collect();
-        let separator = if scores.is_empty() { "" } else { "  " };
-        rows.push(("best", style.green(&format!("{}{separator}at step {step}", scores.join("  ")))));
+        rows.push(("best", best(all_scored(&e.best, &format!("at step {step}")), !average_is_best)));
+    }
+    if let Some(average) = average {
+        rows.push(("latest", all_scored(&e.latest, &format!("at step {}", e.step))));
+        let mut what = of_steps(&average.steps);
+        what.push_str(if average_is_best { "; the best of all, which is used from here on" } else { "; not better" });
+        rows.push(("average", best(all_scored(&average.scores, &what), average_is_best)));
     }
     for (metric, score, signature) in &e.test {
         rows.push(("test", format!("{} {}", style.bold(&scored(*metric, *score)), style.dim(signature))));
@@ -220,6 +243,15 @@ pub(super) fn end(e: &End, style: Style) -> Vec<String> {
         previous = label;
     }
     lines
+}
+
+/// "nll 2.0700 (ppl 7.92)  BLEU 27.90  at step 900".
+fn all_scored(scores: &Scores, of_what: &str) -> String {
+    let each = scores.iter().map(|(metric, value)| match metric {
+        Metric::Nll => format!("{} (ppl {})", scored(metric, value), number(value.exp())),
+        _ => scored(metric, value),
+    });
+    each.chain([of_what.to_string()]).collect::<Vec<_>>().join("  ")
 }
 
 /// "  label  value"; further lines of the value go under its first.

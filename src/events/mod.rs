@@ -42,6 +42,8 @@ pub enum Event {
     Phase { name: &'static str, done: f64 },
     /// After a validation.
     Valid(ValidPoint),
+    /// After training: the mean of the last validations' weights was validated.
+    Average(AveragePoint),
     /// A checkpoint is on disk.
     Checkpoint { step: u64, path: PathBuf, seconds_save: f64 },
     /// The run went back to the checkpoint of this update; what was told of later ones does not hold.
@@ -94,6 +96,8 @@ pub struct TrainPoint {
     pub loss: f64,
     /// The same without label smoothing.
     pub nll: f64,
+    /// Mean of both divergences between the passes of R-Drop a target token, while it is on.
+    pub r_drop_kl: Option<f64>,
     pub lr: f64,
     /// Mean norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -127,6 +131,24 @@ pub struct ValidPoint {
     pub samples: Vec<Sample>,
 }
 
+/// A row `event = "average"` of metrics.jsonl: the mean of the weights that the last validations scored, as a model of its
+/// own (`checkpoint.average_last`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AveragePoint {
+    /// The update at which training ended.
+    pub step: u64,
+    /// The updates whose weights it is of.
+    pub steps: Vec<u64>,
+    /// Seconds of its validation.
+    pub seconds_valid: f64,
+    pub scores: Scores,
+    /// Whether it is better than the best checkpoint that there is, and so what the test text and every command use.
+    pub is_best: bool,
+    /// Change of early_stopping_metric against that checkpoint, signed so that positive is better.
+    pub improvement: Option<f64>,
+    pub early_stopping_metric: Option<Metric>,
+}
+
 /// One validation sentence, shown.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
@@ -144,6 +166,10 @@ pub struct End {
     pub best_step: Option<u64>,
     /// Of the validation at `best_step`.
     pub best: Scores,
+    /// Of the last validation.
+    pub latest: Scores,
+    /// The mean of the last validations' weights, where one was made.
+    pub average: Option<AveragePoint>,
     /// Of the test set, each with sacreBLEU's signature.
     pub test: Vec<(Metric, f64, String)>,
     pub seconds: f64,

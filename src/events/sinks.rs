@@ -56,6 +56,7 @@ impl Event {
             Event::Progress(e) => Some(e.step),
             Event::Train(e) => Some(e.step),
             Event::Valid(e) => Some(e.step),
+            Event::Average(e) => Some(e.step),
             Event::Checkpoint { step, .. } | Event::Returned { step } | Event::Warning { step, .. } => Some(*step),
             Event::End(e) => Some(e.step),
             Event::Phase { .. } | Event::Note(_) => None,

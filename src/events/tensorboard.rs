@@ -91,6 +91,7 @@ impl Sink for TensorBoard {
                     ("train/clipped".to_string(), point.clipped),
                     ("train/tokens_per_second".to_string(), point.tokens_per_second),
                 ];
+                scalars.extend(point.r_drop_kl.map(|kl| ("train/r_drop_kl".to_string(), kl)));
                 scalars.extend(point.optimizer.iter().map(|(name, value)| (format!("optimizer/{name}"), *value)));
                 scalars.extend(point.embedding.iter().map(|(name, value)| (format!("embedding/{name}"), *value)));
                 self.write_scalars(point.step, &scalars)
@@ -99,6 +100,11 @@ impl Sink for TensorBoard {
                 let scores = point.scores.iter().map(|(metric, score)| (format!("valid/{}", metric.name()), score));
                 let ppl = point.scores.get(Metric::Nll).map(|nll| ("valid/ppl".to_string(), nll.exp()));
                 let scalars: Vec<_> = scores.chain(ppl).collect();
+                self.write_scalars(point.step, &scalars)
+            }
+            Event::Average(point) => {
+                let scores = point.scores.iter().map(|(metric, score)| (format!("average/{}", metric.name()), score));
+                let scalars: Vec<_> = scores.collect();
                 self.write_scalars(point.step, &scalars)
             }
             Event::End(end) => {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::marian::activation_name;
 use super::Dtype;
+use crate::checkpoint::{Best, Store};
 use crate::config::{Config, Corpora};
 use crate::fsio;
 use crate::run::rows::{self, Row};
@@ -19,6 +20,8 @@ pub(super) struct Card<'a> {
     pub(super) config: &'a Config,
     /// The update whose weights it has; `None` = averaged ones.
     pub(super) step: Option<u64>,
+    /// Whether they are the average that the run itself made and found to be best.
+    pub(super) is_best_average: bool,
     pub(super) parameters: usize,
     /// Tokens of the vocabularies of source and target; one where they share it.
     pub(super) vocabularies: Vec<usize>,
@@ -60,6 +63,8 @@ impl<'a> Card<'a> {
             name,
             config: &run.config,
             step: run.step,
+            is_best_average: run.step.is_none()
+                && Store::at(run.paths.root()).best().is_ok_and(|best| best == Some(Best::Average)),
             parameters: run.model.params().elements(),
             vocabularies,
             dtype,
@@ -88,13 +93,20 @@ impl<'a> Card<'a> {
 
     /// The scores of these very weights.
     fn scores(&self) -> Vec<Score> {
-        let Some(step) = self.step else { return Vec::new() };
-        let last = |event: &str, of: &dyn Fn(&Row) -> Option<u64>| {
-            self.rows.iter().rev().find(|row| rows::event(row) == event && of(row) == Some(step))
+        let last = |event: &str, of_these: &dyn Fn(&Row) -> bool| {
+            self.rows.iter().rev().find(|row| rows::event(row) == event && of_these(row))
         };
-        let valid = last("valid", &rows::step);
         // the test set is translated with the best weights, the last ones where none is the best
-        let test = last("end", &|row| row.get("best_step").and_then(Value::as_u64).or(rows::step(row)));
+        let of_average = |row: &Row| row.get("average_is_best").and_then(Value::as_bool) == Some(true);
+        let tested = |row: &Row| row.get("best_step").and_then(Value::as_u64).or(rows::step(row));
+        let (valid, test) = match self.step {
+            Some(step) => (
+                last("valid", &|row| rows::step(row) == Some(step)),
+                last("end", &|row| !of_average(row) && tested(row) == Some(step)),
+            ),
+            None if self.is_best_average => (last("average", &|_| true), last("end", &of_average)),
+            None => return Vec::new(),
+        };
         let mut scores = Vec::new();
         for (set, prefix, row) in [("validation", "", valid), ("test", "test_", test)] {
             for &metric in Metric::ALL {
@@ -250,6 +262,9 @@ nmt-train translate run <in.txt >out.txt
             facts.push(("optimizer", described.to_string()));
             facts.push(("schedule", format!("{}, {warmup} updates of warm-up", schedule.kind.name())));
             facts.push(("label smoothing", train.label_smoothing.to_string()));
+            if train.r_drop_alpha > 0.0 {
+                facts.push(("R-Drop", format!("alpha {}", train.r_drop_alpha)));
+            }
             facts.push(("seed", self.config.seed.to_string()));
         }
         let mut lines = vec![String::new(), "## Training".to_string(), String::new()];

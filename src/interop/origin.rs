@@ -72,6 +72,7 @@ impl Origin {
         found.check_tokenizer(paths, &tokenizers)?;
         let weights_name = match (found.step, found.instead) {
             (Some(0), _) | (None, _) => name.to_string(),
+            _ if found.is_average => format!("{name}, the average of its last validations, its best"),
             (Some(step), None) => format!("{name}, update {step}, its best"),
             (Some(_), Some(instead)) => format!("{name} ({instead})"),
         };

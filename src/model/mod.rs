@@ -73,6 +73,13 @@ impl Forward {
         (p > 0.0).then(|| Dropout { p, key: MaskKey::new(seed, micro_batch, site) })
     }
 
+    /// The mask over whole tokens of one side, for a share `p` of them; `None` when nothing is to be dropped. Apart from the
+    /// numbered sites, whose masks stay what they are without it.
+    pub fn word_dropout(&self, side: Side, p: f64) -> Option<Dropout> {
+        let (seed, micro_batch) = self.training?;
+        (p > 0.0).then(|| Dropout { p, key: MaskKey::new(seed, micro_batch, WORD_SITES + side as u64) })
+    }
+
     /// A pass through a model: in evaluation it leaves no tape, so that what led to a result is freed.
     fn run<R>(&self, pass: impl FnOnce() -> R) -> R {
         match self.training {
@@ -105,6 +112,16 @@ impl Forward {
         }
         result.map_or_else(|| map(x, 0..rows), Ok)
     }
+}
+
+/// Sites of word dropout, beyond those of any network.
+const WORD_SITES: u64 = 1 << 32;
+
+/// A language of the pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Target,
 }
 
 /// Rows that go through a layer together in evaluation; no batch of sentences has more unless it was asked for.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::rnn_step::RnnStep;
 use super::transformer::Tables;
-use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
+use super::{Forward, Memory, Model, Output, Side, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{AttentionKind, ModelConfig};
 use crate::ops::{
@@ -36,6 +36,8 @@ pub(super) struct Rnn {
     decoder: Decoder,
     dropout: f64,
     embedding_dropout: f64,
+    /// Of source and target.
+    word_dropout: [f64; 2],
 }
 
 /// One recurrence: gates × hidden rows each.
@@ -119,6 +121,7 @@ impl Rnn {
             decoder,
             dropout: config.dropout,
             embedding_dropout: config.embedding_dropout(),
+            word_dropout: [config.source_word_dropout, config.target_word_dropout],
         })
     }
 }
@@ -240,7 +243,7 @@ impl Decoder {
     pub(super) fn initial(&self, memory: &Memory) -> Result<Vec<Tensor>> {
         let first: Vec<u32> = memory.offsets.iter().rev().skip(1).rev().map(|&token| token as u32).collect();
         let half = self.widths.hidden / 2;
-        let backward = columns(&embed(&memory.states, &first, None, 1.0, None)?, half, half)?;
+        let backward = columns(&embed(&memory.states, &first, None, 1.0, [None; 2])?, half, half)?;
         self.initial.iter().map(|(w, b)| linear(&backward, w, Some(b), Activation::Tanh, None)).collect()
     }
 
@@ -355,7 +358,7 @@ impl Model for Rnn {
 
     fn decode(&self, memory: &Memory, input: &Sequences, forward: &Forward) -> Result<Tensor> {
         forward.run(|| {
-            let y = embed(&self.target_table, &input.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
+            let y = self.embed(Side::Target, &input.ids, forward)?;
             let initial = self.decoder.initial(memory)?;
             let mut whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
             self.decoder.run(&y, &mut whole, forward)
@@ -365,7 +368,7 @@ impl Model for Rnn {
     fn alignment(&self, memory: &Memory, input: &Sequences) -> Result<Vec<Strongest>> {
         let forward = Forward::eval();
         forward.run(|| {
-            let y = embed(&self.target_table, &input.ids, None, 1.0, None)?;
+            let y = embed(&self.target_table, &input.ids, None, 1.0, [None; 2])?;
             let initial = self.decoder.initial(memory)?;
             let whole = Whole { decoder: &self.decoder, memory, target: &input.offsets, initial };
             let mut aligning = Aligning { whole, found: Vec::new() };
@@ -393,9 +396,16 @@ impl Model for Rnn {
 }
 
 impl Rnn {
+    /// Embeddings of tokens `[tokens, width]`.
+    fn embed(&self, side: Side, ids: &[u32], forward: &Forward) -> Result<Tensor> {
+        let table = if side == Side::Source { &self.source_table } else { &self.target_table };
+        let words = forward.word_dropout(side, self.word_dropout[side as usize]);
+        embed(table, ids, None, 1.0, [words, forward.dropout(self.embedding_dropout)])
+    }
+
     /// Encoder states `[source tokens, hidden]`.
     fn encoded(&self, source: &Sequences, forward: &Forward) -> Result<Tensor> {
-        let mut x = embed(&self.source_table, &source.ids, None, 1.0, forward.dropout(self.embedding_dropout))?;
+        let mut x = self.embed(Side::Source, &source.ids, forward)?;
         for (l, [along, against]) in self.encoder.iter().enumerate() {
             let run = |layer: &Layer, direction| {
                 let recurrence = Recurrence { cell: self.cell, direction, offsets: Arc::clone(&source.offsets) };
@@ -428,7 +438,7 @@ mod tests {
             let initial = rnn.decoder.initial(&memory)?;
             let whole = Whole { decoder: &rnn.decoder, memory: &memory, target: &input.offsets, initial };
             let mut aligning = Aligning { whole, found: Vec::new() };
-            let y = embed(&rnn.target_table, &input.ids, None, 1.0, None)?;
+            let y = embed(&rnn.target_table, &input.ids, None, 1.0, [None; 2])?;
             let read = columns(&aligning.additive(&rnn.decoder.layers[0].project(&y)?)?, 8, 8)?.to_vec2::<f64>()?;
             let states = memory.states.to_vec2::<f64>()?;
             for (j, (read, found)) in read.iter().zip(&aligning.found).enumerate() {

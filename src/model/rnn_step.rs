@@ -80,7 +80,7 @@ impl StepState for RnnStep {
         }
         let forward = Forward::eval();
         forward.run(|| {
-            let y = embed(&self.target_table, last, None, 1.0, None)?;
+            let y = embed(&self.target_table, last, None, 1.0, [None; 2])?;
             self.decoder.run(&y, &mut self.cache, &forward)
         })
     }
@@ -91,7 +91,7 @@ impl StepState for RnnStep {
         }
         let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
         for state in &mut self.cache.states {
-            *state = embed(state, &ids, None, 1.0, None)?;
+            *state = embed(state, &ids, None, 1.0, [None; 2])?;
         }
         self.cache.sources = rows.iter().map(|&row| self.cache.sources[row].clone()).collect();
         Ok(())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::layers::{Attention, FeedForward, LayerNorm, Residual};
 use super::transformer_step::TransformerStep;
-use super::{Forward, Memory, Model, Output, StepState, Vocabulary};
+use super::{Forward, Memory, Model, Output, Side, StepState, Vocabulary};
 use crate::batch::Sequences;
 use crate::config::{ModelConfig, Norm, TiedEmbeddings};
 use crate::ops::{self, Strongest};
@@ -64,10 +64,10 @@ impl Transformer {
             true => Some(params.add(OUTPUT_BIAS, ParamKind::Vector, &[vocabulary.target_size], Init::Zeros)?),
             false => None,
         };
-        let embedding = Embedding::new(target, config);
+        let embedding = Embedding::new(target, config, (Side::Target, config.target_word_dropout));
         Ok(Transformer {
             params,
-            source: Embedding::new(source, config),
+            source: Embedding::new(source, config, (Side::Source, config.source_word_dropout)),
             encoder,
             encoder_norm,
             decoder: Arc::new(Decoder { embedding, layers, norm }),
@@ -200,21 +200,24 @@ impl Tables {
     }
 }
 
-/// dropout(√d·E\[id\] + sinusoids).
+/// dropout(√d·E\[id\]·w + sinusoids), w being 0 for the words that are dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Embedding {
     table: Tensor,
     scale: f64,
+    words: (Side, f64),
     dropout: f64,
 }
 
 impl Embedding {
-    fn new(table: Tensor, config: &ModelConfig) -> Self {
-        Embedding { table, scale: (config.d_model as f64).sqrt(), dropout: config.embedding_dropout() }
+    fn new(table: Tensor, config: &ModelConfig, words: (Side, f64)) -> Self {
+        Embedding { table, scale: (config.d_model as f64).sqrt(), words, dropout: config.embedding_dropout() }
     }
 
     pub(super) fn apply(&self, ids: &[u32], positions: &[usize], forward: &Forward) -> Result<Tensor> {
-        ops::embed(&self.table, ids, Some(positions), self.scale, forward.dropout(self.dropout))
+        let (side, p) = self.words;
+        let dropouts = [forward.word_dropout(side, p), forward.dropout(self.dropout)];
+        ops::embed(&self.table, ids, Some(positions), self.scale, dropouts)
     }
 }
 

@@ -1,25 +1,27 @@
-//! Cross-entropy of a model's predictions, with label smoothing for training, without for measurement.
+//! Cross-entropy of a model's predictions, with label smoothing and R-Drop for training, without for measurement.
 
 use candle_core::{Result, Tensor};
 
 use crate::batch::Batch;
 use crate::model::{Forward, Model};
-use crate::ops::{linear_cross_entropy, token_nll, Losses, Targets};
+use crate::ops::{linear_cross_entropy, token_nll, Criterion, Losses, Targets};
 
 /// The training loss of one micro-batch.
 #[derive(Debug)]
 pub struct Loss {
-    /// Scalar on the tape: the smoothed loss summed over tokens, divided by the tokens of the whole update, so that the
+    /// Scalar on the tape: what the tokens cost, summed, divided by the tokens of the whole update, so that the
     /// gradients of its micro-batches add up to the gradient of the mean.
     pub loss: Tensor,
-    /// The losses of the tokens, smoothed and not; on a GPU, reading them waits for it.
+    /// The losses of the tokens, smoothed and not, and what R-Drop compared; on a GPU, reading them waits for it.
     pub losses: Losses,
     /// Target tokens, `</s>` included.
     pub tokens: usize,
 }
 
-/// Encodes, decodes and compares with the labels. `smoothing` in [0, 1) is spread evenly over the ids that can be
-/// predicted; `tokens_in_update`: target tokens of all micro-batches of the update.
+/// Encodes, decodes and compares with the labels. `tokens_in_update`: target tokens of all micro-batches of the update.
+///
+/// With R-Drop the batch passes the model twice, as one batch of twice its sentences: dropout masks go by the place of a token
+/// in the batch, so both have their own.
 ///
 /// # Errors
 /// Shape or memory errors of candle, ids outside the vocabulary.
@@ -27,15 +29,16 @@ pub fn loss(
     model: &dyn Model,
     batch: &Batch,
     forward: &Forward,
-    smoothing: f64,
+    criterion: Criterion,
     tokens_in_update: usize,
 ) -> Result<Loss> {
     let output = model.output();
-    let memory = model.encode(&batch.source, forward)?;
-    let states = model.decode(&memory, &batch.target.shifted_right(output.pad), forward)?;
+    let [source, target] = [&batch.source, &batch.target].map(|side| side.repeated(criterion.passes()));
+    let memory = model.encode(&source, forward)?;
+    let states = model.decode(&memory, &target.shifted_right(output.pad), forward)?;
     let targets = Targets { labels: &batch.target.ids, masked: Some(output.pad) };
     let scale = 1.0 / tokens_in_update.max(1) as f64;
-    let result = linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, smoothing, scale)?;
+    let result = linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, criterion, scale)?;
     Ok(Loss { loss: result.loss, losses: result.losses, tokens: batch.target.tokens() })
 }
 

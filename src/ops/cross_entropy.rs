@@ -1,24 +1,24 @@
 //! `linear_cross_entropy`: the output projection and its loss in one node, in blocks of rows, so that the `[N, V]`
 //! logits never exist as a whole. h `[N, d]`, table E `[V, d]`, bias `[V]` or none.
 //!
-//! With logits z = E·h + b, V′ the number of ids that can be predicted (all but the masked one) and smoothing ε, a
-//! token with label y costs ℓ = log Σ exp z − (1−ε)·z_y − ε/V′·Σ z (Szegedy et al. 2016, as PyTorch's
-//! `CrossEntropyLoss(label_smoothing=ε)`, but the masked id takes no part). The result is s·Σ ℓ.
+//! Logits are z = E·h + b; `token` has what a token costs by them, smoothed and with R-Drop. The result is s·Σ of the costs.
 //!
-//! The gradient dz = s·(softmax(z) − (1−ε)·1_y − ε/V′) is formed in place in the forward pass while the block is in
-//! the cache: dh = dz·E, dE += dzᵀ·h, db += Σ dz. `backward` only multiplies them by the incoming scalar.
+//! The gradient dz is formed in place in the forward pass while the block is in the cache: dh = dz·E, dE += dzᵀ·h,
+//! db += Σ dz. `backward` only multiplies them by the incoming scalar.
 
 use candle_core::{Result, Tensor, WithDType};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{matmul_packed, Arithmetic, Block, Mat, MatMut, Packed, Store, Threads};
 use super::prepacked::Prepacked;
-use super::real::{self, simd, with_real, Real};
+use super::real::{self, with_real, Real};
 use super::rows;
 use super::tape::{self, Computed, Done, Op};
 use super::vocabulary::LogSumExp;
+pub use token::Criterion;
 
 /// Rows whose logits exist at the same time.
 pub(super) const ROWS: usize = 256;
@@ -26,7 +26,7 @@ pub(super) const ROWS: usize = 256;
 /// What the output projection shall predict.
 #[derive(Clone, Copy, Debug)]
 pub struct Targets<'a> {
-    /// One a row of states.
+    /// One a row of states, or for two of them ([`Criterion::passes`]).
     pub labels: &'a [u32],
     /// An id that is never predicted (its logit counts as −∞): `<pad>`.
     pub masked: Option<u32>,
@@ -35,19 +35,19 @@ pub struct Targets<'a> {
 /// The result of [`linear_cross_entropy`].
 #[derive(Debug)]
 pub struct CrossEntropy {
-    /// Scalar, on the tape: s·Σ ℓ.
+    /// Scalar, on the tape: s·Σ of what the tokens cost.
     pub loss: Tensor,
     pub losses: Losses,
 }
 
-/// The losses of the rows. On a GPU they may still be in the making: reading them waits.
+/// The losses of the tokens. On a GPU they may still be in the making: reading them waits.
 #[derive(Clone, Debug)]
 pub struct Losses(pub(super) Rows);
 
 #[derive(Clone, Debug)]
 pub(super) enum Rows {
-    Host(Vec<Row>),
-    /// Both sums in f64, and the unsmoothed loss of each row in f32.
+    Host(Vec<token::Losses>),
+    /// The sums in f64, and the unsmoothed loss of each token in f32.
     #[cfg(feature = "cuda")]
     Gpu {
         sums: Tensor,
@@ -56,24 +56,25 @@ pub(super) enum Rows {
 }
 
 impl Losses {
-    /// Σ ℓ, smoothed, and Σ −log p(label), unsmoothed.
+    /// Σ ℓ, smoothed, Σ −log p(label), unsmoothed, each a mean where there are two passes, and Σ ½(KL + KL) between these.
     ///
     /// # Errors
     /// Those of the computation on a GPU that led here.
-    pub fn sums(&self) -> Result<[f64; 2]> {
+    pub fn sums(&self) -> Result<[f64; 3]> {
         match &self.0 {
             Rows::Host(rows) => {
-                Ok([rows.iter().map(|row| row.loss).sum::<f64>(), rows.iter().map(|row| row.nll).sum::<f64>()])
+                let sum = |of: fn(&token::Losses) -> f64| rows.iter().map(of).sum::<f64>();
+                Ok([sum(|row| row.loss), sum(|row| row.nll), sum(|row| row.r_drop_kl)])
             }
             #[cfg(feature = "cuda")]
             Rows::Gpu { sums, .. } => match sums.to_vec1::<f64>()?.as_slice() {
-                &[loss, nll] => Ok([loss, nll]),
+                &[loss, nll, r_drop_kl] => Ok([loss, nll, r_drop_kl]),
                 other => candle_core::bail!("cross entropy: {} sums", other.len()),
             },
         }
     }
 
-    /// −log p(label) of each row, unsmoothed.
+    /// −log p(label) of each token, unsmoothed.
     ///
     /// # Errors
     /// As [`Losses::sums`].
@@ -86,7 +87,7 @@ impl Losses {
     }
 }
 
-/// Cross-entropy of `table`·h + `bias` against the labels, summed and times `scale`.
+/// Cross-entropy of `table`·h + `bias` against the labels by `criterion`, summed and times `scale`.
 ///
 /// # Errors
 /// Shapes that do not fit, a label outside the table or equal to the masked id.
@@ -95,14 +96,14 @@ pub fn linear_cross_entropy(
     table: &Tensor,
     bias: Option<&Tensor>,
     targets: Targets<'_>,
-    smoothing: f64,
+    criterion: Criterion,
     scale: f64,
 ) -> Result<CrossEntropy> {
     let projection = Projection::new(h, table, bias, targets.masked)?;
-    projection.check_labels(targets.labels)?;
+    projection.check_labels(targets.labels, criterion.passes())?;
     let side = Arc::new(OnceLock::new());
     let op =
-        LinearCrossEntropy { projection, labels: targets.labels.to_vec(), smoothing, scale, side: Arc::clone(&side) };
+        LinearCrossEntropy { projection, labels: targets.labels.to_vec(), criterion, scale, side: Arc::clone(&side) };
     let loss = tape::apply(op, &[&[h, table], bias.as_slice()].concat())?;
     match side.get() {
         Some(rows) => Ok(CrossEntropy { loss, losses: Losses(rows.clone()) }),
@@ -123,11 +124,11 @@ pub fn token_nll(
     targets: Targets<'_>,
 ) -> Result<Vec<f64>> {
     let projection = Projection::new(h, table, bias, targets.masked)?;
-    projection.check_labels(targets.labels)?;
+    projection.check_labels(targets.labels, 1)?;
     let (h, table) = (h.contiguous()?, table.contiguous()?);
     #[cfg(feature = "cuda")]
     if h.device().is_cuda() {
-        let (device, factors) = (cuda::device_of(&h)?, (0.0, 1.0));
+        let (device, factors) = (cuda::device_of(&h)?, (Criterion::default(), 1.0));
         let found = projection.losses_on_gpu(device, [&h, &table], bias, targets.labels, factors, [false; 3])?;
         return Losses(found.rows).nll();
     }
@@ -205,9 +206,9 @@ impl Projection {
         Ok(Projection { n, width, vocabulary, masked })
     }
 
-    fn check_labels(&self, labels: &[u32]) -> Result<()> {
-        if labels.len() != self.n {
-            candle_core::bail!("cross entropy: {} labels for {} states", labels.len(), self.n);
+    fn check_labels(&self, labels: &[u32], passes: usize) -> Result<()> {
+        if passes * labels.len() != self.n {
+            candle_core::bail!("cross entropy: {} labels for {} states of {passes} passes", labels.len(), self.n);
         }
         let wrong = |label: &&u32| **label as usize >= self.vocabulary || Some(**label as usize) == self.masked;
         match labels.iter().find(wrong) {
@@ -255,18 +256,11 @@ pub(super) fn finish_logits<T: Real>(mut block: Block<'_, T>, bias: Option<&[T]>
     }
 }
 
-/// Loss and unsmoothed loss of one row.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    loss: f64,
-    nll: f64,
-}
-
 /// Inputs: states, table, and a bias or none.
 pub(super) struct LinearCrossEntropy {
     pub(super) projection: Projection,
     pub(super) labels: Vec<u32>,
-    pub(super) smoothing: f64,
+    pub(super) criterion: Criterion,
     pub(super) scale: f64,
     /// Filled by the forward pass.
     pub(super) side: Arc<OnceLock<Rows>>,
@@ -278,12 +272,28 @@ impl LinearCrossEntropy {
         std::array::from_fn(|i| tracked && inputs.get(i).is_some_and(Tensor::track_op))
     }
 
+    /// The rows of each block: of the same tokens in every pass.
+    fn blocks(&self) -> impl Iterator<Item = Vec<Range<usize>>> + '_ {
+        let (tokens, passes) = (self.labels.len(), self.criterion.passes());
+        let block = ROWS / passes;
+        (0..tokens).step_by(block).map(move |start| {
+            let end = (start + block).min(tokens);
+            (0..passes).map(|pass| pass * tokens + start..pass * tokens + end).collect()
+        })
+    }
+
     fn forward_of<T: Real>(&self, inputs: &[Tensor], tracked: bool) -> Result<Computed> {
         let (h, table) = (real::values::<T>(&inputs[0])?, real::values::<T>(&inputs[1])?);
         let bias = inputs.get(2).map(real::values::<T>).transpose()?;
         let (h, table, bias): (&[T], &[T], Option<&[T]>) = (&h, &table, bias.as_deref());
         let Projection { n, width, vocabulary, masked } = self.projection;
-        let (smoothing, scale) = (T::from_f64(self.smoothing), T::from_f64(self.scale));
+        let half_alpha = 0.5 * self.criterion.r_drop_alpha;
+        let rule = token::Rule {
+            masked,
+            smoothing: T::from_f64(self.criterion.label_smoothing),
+            half_alpha: T::from_f64(half_alpha),
+            scale: T::from_f64(self.scale),
+        };
         let [wants_h, wants_table, wants_bias] = LinearCrossEntropy::wants(inputs, tracked);
         let zeros = |wanted: bool, len: usize| vec![T::zero(); if wanted { len } else { 0 }];
         let mut dh = zeros(wants_h, n * width);
@@ -293,25 +303,34 @@ impl LinearCrossEntropy {
         let pack = |b: Mat<'_, T>| -> Packed<T> { Packed::of(Arithmetic::in_force(), b, Threads::All) };
         let packed_for_dh = wants_h.then(|| pack(Mat::new(table, vocabulary, width)));
         let mut z = self.projection.block();
-        let mut results = Vec::with_capacity(n);
-        for (block, labels) in self.labels.chunks(ROWS).enumerate() {
-            let rows = labels.len();
-            let range = block * ROWS * width..(block * ROWS + rows) * width;
-            let h = &h[range.clone()];
+        let mut part = Vec::with_capacity(ROWS.min(n) * width);
+        let mut d_part = zeros(wants_h, ROWS.min(n) * width);
+        let mut results = Vec::with_capacity(self.labels.len());
+        for ranges in self.blocks() {
+            part.clear();
+            ranges.iter().for_each(|range| part.extend_from_slice(&h[range.start * width..range.end * width]));
+            let (labels, rows) = (&self.labels[ranges[0].clone()], part.len() / width.max(1));
             let z = &mut z[..rows * vocabulary];
-            self.projection.logits(h, &packed, bias, z);
+            self.projection.logits(&part, &packed, bias, z);
             let elements = z.len();
-            let jobs = z.chunks_mut(vocabulary).zip(labels).collect();
-            results.extend(rows::map(jobs, elements, |(z, &label)| {
-                row_gradient(z, label as usize, masked, smoothing, scale)
+            let (first, second) = z.split_at_mut(labels.len() * vocabulary);
+            let mut second = second.chunks_mut(vocabulary);
+            let jobs = first.chunks_mut(vocabulary).zip(labels).map(|(p, &label)| (p, second.next(), label as usize));
+            results.extend(rows::map(jobs.collect(), elements, |(p, q, label)| match q {
+                None => token::gradient(p, label, rule),
+                Some(q) => token::gradients(p, q, label, rule),
             }));
             let dz = Mat::new(z, rows, vocabulary);
             if let Some(table) = &packed_for_dh {
-                matmul_packed(MatMut::new(&mut dh[range], rows, width), Store::Set, dz, table, Threads::All, |_| ());
+                let d_part = &mut d_part[..part.len()];
+                matmul_packed(MatMut::new(d_part, rows, width), Store::Set, dz, table, Threads::All, |_| ());
+                for (range, d_part) in ranges.iter().zip(d_part.chunks(labels.len() * width)) {
+                    dh[range.start * width..range.end * width].copy_from_slice(d_part);
+                }
             }
             if wants_table {
                 let d_table = MatMut::new(&mut d_table, vocabulary, width);
-                matmul_packed(d_table, Store::Add, dz.t(), &pack(Mat::new(h, rows, width)), Threads::All, |_| ());
+                matmul_packed(d_table, Store::Add, dz.t(), &pack(Mat::new(&part, rows, width)), Threads::All, |_| ());
             }
             if wants_bias {
                 for row in z.chunks_exact(vocabulary) {
@@ -319,7 +338,7 @@ impl LinearCrossEntropy {
                 }
             }
         }
-        let loss = self.scale * results.iter().map(|row| row.loss).sum::<f64>();
+        let loss = self.scale * results.iter().map(|token| token.loss + half_alpha * token.r_drop_kl).sum::<f64>();
         let saved = [
             wants_h.then(|| real::tensor(dh, (n, width))),
             wants_table.then(|| real::tensor(d_table, (vocabulary, width))),
@@ -362,39 +381,7 @@ impl Op for LinearCrossEntropy {
     }
 }
 
-simd! {
-    /// One row of logits (−∞ at the masked id) becomes its gradient; the losses come back.
-    fn row_gradient<T: Real>(z: &mut [T], label: usize, masked: Option<usize>, smoothing: T, scale: T) -> Row {
-        let at_label = z[label];
-        let top = real::max(z);
-        // without the masked id, which can not be part of a sum
-        let mut logits = T::zero();
-        if smoothing > T::zero() {
-            if let Some(masked) = masked {
-                z[masked] = T::zero();
-            }
-            logits = real::sum(z);
-            if let Some(masked) = masked {
-                z[masked] = T::NEG_INFINITY;
-            }
-        }
-        z.iter_mut().for_each(|z| *z = (*z - top).exp());
-        let total = real::sum(z);
-        let predictable = z.len() - usize::from(masked.is_some());
-        let spread = smoothing / T::from_f64(predictable as f64);
-        let (factor, shift) = (scale / total, scale * spread);
-        z.iter_mut().for_each(|z| *z = *z * factor - shift);
-        z[label] -= scale * (T::one() - smoothing);
-        if let Some(masked) = masked {
-            z[masked] = T::zero();
-        }
-        let lse = top.to_f64() + total.to_f64().ln();
-        let nll = lse - at_label.to_f64();
-        let uniform = lse - logits.to_f64() / predictable as f64;
-        let smoothing = smoothing.to_f64();
-        Row { loss: if smoothing > 0.0 { (1.0 - smoothing) * nll + smoothing * uniform } else { nll }, nll }
-    }
-}
+mod token;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,10 @@
-//! `embed`: y = dropout(s·E[id] + sinusoids(position)) over packed tokens; E `[V, d]`, y `[N, d]`.
+//! `embed`: y = dropout(s·E[id]·w + sinusoids(position)) over packed tokens; E `[V, d]`, y `[N, d]`. With word dropout w is 0
+//! for tokens that are dropped and 1/(1−p) for the others (Sennrich et al. 2016), else 1.
 //!
 //! Sinusoids as in Hugging Face's Marian: with ω_i = 10000^(−2i/d), sin(position·ω_i) in the first half of the row,
 //! cos(position·ω_i) in the second. (Vaswani et al. 2017 interleave them; the order is a matter of weights.)
 //!
-//! Backward: dE[id] += s·dy ⊙ m, token by token in their order, into a table that is zero elsewhere, or the sum of the
+//! Backward: dE[id] += s·w·dy ⊙ m, token by token in their order, into a table that is zero elsewhere, or the sum of the
 //! gradients that others gave the table.
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -16,7 +17,8 @@ use super::tape::{self, exactly, Computed, Done, Op};
 use super::unwritten::{Blank, Unwritten};
 use super::Dropout;
 
-/// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids.
+/// dropout(scale·table\[ids\] + sinusoids); `positions`: one a token, `None` = no sinusoids. `dropouts`: of whole rows of the
+/// table, its mask indexed by token, and of the values of the sum.
 ///
 /// # Errors
 /// An id outside the table, a list of positions of another length, an odd width with positions.
@@ -25,7 +27,7 @@ pub fn embed(
     ids: &[u32],
     positions: Option<&[usize]>,
     scale: f64,
-    dropout: Option<Dropout>,
+    dropouts: [Option<Dropout>; 2],
 ) -> Result<Tensor> {
     let (rows, width) = table.dims2()?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
@@ -36,7 +38,7 @@ pub fn embed(
             candle_core::bail!("embed: {} tokens, {} positions, width {width}", ids.len(), positions.len());
         }
     }
-    let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), width, scale, dropout };
+    let op = Embed { ids: ids.to_vec(), positions: positions.map(<[usize]>::to_vec), width, scale, dropouts };
     tape::apply(op, &[table])
 }
 
@@ -47,7 +49,7 @@ pub fn embed(
 pub fn sinusoids(positions: usize, width: usize) -> Result<Tensor> {
     let nothing = Tensor::zeros((1, width), DType::F32, &Device::Cpu)?;
     let all: Vec<usize> = (0..positions).collect();
-    embed(&nothing, &vec![0; positions], Some(&all), 1.0, None)
+    embed(&nothing, &vec![0; positions], Some(&all), 1.0, [None; 2])
 }
 
 /// The position of each packed token in its sentence, from 0.
@@ -61,7 +63,8 @@ pub(super) struct Embed {
     pub(super) positions: Option<Vec<usize>>,
     pub(super) width: usize,
     pub(super) scale: f64,
-    pub(super) dropout: Option<Dropout>,
+    /// Of words and of values.
+    pub(super) dropouts: [Option<Dropout>; 2],
 }
 
 impl Embed {
@@ -69,7 +72,7 @@ impl Embed {
         let table = real::values::<T>(table)?;
         let (n, width) = (self.ids.len(), self.width);
         let sinusoids = self.positions.as_ref().map(|positions| Sinusoids::<T>::new(positions, width));
-        let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
+        let (scale, mask) = (self.scale_of_tokens(), self.dropouts[1].map(Mask::new));
         let mut y = Unwritten::new(n * width);
         let jobs = y.all().chunks(BLOCK * width).zip(self.ids.chunks(BLOCK)).enumerate().collect();
         rows::run(jobs, n * width, |(block, (y, ids)): (usize, (Blank<'_, T>, &[u32]))| {
@@ -79,7 +82,7 @@ impl Embed {
                     (Some(s), Some(positions)) => s.row(positions[token]),
                     _ => &[],
                 };
-                fill(row, &table[id as usize * width..][..width], scale, shift, mask, token * width);
+                fill(row, &table[id as usize * width..][..width], scale(token), shift, mask, token * width);
             }
         });
         Ok((real::storage(y.done()), (n, width).into(), Default::default()))
@@ -91,12 +94,18 @@ impl Embed {
         Ok(real::tensor(gradient, table.shape()))
     }
 
+    /// s·w of each token.
+    fn scale_of_tokens<T: Real>(&self) -> impl Fn(usize) -> T {
+        let (scale, words) = (T::from_f64(self.scale), self.dropouts[0].map(Mask::<T>::new));
+        move |token| words.map_or(scale, |mask| scale * mask.factor(token))
+    }
+
     /// Adds the gradients of all tokens to those of the table's rows.
     fn scatter_all<T: Real>(&self, gradient: &mut [T], dy: &[T]) {
         let width = self.width;
-        let (scale, mask) = (T::from_f64(self.scale), self.dropout.map(Mask::new));
+        let (scale, mask) = (self.scale_of_tokens(), self.dropouts[1].map(Mask::new));
         for (token, (dy, &id)) in dy.chunks_exact(width).zip(&self.ids).enumerate() {
-            scatter(&mut gradient[id as usize * width..][..width], dy, scale, mask, token * width);
+            scatter(&mut gradient[id as usize * width..][..width], dy, scale(token), mask, token * width);
         }
     }
 }
@@ -200,28 +209,29 @@ mod tests {
         #[test]
         fn agrees_with_plain_operations(
             sentences in 1usize..12, half in 1usize..20, rows in 1usize..30, with_positions: bool, drop: bool,
-            seed in 0u64..1000,
+            drop_words: bool, seed in 0u64..1000,
         ) {
             let offsets = random_offsets(sentences, 20, seed);
             let (n, width) = (offsets[sentences], 2 * half);
             let mut rng = stream(seed, Purpose::Probe, 5);
             let ids: Vec<u32> = (0..n).map(|_| rng.below(rows) as u32).collect();
             let positions = positions(&offsets);
-            let dropout = dropout_of(drop, seed);
+            let dropouts = [dropout_of(drop_words, seed + 1), dropout_of(drop, seed)];
             agree(
                 &[random(&[rows, width], seed)],
                 0..1,
-                |v| embed(&v[0], &ids, with_positions.then_some(&positions[..]), 1.7, dropout),
+                |v| embed(&v[0], &ids, with_positions.then_some(&positions[..]), 1.7, dropouts),
                 |v| {
                     let index = Tensor::from_vec(ids.clone(), n, &Device::Cpu)?;
-                    let mut y = (v[0].index_select(&index, 0)? * 1.7)?;
+                    let words = mask_tensor(dropouts[0], &[n, 1], v[0].dtype())?;
+                    let mut y = (v[0].index_select(&index, 0)?.broadcast_mul(&words)? * 1.7)?;
                     if with_positions {
                         let values = (0..n * width)
                             .map(|i| plain_sinusoid(positions[i / width], i % width, width))
                             .collect::<Vec<f64>>();
                         y = (y + Tensor::from_vec(values, (n, width), &Device::Cpu)?)?;
                     }
-                    &y * mask_tensor(dropout, &[n, width], y.dtype())?
+                    &y * mask_tensor(dropouts[1], &[n, width], y.dtype())?
                 },
             );
         }
@@ -234,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_id_outside_the_table_is_named() {
-        let message = embed(&constant(&random(&[3, 2], 1)), &[0, 3], None, 1.0, None).err().map(|e| e.to_string());
+        let message = embed(&constant(&random(&[3, 2], 1)), &[0, 3], None, 1.0, [None; 2]).err().map(|e| e.to_string());
         assert!(message.is_some_and(|m| m.contains("token id 3")));
     }
 }

@@ -84,7 +84,7 @@ pub use attentional::{attentional, Attentional, Widths};
 pub use cell::Cell;
 pub(crate) use cholesky::{dot as dot_f64, Cholesky};
 pub use columns::{columns, join};
-pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, CrossEntropy, Losses, Targets};
+pub use cross_entropy::{linear_cross_entropy, log_probabilities, token_nll, Criterion, CrossEntropy, Losses, Targets};
 pub use embed::{embed, positions, sinusoids};
 pub(crate) use gemm::{matmul, product, Mat, MatMut, Store, Threads};
 pub use lanes::Direction;

@@ -52,6 +52,8 @@ pub struct Rules {
     pub save_freq: Every,
     pub keep_last: usize,
     pub keep_best: usize,
+    /// Validations whose weights are averaged at the end; 0 = none.
+    pub average_last: usize,
     /// `validation.early_stopping_metric`.
     pub metric: Metric,
     /// Factor and patience of the plateau schedule, if it is the one in use.
@@ -80,6 +82,7 @@ impl Rules {
             save_freq: checkpoint.save_freq,
             keep_last: checkpoint.keep_last,
             keep_best: checkpoint.keep_best,
+            average_last: checkpoint.average_last,
             metric: validation.early_stopping_metric,
             plateau: waits.then_some((schedule.plateau_factor, schedule.plateau_patience)),
             log_freq: train.log_freq,

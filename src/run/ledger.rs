@@ -44,6 +44,9 @@ pub struct Entries {
     pub unit: Option<Unit>,
     /// Step of the last validation, so that the end of training does not repeat it.
     pub validated_at: Option<u64>,
+    /// Updates of the last validations, ascending, whose weights are kept for `checkpoint.average_last`.
+    #[serde(default)]
+    pub averaged: Vec<u64>,
     /// Scale of the learning rate after plateaus and roll-backs.
     pub schedule: Plateau,
     pub since_log: Sums,
@@ -76,6 +79,11 @@ pub struct Sums {
     pub nll: f64,
     pub tokens: u64,
     pub source_tokens: u64,
+    /// Of R-Drop: the divergence between both passes, and the target tokens it was taken of.
+    #[serde(default, with = "crate::exact")]
+    pub r_drop_kl: f64,
+    #[serde(default)]
+    pub r_drop_tokens: u64,
     #[serde(with = "crate::exact")]
     pub grad_norm: f64,
     pub clipped: u64,
@@ -101,6 +109,8 @@ pub struct UpdateStats {
     pub seconds: f64,
     pub loss: f64,
     pub nll: f64,
+    /// Divergence between the passes of R-Drop, where there are two.
+    pub r_drop_kl: Option<f64>,
     pub tokens: u64,
     pub source_tokens: u64,
     pub grad_norm: f64,
@@ -139,6 +149,8 @@ pub struct Ledger {
     entries: Entries,
     /// Step of the newest checkpoint.
     saved_at: Option<u64>,
+    /// What `averaged` was then: a run that comes back from there needs those weights.
+    saved_averaged: Vec<u64>,
     /// Whether something happened that no checkpoint knows.
     unsaved: bool,
 }
@@ -155,7 +167,7 @@ impl Ledger {
     /// Before the first update.
     pub fn new(data_fingerprint: String, tokenizer_fingerprint: String) -> Self {
         let entries = Entries { data_fingerprint, tokenizer_fingerprint, ..Entries::default() };
-        Ledger { entries, saved_at: None, unsaved: true }
+        Ledger { entries, saved_at: None, saved_averaged: Vec::new(), unsaved: true }
     }
 
     /// From the `state.json` of a checkpoint.
@@ -165,7 +177,8 @@ impl Ledger {
     pub fn read(state: &Value) -> Result<Self, serde_json::Error> {
         let mut entries = Entries::deserialize(state)?;
         entries.in_force_at.get_or_insert(entries.step);
-        Ok(Ledger { saved_at: Some(entries.step), entries, unsaved: false })
+        let saved_averaged = entries.averaged.clone();
+        Ok(Ledger { saved_at: Some(entries.step), saved_averaged, entries, unsaved: false })
     }
 
     /// For `state.json`.
@@ -227,6 +240,10 @@ impl Ledger {
         sums.nll += done.nll;
         sums.tokens += done.tokens;
         sums.source_tokens += done.source_tokens;
+        if let Some(kl) = done.r_drop_kl {
+            sums.r_drop_kl += kl;
+            sums.r_drop_tokens += done.tokens;
+        }
         sums.grad_norm += done.grad_norm;
         sums.clipped += u64::from(done.clipped);
         if let Some(found) = &done.distance {
@@ -277,7 +294,7 @@ impl Ledger {
             schedule: Plateau { scale: now.schedule.scale / 2.0, ..good.schedule.clone() },
             ..good.entries
         };
-        *self = Ledger { entries, saved_at: good.saved_at, unsaved: true };
+        *self = Ledger { entries, saved_at: good.saved_at, saved_averaged: good.saved_averaged, unsaved: true };
     }
 
     /// The present weights were validated.
@@ -286,6 +303,10 @@ impl Ledger {
         let entries = &mut self.entries;
         entries.seconds_valid += seconds;
         entries.validated_at = Some(entries.step);
+        let step = entries.step;
+        entries.averaged.retain(|&earlier| earlier < step);
+        entries.averaged.push(step);
+        entries.averaged.drain(..entries.averaged.len().saturating_sub(rules.average_last));
         self.unsaved = true;
         judge::judge(&mut entries.scored, &mut entries.schedule, scored, rules)
     }
@@ -316,6 +337,20 @@ impl Ledger {
         self.unit.as_ref().map_or(0, |unit| judge::without_improvement(&self.scored, unit.metric))
     }
 
+    /// Updates whose validated weights must be on the disk, ascending: those whose mean is asked for now, and what would be
+    /// asked for if the process died here.
+    pub fn weights_kept(&self) -> Vec<u64> {
+        let mut steps: Vec<u64> = self.averaged.iter().chain(&self.saved_averaged).copied().collect();
+        steps.sort_unstable();
+        steps.dedup();
+        steps
+    }
+
+    /// Updates whose weights the mean at the end is of, ascending.
+    pub fn to_average(&self, rules: &Rules) -> &[u64] {
+        &self.averaged[self.averaged.len().saturating_sub(rules.average_last)..]
+    }
+
     /// A checkpoint is about to be written; it will know the length of metrics.jsonl, whose state its optimizer has, and
     /// what its numbers were computed by.
     pub fn saving(&mut self, metrics_bytes: u64, trained: Trained, computed_by: String) {
@@ -328,6 +363,7 @@ impl Ledger {
     pub fn saved(&mut self, seconds: f64) {
         self.entries.seconds_save += seconds;
         self.saved_at = Some(self.step);
+        self.saved_averaged.clone_from(&self.entries.averaged);
         self.unsaved = false;
     }
 
@@ -343,7 +379,7 @@ mod tests {
 
     fn at(step: u64, batch: u64) -> Ledger {
         let entries = Entries { step, epoch: 1, batch, tokens: 9 * step, ..Entries::default() };
-        Ledger { entries, saved_at: Some(step), unsaved: false }
+        Ledger { entries, saved_at: Some(step), saved_averaged: Vec::new(), unsaved: false }
     }
 
     #[test]

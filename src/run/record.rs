@@ -12,7 +12,7 @@ use super::folder::{Paths, RunFolder};
 use super::ledger::Ledger;
 use super::phase::Trained;
 use super::rows;
-use crate::checkpoint::{Snapshot, Store};
+use crate::checkpoint::{self, Snapshot, Store};
 use crate::config::Config;
 use crate::events::debug_log::DebugLog;
 use crate::events::jsonl::Jsonl;
@@ -101,7 +101,48 @@ impl Record {
             // The screen saw it when it was saved.
             self.with_metrics(|metrics| metrics.write(&row));
         }
+        self.forget_weights(ledger)?;
         Ok(self.store.return_to(ledger.step, &ledger.ranked(rules.metric))?)
+    }
+
+    /// Keeps the weights that a validation after `step` scored, for the mean at the end.
+    ///
+    /// # Errors
+    /// When they can not be written.
+    pub fn keep_weights(&self, step: u64, weights: &[(String, Tensor)]) -> Result<()> {
+        Ok(self.store.save_validated(step, weights)?)
+    }
+
+    /// Deletes those that no mean will be asked of.
+    ///
+    /// # Errors
+    /// When they can not be deleted.
+    pub fn forget_weights(&self, ledger: &Ledger) -> Result<()> {
+        Ok(self.store.retain_validated(&ledger.weights_kept())?)
+    }
+
+    /// Writes the mean of the weights that the validations after `steps` scored, of those that are there; these, and its
+    /// file. `None`: none is.
+    ///
+    /// # Errors
+    /// When they can not be read, or it not be written.
+    pub fn average(&self, steps: &[u64]) -> Result<Option<(Vec<u64>, PathBuf)>> {
+        let found = self.store.validated_there(steps);
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let files: Vec<PathBuf> = found.iter().map(|&step| self.store.validated(step)).collect();
+        let path = self.folder.average();
+        checkpoint::save_weights(&path, &checkpoint::average(&files)?)?;
+        Ok(Some((found, path)))
+    }
+
+    /// The mean is the best there is, until the run goes on.
+    ///
+    /// # Errors
+    /// When the pointer can not be written.
+    pub fn average_is_best(&self) -> Result<()> {
+        Ok(self.store.point_best_at_average()?)
     }
 
     /// The event of a checkpoint that metrics.jsonl does not have yet.

@@ -16,6 +16,8 @@ use crate::scores::Metric;
 #[derive(Clone, Default)]
 struct Disk {
     checkpoints: BTreeMap<u64, (Ledger, Weights)>,
+    /// What validations scored, as far as it is kept for a mean.
+    validated: BTreeMap<u64, u64>,
     latest: Option<u64>,
     best: Option<u64>,
     rows: Vec<(&'static str, u64)>,
@@ -55,6 +57,7 @@ struct Faults {
 struct Killed;
 
 const BATCHES: u64 = 7;
+const MOST_AVERAGED: usize = 3;
 
 /// SplitMix64's finalizer over both.
 fn mix(a: u64, b: u64) -> u64 {
@@ -98,7 +101,13 @@ impl Process<'_> {
         }
     }
 
+    fn forget_weights(&mut self, ledger: &Ledger) {
+        let kept = ledger.weights_kept();
+        self.disk.validated.retain(|step, _| kept.contains(step));
+    }
+
     fn at_checkpoint(&mut self, ledger: &Ledger) {
+        self.forget_weights(ledger);
         self.told = self.disk.rows.iter().rev().find(|row| row.0 == "checkpoint").map(|row| row.1);
         self.tell(ledger.step);
         self.disk.latest = Some(ledger.step);
@@ -141,10 +150,15 @@ impl Work for Process<'_> {
             Metric::Bleu => Some(self.faults.score(mix(hash, 9))),
             _ => None,
         });
+        if self.rules.average_last > 0 {
+            self.disk.validated.insert(ledger.step, hash);
+        }
+        self.lives()?;
         Ok(Some(Validation { scored, seconds: 0.0, translations: () }))
     }
 
     fn tell(&mut self, ledger: &Ledger, _: Validation<()>, _: Judged) -> Result<(), Killed> {
+        self.forget_weights(ledger);
         self.disk.rows.push(("valid", ledger.step));
         Ok(())
     }
@@ -264,6 +278,9 @@ fn check_disk(disk: &Disk, config: &Config, case: &str) {
     assert!(disk.rows.windows(2).all(|two| two[0].1 <= two[1].1), "{case}: out of order: {:?}", disk.rows);
     let Some((newest_step, (ledger, _))) = disk.checkpoints.iter().next_back() else { return };
     assert_eq!(disk.latest, Some(*newest_step), "{case}");
+    assert!(disk.validated.len() <= 1 + 2 * MOST_AVERAGED, "{case}");
+    let kept = ledger.to_average(&Rules::of(config));
+    assert!(kept.iter().all(|step| disk.validated.contains_key(step)), "{case}: {kept:?} {:?}", disk.validated);
     let Some(unit) = ledger.unit.as_ref().filter(|unit| unit.metric == config.validation.early_stopping_metric) else {
         return;
     };
@@ -307,6 +324,7 @@ fn random_config(rng: &mut Stream) -> Config {
     config.checkpoint.save_freq = every(pick(6));
     config.checkpoint.keep_last = 1 + pick(3) as usize;
     config.checkpoint.keep_best = 1 + pick(2) as usize;
+    config.checkpoint.average_last = pick(1 + MOST_AVERAGED as u64) as usize;
     config.validation.early_stopping = [0, 0, 3, 5][pick(4) as usize];
     config.validation.early_stopping_metric = [Metric::Nll, Metric::Bleu][pick(2) as usize];
     if pick(3) == 0 {
@@ -330,6 +348,11 @@ fn comparable(ledger: &Ledger) -> serde_json::Value {
     let mut value = ledger.to_json().unwrap();
     value.as_object_mut().unwrap().remove("metrics_bytes");
     value
+}
+
+/// What the mean at the end is of.
+fn averaged(disk: &Disk, ledger: &Ledger, config: &Config) -> Vec<(u64, u64)> {
+    ledger.to_average(&Rules::of(config)).iter().map(|step| (*step, disk.validated[step])).collect()
 }
 
 fn told(disk: &Disk) -> Vec<(&'static str, u64)> {
@@ -447,6 +470,7 @@ fn one_run(case: u64) -> Counts {
     if !shorter {
         assert_eq!(comparable(&resumed), comparable(&ledger), "{label}");
         assert_eq!(told(&disk), told(&alone), "{label}");
+        assert_eq!(averaged(&disk, &resumed, &config), averaged(&alone, &ledger, &config), "{label}");
     }
     counts.compared = 1;
     counts

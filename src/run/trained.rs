@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 
 use super::folder::Paths;
-use crate::checkpoint::{self, Store, Which};
+use crate::checkpoint::{self, Best, Store, Which};
 use crate::config::Config;
 use crate::exit::InputError;
 use crate::model::{self, Model, Vocabulary};
@@ -72,7 +72,7 @@ impl Usable {
         let weights = Weights::find(paths, checkpoint)?;
         checkpoint::load_weights(&weights.path, model.params())?;
         weights.check_tokenizer(paths, &tokenizers)?;
-        let step = weights.step.filter(|_| checkpoint != Checkpoint::Average);
+        let step = weights.step.filter(|_| !weights.is_average);
         Ok(Usable { config, tokenizers, model, paths: paths.clone(), step, instead: weights.instead })
     }
 }
@@ -95,6 +95,8 @@ pub struct Weights {
     pub step: Option<u64>,
     /// Which ones they are, where these are not the obvious ones.
     pub instead: Option<String>,
+    /// Whether they are the mean of several.
+    pub is_average: bool,
 }
 
 impl Weights {
@@ -102,19 +104,24 @@ impl Weights {
     /// No such checkpoint, or no average.
     pub fn find(paths: &Paths, checkpoint: Checkpoint) -> Result<Self> {
         let store = Store::at(paths.root());
+        let path = paths.average();
+        let is_average = match checkpoint {
+            Checkpoint::Average => true,
+            Checkpoint::Saved(Which::Best) => store.best()? == Some(Best::Average) && path.exists(),
+            Checkpoint::Saved(_) => false,
+        };
         match checkpoint {
-            Checkpoint::Saved(which) => {
+            Checkpoint::Saved(which) if !is_average => {
                 let found = store.find(which)?;
-                Ok(Weights { path: found.path, step: Some(found.step), instead: found.instead })
+                Ok(Weights { path: found.path, step: Some(found.step), instead: found.instead, is_average })
             }
-            Checkpoint::Average => {
-                let path = paths.average();
+            _ => {
                 if !path.exists() {
                     let make = format!("nmt-train average {} --last 5", shell::path(paths.root()));
                     return Err(InputError(format!("{} does not exist; make it with `{make}`", path.display())).into());
                 }
                 let step = store.find(Which::Latest).ok().map(|found| found.step);
-                Ok(Weights { path, step, instead: None })
+                Ok(Weights { path, step, instead: None, is_average })
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::decode::byte;
+use super::merging::Merging;
 use super::normalize::{char_length, Normalizer};
+use super::sampling::{self, Border};
 use super::trie::Trie;
 use super::{Kind, ModelType, Piece, Proto, Rules, SPACE};
 
@@ -28,10 +30,12 @@ pub struct SentencePiece {
     bytes: Vec<u32>,
     /// The worst score of normal pieces.
     pub(super) min_score: f32,
+    /// Where words end, if no piece reaches over them.
+    pub(super) border: Option<Border>,
 }
 
 /// Where a piece of normalized text ends, and its id. It begins where the one before ends.
-pub(super) type Cut = (usize, u32);
+pub type Cut = (usize, u32);
 
 impl SentencePiece {
     /// Reads the bytes of a `.model` file.
@@ -64,6 +68,7 @@ impl SentencePiece {
             model_type: proto.model_type,
             bytes: spelled,
             min_score,
+            border: sampling::border(&proto.pieces),
             pieces: proto.pieces,
         })
     }
@@ -104,20 +109,34 @@ impl SentencePiece {
 
     /// A line as it is before it is cut.
     pub fn normalize(&self, line: &str) -> String {
-        String::from_utf8_lossy(&self.normalizer.normalize(line.as_bytes())).into_owned()
+        String::from_utf8_lossy(&self.normalized(line)).into_owned()
+    }
+
+    /// The same in bytes, which the rules of a model need not make UTF-8.
+    pub fn normalized(&self, line: &str) -> Vec<u8> {
+        self.normalizer.normalize(line.as_bytes())
     }
 
     /// Gives the pieces of a line with their ids one by one. What is unknown in a row is one piece.
-    pub fn encode(&self, line: &str, mut give: impl FnMut(&[u8], u32)) {
-        let text = self.normalizer.normalize(line.as_bytes());
+    pub fn encode(&self, line: &str, give: impl FnMut(&[u8], u32)) {
+        let text = self.normalized(line);
         let cuts = match self.model_type {
             ModelType::Unigram => self.unigram(&text),
-            ModelType::Bpe => self.bpe(&text),
+            ModelType::Bpe => {
+                let mut cuts = Vec::new();
+                self.bpe(&text, (0, text.len()), &mut Merging::default(), || false, &mut cuts);
+                cuts
+            }
             ModelType::Word => self.words(&text),
             ModelType::Char => self.characters(&text),
         };
+        self.give(&text, &cuts, give);
+    }
+
+    /// Gives what lies between cuts.
+    pub(super) fn give(&self, text: &[u8], cuts: &[Cut], mut give: impl FnMut(&[u8], u32)) {
         let (mut start, mut unknown_from) = (0, None);
-        for (end, id) in cuts {
+        for &(end, id) in cuts {
             if id == self.unknown && self.bytes.is_empty() {
                 unknown_from.get_or_insert(start);
             } else if id == self.unknown {
@@ -143,11 +162,11 @@ impl SentencePiece {
         self.text.get(bytes).filter(|&id| self.piece(id).kind != Kind::Unused).unwrap_or(self.unknown)
     }
 
-    /// Bytes of the character or user-defined piece at the beginning of the text, and whether it is the latter.
+    /// Bytes of the character or user-defined piece at the beginning of the text, 0 at its end, and whether it is the latter.
     pub(super) fn symbol(&self, text: &[u8]) -> (usize, bool) {
-        match self.normalizer.as_it_is(text) {
-            0 => (char_length(text[0]).min(text.len()), false),
-            length => (length, true),
+        match (self.normalizer.as_it_is(text), text.first()) {
+            (0, first) => (first.map_or(0, |&first| char_length(first).min(text.len())), false),
+            (length, _) => (length, true),
         }
     }
 

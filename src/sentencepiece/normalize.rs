@@ -92,6 +92,10 @@ impl Normalizer {
         }
     }
 
+    pub(super) fn has_user_defined(&self) -> bool {
+        self.user_defined.is_some()
+    }
+
     /// Bytes of the longest user-defined piece here.
     pub(super) fn as_it_is(&self, input: &[u8]) -> usize {
         self.user_defined.as_ref().and_then(|pieces| pieces.prefixes(input).last()).map_or(0, |(length, _)| length)

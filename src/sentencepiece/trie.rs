@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Strings with a number each. Nodes are numbered breadth first, so that the children of a node lie side by side.
-pub(super) struct Trie {
+pub struct Trie {
     /// First child of each node; one more entry ends the last.
     children: Vec<u32>,
     /// The byte that leads to each node.
@@ -18,7 +18,7 @@ const NONE: u32 = u32::MAX;
 
 impl Trie {
     /// The first of equal strings counts.
-    pub(super) fn new(mut strings: Vec<(&[u8], u32)>) -> Self {
+    pub fn new(mut strings: Vec<(&[u8], u32)>) -> Self {
         strings.sort_by_key(|(text, _)| *text);
         let mut trie = Trie { children: Vec::new(), byte: vec![0], value: Vec::new(), first: Box::new([0; 256]) };
         // strings that share a beginning, and how long that is
@@ -44,7 +44,7 @@ impl Trie {
     }
 
     /// The number of a string.
-    pub(super) fn get(&self, text: &[u8]) -> Option<u32> {
+    pub fn get(&self, text: &[u8]) -> Option<u32> {
         let mut node = 0;
         for &byte in text {
             node = self.child(node, byte)?;
@@ -53,7 +53,7 @@ impl Trie {
     }
 
     /// Lengths and numbers of the strings that `text` begins with, the shortest first. The empty string is none.
-    pub(super) fn prefixes<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, u32)> + 'a {
+    pub fn prefixes<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, u32)> + 'a {
         let mut node = Some(0);
         let walk = text.iter().zip(1..).map_while(move |(&byte, length)| {
             node = self.child(node?, byte);

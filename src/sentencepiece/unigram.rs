@@ -22,27 +22,13 @@ struct Best {
 
 impl SentencePiece {
     pub(super) fn unigram(&self, text: &[u8]) -> Vec<Cut> {
-        let unknown_score = self.min_score - UNKNOWN_PENALTY;
         let mut best = vec![Best::default(); text.len() + 1];
         let mut start = 0;
         while start < text.len() {
             let so_far = best[start].score;
-            let length = char_length(text[start]).min(text.len() - start);
-            let mut is_known = false;
-            for (bytes, id) in self.text.prefixes(&text[start..]) {
-                let piece = self.piece(id);
-                let score = match piece.kind {
-                    Kind::Unused => continue,
-                    Kind::UserDefined => USER_DEFINED,
-                    _ => piece.score,
-                };
+            start += self.pieces_at(&text[start..], |bytes, id, score| {
                 best[start + bytes].improve(score + so_far, start, id);
-                is_known |= bytes == length;
-            }
-            if !is_known {
-                best[start + length].improve(unknown_score + so_far, start, self.unknown);
-            }
-            start += length;
+            });
         }
         let (mut cuts, mut end) = (Vec::new(), text.len());
         while let Some(start) = best[end].start {
@@ -51,6 +37,27 @@ impl SentencePiece {
         }
         cuts.reverse();
         cuts
+    }
+
+    /// Gives bytes, id and score of each piece that the text begins with, and the unknown one for want of a piece of one
+    /// character. Returns the bytes of that character.
+    pub(super) fn pieces_at(&self, text: &[u8], mut give: impl FnMut(usize, u32, f32)) -> usize {
+        let length = char_length(text[0]).min(text.len());
+        let mut is_known = false;
+        for (bytes, id) in self.text.prefixes(text) {
+            let piece = self.piece(id);
+            let score = match piece.kind {
+                Kind::Unused => continue,
+                Kind::UserDefined => USER_DEFINED,
+                _ => piece.score,
+            };
+            give(bytes, id, score);
+            is_known |= bytes == length;
+        }
+        if !is_known {
+            give(length, self.unknown, self.min_score - UNKNOWN_PENALTY);
+        }
+        length
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `lines` | lines of text as ids, and ids as lines |
 //! | `load` | reads a `tokenizer.json` and gives it the shape that training needs |
 //! | `round_trip` | what becomes of text that is made into ids and back: all that a perfect model could say |
+//! | `sampling` | training text cut anew each time it is read |
 //! | `scheme` | how the pieces of a tokenizer spell words |
 //! | `sides` | the tokenizers of both sides, and their files in the folder of a run |
 //! | `spm` | the engine of tokenizers that are a SentencePiece model with a vocabulary |
@@ -31,6 +32,7 @@ mod kinds;
 mod lines;
 mod load;
 mod round_trip;
+mod sampling;
 mod scheme;
 mod sides;
 mod spm;
@@ -48,10 +50,12 @@ use tokenizers::AddedToken;
 
 use crate::config::TokenizerConfig;
 use crate::fsio;
+pub use crate::sentencepiece::{Sampling, Scratch};
 pub use huggingface::HuggingFace;
 use json::Json;
 pub use lines::is_blank;
 pub use round_trip::RoundTrip;
+pub use sampling::Sampler;
 pub use sides::{Tokenizers, FILES};
 use spm::Spm;
 pub use spm_files::MarianFiles;
@@ -88,6 +92,8 @@ pub enum Error {
         "a SentencePiece model of whole words, of characters or with spaces behind words can not be a tokenizer.json"
     )]
     Inexpressible,
+    #[error("a {model} model does not draw pieces in this way")]
+    NotSampled { model: &'static str },
     #[error("the training text has no words to train a tokenizer on")]
     NoText,
     #[error("tokenization failed: {0}")]

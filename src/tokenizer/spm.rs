@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::converted::{self, Token};
+use super::sampling::spelling::{self, Word};
 use super::vocabulary::{Unfit, Vocabulary};
 use super::Result;
-use crate::sentencepiece::{SentencePiece, SPACE};
+use crate::rng::Stream;
+use crate::sentencepiece::{Sampling, Scratch, SentencePiece, SPACE};
 
 /// See the module.
 pub(super) struct Spm {
@@ -53,19 +55,51 @@ impl Spm {
 
     /// Ids of a line, without the end of a sentence.
     pub(super) fn encode(&self, line: &str) -> Vec<u32> {
+        let (code, text) = self.code_and_text(line);
+        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        ids.extend(code);
+        self.model.encode(text, |piece, number| ids.push(self.id(piece, number)));
+        ids
+    }
+
+    /// The line as it is before the model cuts it, see [`spelling`].
+    pub(super) fn spell(&self, line: &str) -> Vec<u8> {
+        let (code, text) = self.code_and_text(line);
+        let mut spelled = Vec::with_capacity(text.len() * 3 / 2 + 3);
+        if let Some(code) = code {
+            spelling::push(Word::Token(code), &mut spelled);
+        }
+        spelling::push(Word::Text(&self.model.normalized(text)), &mut spelled);
+        spelled
+    }
+
+    /// Adds ids of a normalized text, drawn.
+    pub(super) fn sample(
+        &self,
+        text: &[u8],
+        sampling: Sampling,
+        scratch: &mut Scratch,
+        rng: &mut Stream,
+        ids: &mut Vec<u32>,
+    ) {
+        self.model.sample(text, sampling, scratch, rng, |piece, number| ids.push(self.id(piece, number)));
+    }
+
+    /// The token of a language code at the start of a line, and the rest.
+    fn code_and_text<'a>(&self, line: &'a str) -> (Option<u32>, &'a str) {
         let (code, text) = match self.vocabulary.marian {
             true => language_code(line),
             false => (None, line),
         };
-        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-        ids.extend(code.map(|code| from_text(self.ids.get(code).copied(), &self.special)));
-        self.model.encode(text, |piece, number| {
-            ids.push(match number == self.model.unknown() {
-                true => self.unknown(piece),
-                false => self.own[number as usize],
-            });
-        });
-        ids
+        (code.map(|code| from_text(self.ids.get(code).copied(), &self.special)), text)
+    }
+
+    /// The id of a piece with this number in the model.
+    fn id(&self, piece: &[u8], number: u32) -> u32 {
+        match number == self.model.unknown() {
+            true => self.unknown(piece),
+            false => self.own[number as usize],
+        }
     }
 
     /// The id of text that the model has no piece for. MarianTokenizer looks it up.

@@ -77,12 +77,17 @@ pub(super) fn stand_alone(inner: &Inner, word: &str) -> bool {
     is_plain || !normalized(inner, word).starts_with([' ', '▁'])
 }
 
-/// Ids of words seen before.
-#[derive(Default)]
-pub(super) struct WordCache {
-    /// Start and end in `ids`; `None` for a word that does not stand alone.
+/// What words seen before became: ids, or bytes.
+pub(super) struct WordCache<T> {
+    /// Start and end in `all`; `None` for a word that does not stand alone.
     spans: HashMap<Box<str>, Option<(u32, u32)>>,
-    ids: Vec<u32>,
+    all: Vec<T>,
+}
+
+impl<T> Default for WordCache<T> {
+    fn default() -> Self {
+        WordCache { spans: HashMap::new(), all: Vec::new() }
+    }
 }
 
 /// Words remembered before starting afresh.
@@ -90,51 +95,51 @@ const MAX_CACHED: usize = 1 << 18;
 /// Bytes of a word worth remembering.
 const MAX_LENGTH: usize = 64;
 
-impl WordCache {
-    /// Ids of a line; `encode` gives those of a word or line that is new, `stand_alone` is the function above.
+impl<T: Copy> WordCache<T> {
+    /// What a line becomes; `encode` gives that of a word or line that is new, `stand_alone` is the function above.
     ///
     /// # Errors
     /// Those of `encode`.
     pub(super) fn encode(
         &mut self,
         line: &str,
-        encode: impl Fn(&str) -> Result<Vec<u32>>,
+        encode: impl Fn(&str) -> Result<Vec<T>>,
         stand_alone: impl Fn(&str) -> bool,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Vec<T>> {
         // spaces at the ends and in a row are tokens of their own
         if line.starts_with(' ') || line.ends_with(' ') || line.contains("  ") || line.contains('▁') {
             return encode(line);
         }
-        let mut ids = Vec::with_capacity(line.len() / 3);
+        let mut found = Vec::with_capacity(line.len() / 3);
         for word in line.split(' ') {
             match self.spans.get(word) {
                 Some(&Some((start, end))) => {
-                    ids.extend_from_slice(&self.ids[start as usize..end as usize]);
+                    found.extend_from_slice(&self.all[start as usize..end as usize]);
                     continue;
                 }
                 Some(None) => return encode(line),
                 None => (),
             }
-            let found = if stand_alone(word) { Some(encode(word)?) } else { None };
+            let new = if stand_alone(word) { Some(encode(word)?) } else { None };
             if word.len() <= MAX_LENGTH {
-                self.remember(word, found.as_deref());
+                self.remember(word, new.as_deref());
             }
-            match found {
-                Some(found) => ids.extend(found),
+            match new {
+                Some(new) => found.extend(new),
                 None => return encode(line),
             }
         }
-        Ok(ids)
+        Ok(found)
     }
 
-    fn remember(&mut self, word: &str, ids: Option<&[u32]>) {
+    fn remember(&mut self, word: &str, new: Option<&[T]>) {
         if self.spans.len() >= MAX_CACHED {
             *self = Self::default();
         }
-        let start = self.ids.len() as u32;
-        let span = ids.map(|ids| {
-            self.ids.extend_from_slice(ids);
-            (start, self.ids.len() as u32)
+        let start = self.all.len() as u32;
+        let span = new.map(|new| {
+            self.all.extend_from_slice(new);
+            (start, self.all.len() as u32)
         });
         self.spans.insert(word.into(), span);
     }

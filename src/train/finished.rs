@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+use crate::checkpoint::Store;
 use crate::config::Config;
 use crate::run::{rows, Ledger, Paths, Rules, StopReason};
 use crate::shell;
@@ -34,7 +35,9 @@ impl Finished {
         let is_validated = !rules.validates || ledger.validated_at == Some(ledger.step);
         let last = rows::read(&paths.metrics()).unwrap_or_default().pop();
         let is_done = is_validated && !ledger.is_unsaved();
-        let Some(row) = last.filter(|row| is_done && concludes(row, ledger, config)) else { return Ok(None) };
+        let to_average = Store::at(paths.root()).validated_there(ledger.to_average(&rules));
+        let concludes = |row: &rows::Row| is_done && concludes(row, ledger, config, &to_average);
+        let Some(row) = last.filter(concludes) else { return Ok(None) };
         let run = paths.root().to_path_buf();
         let mut end: Map<String, Value> = row.into_iter().filter(|(key, _)| key != "event").collect();
         end.insert("run".to_string(), run.to_string_lossy().into());
@@ -73,11 +76,14 @@ fn extension(stop: StopReason, config: &Config, ledger: &Ledger) -> String {
 }
 
 /// Whether the row is the last screen of this very end of training.
-fn concludes(row: &rows::Row, ledger: &Ledger, config: &Config) -> bool {
+fn concludes(row: &rows::Row, ledger: &Ledger, config: &Config, to_average: &[u64]) -> bool {
+    let averaged = row.get("average_steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let averaged: Vec<u64> = averaged.iter().filter_map(Value::as_u64).collect();
     let finished = [StopReason::MaxUpdates, StopReason::MaxEpochs, StopReason::EarlyStopping];
     let reason = row.get("stop_reason").and_then(Value::as_str);
     rows::event(row) == "end"
         && rows::step(row) == Some(ledger.step)
         && finished.iter().any(|stop| Some(stop.name()) == reason)
+        && (to_average.is_empty() || averaged == to_average)
         && (config.data.test.0.is_empty() || row.contains_key("test_bleu"))
 }

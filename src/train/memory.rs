@@ -2,6 +2,8 @@
 
 use crate::config::{BatchType, Config, ModelKind};
 
+use super::step::criterion;
+
 /// Bytes a training process of this model needs at its peak, roughly: weights, gradients and the optimizer's state for
 /// every parameter, and the activations that one micro-batch keeps for its backward pass.
 pub(super) fn memory_estimate(config: &Config, parameters: usize) -> u64 {
@@ -16,6 +18,7 @@ pub(super) fn memory_estimate(config: &Config, parameters: usize) -> u64 {
         BatchType::Tokens => config.train.batch_size.or(0),
         BatchType::Sentences => config.train.batch_size.or(0).saturating_mul(30),
     };
+    let tokens = tokens.saturating_mul(criterion(&config.train).passes());
     let ema = usize::from(config.train.ema_decay > 0.0);
     let numbers = parameters * (2 + optimizer_states(config) + ema);
     // a batch without bounds is one of everything, and of no size that could be told

@@ -5,6 +5,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `averaging` | the mean of the last validations' weights, made and validated when training has ended |
 //! | `batch_size` | `train.batch_size = "auto"`: the largest batch that a GPU's memory holds |
 //! | `distance` | the embedding distance in a run |
 //! | `finished` | a run that came to its end before: told from its checkpoint and metrics.jsonl, without reading any text |
@@ -16,6 +17,7 @@
 //! | `resources` | what a run reads: tokenizers, encoded training pairs, held-out text |
 //! | `run` | a run from its first screen to its last |
 //! | `saving` | checkpoints of a run: what of the model and the optimizer goes into them, and back |
+//! | `segmentation` | training text that is cut into pieces anew in each epoch |
 //! | `session` | how a run comes up: fresh, or from a checkpoint |
 //! | `step` | one update: forward, backward, finite check, clip, optimizer, average |
 //! | `stop` | what stops a process of a run from outside: signals, and the end of its time |
@@ -26,6 +28,7 @@
 //! | `validator` | scoring held-out text: negative log-likelihood of the encoded pairs |
 //! | `warnings` | what seems wrong with a run before its first update |
 
+mod averaging;
 mod batch_size;
 mod check;
 mod distance;
@@ -38,6 +41,7 @@ mod rates;
 mod resources;
 mod run;
 mod saving;
+mod segmentation;
 mod session;
 mod step;
 mod stop;

@@ -135,7 +135,13 @@ fn model(facts: &Facts) -> Vec<(&'static str, String)> {
 
 fn training(facts: &Facts) -> Vec<(&'static str, String)> {
     let Facts { config, .. } = facts;
-    let mean = facts.resources.train.tokens().1 as f64 / facts.updates_per_epoch.max(1) as f64;
+    let segmentation = &facts.resources.segmentation;
+    let tokens = facts.resources.train.tokens().1 as f64 * segmentation.growth()[1];
+    let mean = tokens / facts.updates_per_epoch.max(1) as f64;
+    let mut regularization = describe_regularization(config);
+    if let Some(cuts) = segmentation.describe() {
+        regularization.push_str(&format!(", {cuts}"));
+    }
     let length = match facts.total_updates {
         0 => "until early stopping or max_hours".to_string(),
         n => format!("{} updates, {:.1} epochs", units::count(n), n as f64 / facts.updates_per_epoch.max(1) as f64),
@@ -158,11 +164,12 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         ("length", length),
         ("optimizer", optimizer),
         ("schedule", describe_schedule(config)),
-        (
-            "regularization",
-            format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing),
-        ),
+        ("regularization", regularization),
     ];
+    if config.checkpoint.average_last > 0 {
+        let last = config.checkpoint.average_last;
+        rows.push(("at the end", format!("the weights of the last {last} validations are averaged, and validated")));
+    }
     if config.uses_distance() {
         rows.push(("embedding distance", distance::describe(&config.embedding_distance)));
     }
@@ -264,6 +271,18 @@ fn describe_model(config: &Config) -> String {
             m.rnn.embedding_size,
         ),
     }
+}
+
+fn describe_regularization(config: &Config) -> String {
+    let mut text = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
+    let [source, target] = [config.model.source_word_dropout, config.model.target_word_dropout];
+    if source > 0.0 || target > 0.0 {
+        text.push_str(&format!(", word dropout {source} source, {target} target"));
+    }
+    if config.train.r_drop_alpha > 0.0 {
+        text.push_str(&format!(", R-Drop {} (two passes)", config.train.r_drop_alpha));
+    }
+    text
 }
 
 fn describe_schedule(config: &Config) -> String {

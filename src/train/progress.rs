@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::events::{End, Event, Progress, TrainPoint};
+use crate::events::{AveragePoint, End, Event, Progress, TrainPoint};
 use crate::machine::peak_memory_bytes_of;
 use crate::run::{Ledger, StopReason, Sums, UpdateStats};
 use crate::shell;
@@ -104,6 +104,7 @@ impl Trainer {
             seconds: ledger.seconds,
             loss: sums.loss / target_tokens,
             nll: sums.nll / target_tokens,
+            r_drop_kl: (sums.r_drop_tokens > 0).then(|| sums.r_drop_kl / sums.r_drop_tokens as f64),
             lr,
             grad_norm: sums.grad_norm / updates,
             clipped: sums.clipped as f64 / updates,
@@ -127,7 +128,13 @@ impl Trainer {
     }
 
     /// The last screen.
-    pub(super) fn last_screen(&self, ledger: &Ledger, stop: StopReason, test: Option<&Evaluation>) -> End {
+    pub(super) fn last_screen(
+        &self,
+        ledger: &Ledger,
+        stop: StopReason,
+        average: Option<AveragePoint>,
+        test: Option<&Evaluation>,
+    ) -> End {
         let paths = self.record.paths();
         let best = ledger.best();
         let signed = |(metric, signature): &(_, String)| {
@@ -146,6 +153,8 @@ impl Trainer {
             stop_reason: stop.name().to_string(),
             best_step: best.map(|best| best.step),
             best: best.map(|best| *best.scores()).unwrap_or_default(),
+            latest: ledger.scored.last().map(|latest| *latest.scores()).unwrap_or_default(),
+            average,
             test: signatures.iter().filter_map(signed).collect(),
             seconds: ledger.seconds,
             seconds_valid: ledger.seconds_valid,

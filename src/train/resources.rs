@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::batch::Batch;
 use crate::config::{Config, TiedEmbeddings};
 use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
 use crate::exit::InputError;
@@ -15,6 +16,7 @@ use crate::run::vocabulary;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
+use super::segmentation::Segmentation;
 use super::survey::Survey;
 use super::validator::Validator;
 
@@ -32,6 +34,7 @@ pub struct Resources {
     pub(super) doubtful: Vec<String>,
     pub vocabulary: Vocabulary,
     pub(super) survey: Survey,
+    pub(super) segmentation: Segmentation,
     batching: Batching,
     seed: u64,
 }
@@ -73,7 +76,9 @@ impl Resources {
             )
             .into());
         }
-        let train = encode_training_text(config, &tokenizers, cache_dir, note)?;
+        let mut segmentation = Segmentation::new(config, &tokenizers)?;
+        let train = encode_training_text(config, &tokenizers, &segmentation, cache_dir, note)?;
+        segmentation.measure(&train);
         let held_out = |text: Vec<(String, String)>, references| -> Result<Option<Validator>> {
             match text.is_empty() {
                 true => Ok(None),
@@ -88,7 +93,8 @@ impl Resources {
             return Err(InputError::new(format!("{}: no pair has text on both sides", set.name)).into());
         }
         let vocabulary = vocabulary(&tokenizers);
-        let batching = Batching { size: config.train.batch_size.or(1), kind: config.train.batch_type };
+        let (size, kind) = (config.train.batch_size.or(1), config.train.batch_type);
+        let batching = Batching { size, kind, growth: segmentation.growth() };
         let seed = config.seed;
         Ok(Resources {
             tokenizers,
@@ -100,6 +106,7 @@ impl Resources {
             doubtful,
             vocabulary,
             survey,
+            segmentation,
             batching,
             seed,
         })
@@ -113,6 +120,11 @@ impl Resources {
     /// The batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         Epoch::new(&self.train, self.seed, epoch, self.batching)
+    }
+
+    /// Batch `i` of an epoch.
+    pub fn batch(&self, epoch: &Epoch, i: usize) -> Batch {
+        self.segmentation.batch(&self.train, epoch, i)
     }
 }
 
@@ -168,6 +180,7 @@ fn train_tokenizer(config: &Config, side: Option<Side>) -> Result<Tokenizer> {
 fn encode_training_text(
     config: &Config,
     tokenizers: &Tokenizers,
+    segmentation: &Segmentation,
     cache_dir: &Path,
     note: &mut dyn FnMut(String),
 ) -> Result<Dataset> {
@@ -175,6 +188,7 @@ fn encode_training_text(
         data: &config.data,
         fingerprint: &tokenizers.fingerprint(),
         vocab_size: tokenizers.source.vocab_size().max(tokenizers.target.vocab_size()),
+        spelled: segmentation.sides(),
         cache_dir,
     };
     let encode = |side, lines: &[&str]| {
@@ -191,7 +205,8 @@ fn encode_training_text(
             note(format!("encoding the training text: {} pairs", units::count(pairs)));
         }
     };
-    let dataset = data::prepare(&job, &encode, &mut progress)?;
+    let spell = |side, lines: &[&str]| segmentation.spell(side, lines);
+    let dataset = data::prepare(&job, &encode, &spell, &mut progress)?;
     if let Some(damage) = dataset.damaged {
         note(format!("the cached encoding of the training text was made again: {damage}"));
     }

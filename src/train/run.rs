@@ -7,9 +7,11 @@ use crate::run::{drive, Ledger, StopReason};
 use crate::scores::Metric;
 use crate::shell;
 
+use super::averaging::Average;
 use super::batch_size::is_want_of_memory;
 use super::session::Session;
 use super::trainer::Trainer;
+use super::validator::Evaluation;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -43,19 +45,35 @@ pub fn run(session: Session) -> Result<Ended> {
 impl Trainer {
     /// Emits the last screen after the test.
     fn conclude(&mut self, ledger: &Ledger, mut stop: StopReason) -> Result<Ended> {
-        let mut test = None;
+        let (mut average, mut test) = (None, None);
         if stop.is_finished() {
-            self.load_best(ledger)?;
-            test = self.score_test_set()?;
-        }
-        if stop.is_finished() && self.resources.test.is_some() && test.is_none() {
-            // Given up on the way; a resume begins with the test.
-            stop = self.limits.interrupted().unwrap_or(stop);
+            let whole = match self.validate_average(ledger)? {
+                Average::Interrupted => false,
+                Average::None => self.test(ledger, &mut test, false)?,
+                Average::Scored(point) => self.test(ledger, &mut test, average.insert(point).is_best)?,
+            };
+            if !whole {
+                // Given up on the way; a resume begins with what follows training.
+                stop = self.limits.interrupted().unwrap_or(stop);
+            }
         }
         self.warn_if_nothing_was_learnt(ledger);
-        let end = self.last_screen(ledger, stop, test.as_ref());
+        let end = self.last_screen(ledger, stop, average, test.as_ref());
         self.record.emit(&Event::End(end.clone()));
         Ok(Ended { stop, end })
+    }
+
+    /// Scores the test set, if there is one, with the best checkpoint or the weights that are in the model; false: given
+    /// up on the way.
+    fn test(&mut self, ledger: &Ledger, found: &mut Option<Evaluation>, is_best_loaded: bool) -> Result<bool> {
+        if self.resources.test.is_none() {
+            return Ok(true);
+        }
+        if !is_best_loaded {
+            self.load_best(ledger)?;
+        }
+        *found = self.score_test_set()?;
+        Ok(found.is_some())
     }
 
     /// A loss above that of guessing is no model, however good it was called on the way.

@@ -51,25 +51,22 @@ impl Trainer {
         Ok(ledger)
     }
 
-    /// Puts the weights to test into the model: those of the best validation, else the last ones, averaged if an
-    /// average is kept.
+    /// Puts the weights to test into the model, which has others: those of the best validation that are there.
     pub(super) fn load_best(&mut self, ledger: &Ledger) -> Result<()> {
-        self.swap_average()?;
-        let Some(best) = ledger.best().map(|best| best.step).filter(|&best| best != ledger.step) else {
-            return Ok(());
-        };
-        let path = self.record.checkpoint(best);
-        if path.exists() {
-            return Ok(checkpoint::load_weights(&path, self.model.params())?);
-        }
-        if self.resources.test.is_some() {
+        let there = self.best_there(ledger).unwrap_or(ledger.step);
+        if let Some(best) = ledger.best().map(|best| best.step).filter(|&best| best != there) {
             self.record.note(format!(
                 "the best checkpoint, of update {best}, was not kept (checkpoint.keep_best = {}): the test text is \
-                 translated with the last weights",
+                 translated with the weights of update {there}",
                 self.config.checkpoint.keep_best
             ));
         }
-        Ok(())
+        Ok(checkpoint::load_weights(&self.record.checkpoint(there), self.model.params())?)
+    }
+
+    /// The best validated update whose checkpoint is there.
+    pub(super) fn best_there(&self, ledger: &Ledger) -> Option<u64> {
+        ledger.ranked(self.rules.metric).into_iter().find(|&step| self.record.checkpoint(step).exists())
     }
 }
 

@@ -3,9 +3,10 @@
 use anyhow::Result;
 
 use crate::batch::Batch;
+use crate::config::TrainConfig;
 use crate::model::{Forward, Model};
 use crate::objective::{self, DistanceContext, DistanceStats, EmbeddingDistance};
-use crate::ops::{self, LinearInput, Losses};
+use crate::ops::{self, Criterion, LinearInput, Losses};
 use crate::optim::{self, Accumulator, Ema, Gradients, Optimizer, StepContext};
 use crate::params::ParamSet;
 use crate::run::UpdateStats;
@@ -17,6 +18,11 @@ pub enum Update {
     NonFinite {
         parameter: String,
     },
+}
+
+/// What the likelihood's part minimizes.
+pub(super) fn criterion(config: &TrainConfig) -> Criterion {
+    Criterion { label_smoothing: config.label_smoothing, r_drop_alpha: config.r_drop_alpha }
 }
 
 /// The embedding distance in one update.
@@ -35,7 +41,7 @@ pub struct Stepper<'a> {
     pub params: &'a ParamSet,
     pub optimizer: &'a mut dyn Optimizer,
     pub ema: Option<&'a mut Ema>,
-    pub label_smoothing: f64,
+    pub criterion: Criterion,
     /// Largest norm of the gradient, if there is a limit.
     pub clip_norm: Option<f64>,
     /// `None`: the likelihood alone.
@@ -61,10 +67,9 @@ impl Stepper<'_> {
         first_micro_batch: u64,
         context: &StepContext<'_>,
     ) -> Result<Update> {
-        let (model, params, label_smoothing, distance) = (self.model, self.params, self.label_smoothing, self.distance);
+        let (model, params, criterion, distance) = (self.model, self.params, self.criterion, self.distance);
         let seed = context.seed;
-        let forward =
-            ForwardAndBackward { model, params, label_smoothing, distance, micro_batches, first_micro_batch, seed };
+        let forward = ForwardAndBackward { model, params, criterion, distance, micro_batches, first_micro_batch, seed };
         let mut stats = UpdateStats { lr: context.lr, ..UpdateStats::default() };
         let mut inputs = Vec::new();
         let wanted = self.optimizer.needs_inputs(context.step).then_some(&mut inputs);
@@ -76,9 +81,12 @@ impl Stepper<'_> {
             norm => norm?,
         };
         for losses in losses {
-            let [loss, nll] = losses.sums()?;
+            let [loss, nll, r_drop_kl] = losses.sums()?;
             stats.loss += loss;
             stats.nll += nll;
+            if self.criterion.r_drop_alpha > 0.0 {
+                *stats.r_drop_kl.get_or_insert_default() += r_drop_kl;
+            }
         }
         if let Some(max_norm) = self.clip_norm {
             stats.clipped = optim::clip(&gradients, stats.grad_norm, max_norm)? < 1.0;
@@ -95,7 +103,7 @@ impl Stepper<'_> {
 struct ForwardAndBackward<'a> {
     model: &'a dyn Model,
     params: &'a ParamSet,
-    label_smoothing: f64,
+    criterion: Criterion,
     distance: Option<DistanceUpdate<'a>>,
     micro_batches: &'a [Batch],
     first_micro_batch: u64,
@@ -120,8 +128,7 @@ impl ForwardAndBackward<'_> {
         let mut sum = Accumulator::default();
         for (batch, micro_batch) in self.micro_batches.iter().zip(self.first_micro_batch..) {
             let forward = Forward::train(self.seed, micro_batch);
-            let (loss, tape) =
-                ops::record(|| objective::loss(self.model, batch, &forward, self.label_smoothing, tokens))?;
+            let (loss, tape) = ops::record(|| objective::loss(self.model, batch, &forward, self.criterion, tokens))?;
             losses.push(loss.losses);
             stats.source_tokens += batch.source.tokens() as u64;
             if inputs.is_some() {

@@ -17,7 +17,7 @@ use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, 
 use super::distance;
 use super::progress::Pace;
 use super::resources::{Resources, Vectors};
-use super::step::{Stepper, Update};
+use super::step::{self, Stepper, Update};
 use super::stop::Limits;
 use super::validator::Evaluation;
 
@@ -66,7 +66,7 @@ impl Trainer {
             params: &self.params,
             optimizer: self.optimizer.as_mut(),
             ema: self.ema.as_mut(),
-            label_smoothing: self.config.train.label_smoothing,
+            criterion: step::criterion(&self.config.train),
             clip_norm: self.in_force.optimizer.clip_norm(self.config.train.clip_grad_norm),
             distance,
         };
@@ -119,7 +119,7 @@ impl Work for Trainer {
     fn update(&mut self, ledger: &mut Ledger, taken: Taken) -> Result<Updated> {
         let clock = Instant::now();
         let Some((_, epoch)) = &self.epoch else { anyhow::bail!("an update outside of an epoch") };
-        let batches: Vec<_> = taken.batches.map(|i| epoch.batch(&self.resources.train, i as usize)).collect();
+        let batches: Vec<_> = taken.batches.map(|i| self.resources.batch(epoch, i as usize)).collect();
         let (mut stepper, context) = self.stepper(ledger);
         let update = match fault::gradient(taken.first_micro_batch) {
             true => Update::NonFinite { parameter: "a test".to_string() },

@@ -16,6 +16,7 @@ use crate::ops;
 use crate::optim::{self, Gradients};
 
 use super::resources::Resources;
+use super::step::criterion;
 
 /// What came of it.
 pub(super) struct Trial {
@@ -33,7 +34,7 @@ pub(super) struct Trial {
 /// # Errors
 /// Errors of the computation, want of memory among them.
 pub(super) fn largest_batch(config: &Config, resources: &Resources, model: &dyn Model, epoch: &Epoch) -> Result<Trial> {
-    step(config, model, &epoch.batch(&resources.train, epoch.largest()))
+    step(config, model, &resources.batch(epoch, epoch.largest()))
 }
 
 /// Target tokens of the batch that [`speed_of_bf16`] tries.
@@ -61,7 +62,7 @@ pub(super) fn speed_of_bf16(
     if !would_do || epoch.is_empty() {
         return Ok(None);
     }
-    let batch = few(&epoch.batch(&resources.train, 0));
+    let batch = few(&resources.batch(epoch, 0));
     let seconds = |precision| {
         ops::set_cpu_precision(precision);
         step(config, model, &batch).map(|trial| trial.seconds)
@@ -95,11 +96,11 @@ fn few(batch: &Batch) -> Batch {
 fn step(config: &Config, model: &dyn Model, batch: &Batch) -> Result<Trial> {
     let clock = Instant::now();
     let forward = Forward::train(config.seed, 0);
-    let (smoothing, target_tokens) = (config.train.label_smoothing, batch.target.tokens());
-    let (loss, tape) = ops::record(|| objective::loss(model, batch, &forward, smoothing, target_tokens))?;
+    let (criterion, target_tokens) = (criterion(&config.train), batch.target.tokens());
+    let (loss, tape) = ops::record(|| objective::loss(model, batch, &forward, criterion, target_tokens))?;
     let gradients = Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?;
     let gradient_norm = optim::global_norm(model.params(), &gradients)?;
-    let [loss_sum, _] = loss.losses.sums()?;
+    let [loss_sum, ..] = loss.losses.sums()?;
     Ok(Trial {
         pairs: batch.pairs.len(),
         source_tokens: batch.source.tokens(),

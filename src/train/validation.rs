@@ -51,6 +51,9 @@ impl Trainer {
         let clock = Instant::now();
         self.swap_average()?;
         let found = self.evaluate_validation_set();
+        if matches!(found, Ok(Some(_))) {
+            self.keep_validated(ledger)?;
+        }
         self.swap_average()?;
         let Some(mut found) = found? else { return Ok(None) };
         if let Some(fault) = fault::score(ledger.step) {
@@ -61,7 +64,7 @@ impl Trainer {
         Ok(Some(Validation { scored, seconds: clock.elapsed().as_secs_f64(), translations: found }))
     }
 
-    fn evaluate_validation_set(&mut self) -> Result<Option<Evaluation>> {
+    pub(super) fn evaluate_validation_set(&mut self) -> Result<Option<Evaluation>> {
         let Trainer { config, resources, model, record, limits, .. } = self;
         let Some(valid) = &resources.valid else { return Ok(Some(Evaluation::default())) };
         let options = DecodeConfig { beam_size: config.validation.beam_size, sampling: false, ..config.decode.clone() };
@@ -79,6 +82,7 @@ impl Trainer {
         judged: Judged,
     ) -> Result<()> {
         let Validation { seconds: seconds_valid, translations: found, .. } = found;
+        self.record.forget_weights(ledger)?;
         let nll = found.scores.get(Metric::Nll);
         self.record.emit(&Event::Valid(ValidPoint {
             step: ledger.step,

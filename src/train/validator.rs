@@ -131,7 +131,7 @@ impl Validator {
         let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
         let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), labels(i).len())).collect();
         let (mut sum, mut tokens) = (0.0, 0);
-        for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
+        for pairs in data::batches_by_length(&lengths, Batching::of(batch_tokens, BatchType::Tokens)) {
             if stop() {
                 return Ok(None);
             }

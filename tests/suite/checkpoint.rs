@@ -1,7 +1,7 @@
 //! Checkpoints survive what disks and crashes do to them.
 
 use candle_core::{DType, Device, Tensor};
-use nmt_train::checkpoint::{average, load_weights, read_weights, Error, Snapshot, Store, Which};
+use nmt_train::checkpoint::{average, load_weights, read_weights, Best, Error, Snapshot, Store, Which};
 use nmt_train::optim::OptimizerState;
 use nmt_train::params::{Init, ParamKind, ParamSet};
 use nmt_train::rng::{stream, Purpose};
@@ -280,7 +280,7 @@ fn sample() -> PathBuf {
 fn the_first_format_is_read_for_ever() {
     let store = Store::at(&sample());
     assert_same(&store.load(7, &CPU).unwrap(), &snapshot(7));
-    assert_eq!(store.best().unwrap(), Some(7));
+    assert_eq!(store.best().unwrap(), Some(Best::Step(7)));
     assert_eq!(store.find(Which::Best).unwrap().path, store.path(7));
 }
 

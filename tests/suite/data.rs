@@ -64,9 +64,14 @@ fn encode(_: Side, lines: &[&str]) -> Result<Vec<Vec<u32>>, String> {
     Ok(lines.iter().map(words).collect())
 }
 
+/// The line, behind its side.
+fn spell(side: Side, lines: &[&str]) -> Result<Vec<Vec<u8>>, String> {
+    Ok(lines.iter().map(|line| format!("{side:?} {line}").into_bytes()).collect())
+}
+
 fn run(data: &DataConfig, cache: &Path) -> Result<Dataset, Error> {
-    let job = Prepare { data, fingerprint: "words", vocab_size: 1000, cache_dir: cache };
-    prepare(&job, &encode, &mut |_| {})
+    let job = Prepare { data, fingerprint: "words", vocab_size: 1000, spelled: [false; 2], cache_dir: cache };
+    prepare(&job, &encode, &spell, &mut |_| {})
 }
 
 fn the_cache_file(folder: &Path) -> PathBuf {
@@ -259,8 +264,8 @@ fn text_is_encoded_again_only_if_its_content_or_the_settings_change() {
             calls.fetch_add(1, Ordering::Relaxed);
             encode(side, lines)
         };
-        let job = Prepare { data, fingerprint, vocab_size: 1000, cache_dir: &cache };
-        let set = prepare(&job, &counting, &mut |_| {}).unwrap();
+        let job = Prepare { data, fingerprint, vocab_size: 1000, spelled: [false; 2], cache_dir: &cache };
+        let set = prepare(&job, &counting, &spell, &mut |_| {}).unwrap();
         assert_eq!(set.reused, calls.swap(0, Ordering::Relaxed) == 0);
         set.reused
     };
@@ -326,7 +331,8 @@ fn large_vocabularies_take_four_bytes_and_wrong_ids_are_refused() {
     let data = config(vec![corpus(&[&f.file("a.tsv", "a\tb\n")])]);
     let ids = |_: Side, lines: &[&str]| Ok(vec![vec![70_000, 65_536, 0]; lines.len()]);
     let go = |vocab_size| {
-        prepare(&Prepare { data: &data, fingerprint: "", vocab_size, cache_dir: f.path() }, &ids, &mut |_| {})
+        let job = Prepare { data: &data, fingerprint: "", vocab_size, spelled: [false; 2], cache_dir: f.path() };
+        prepare(&job, &ids, &spell, &mut |_| {})
     };
     let set = go(70_001).unwrap();
     assert_eq!(set.source(0).to_vec(), [70_000, 65_536, 0]);
@@ -342,8 +348,8 @@ fn many_blocks_keep_their_order_and_report_progress() {
     let text: String = (0..n).map(|i| format!("{}\tx\n", "a ".repeat(i % 7 + 1))).collect();
     let data = config(vec![corpus(&[&f.file("a.tsv", text)])]);
     let mut seen = Vec::new();
-    let job = Prepare { data: &data, fingerprint: "", vocab_size: 10, cache_dir: f.path() };
-    let set = prepare(&job, &encode, &mut |done| seen.push(done)).unwrap();
+    let job = Prepare { data: &data, fingerprint: "", vocab_size: 10, spelled: [false; 2], cache_dir: f.path() };
+    let set = prepare(&job, &encode, &spell, &mut |done| seen.push(done)).unwrap();
     assert!(seen.len() > 1 && seen.is_sorted() && seen.last() == Some(&(n as u64)), "{seen:?}");
     assert!((0..n).all(|i| set.lengths(i) == (i % 7 + 2, 2) && set.origin(i) == (0, i as u64 + 1)));
 }
@@ -354,7 +360,7 @@ fn an_epoch_of_a_prepared_corpus_packs_its_pairs() {
     let text: String = (0..500).map(|i| format!("{}\t{}\n", "aa ".repeat(i % 9 + 1), "b ".repeat(i % 5 + 1))).collect();
     let data = config(vec![corpus(&[&f.file("a.tsv", text)])]);
     let set = run(&data, f.path()).unwrap();
-    let batching = Batching { size: 64, kind: BatchType::Tokens };
+    let batching = Batching::of(64, BatchType::Tokens);
     let epoch = Epoch::new(&set, 1, 0, batching);
     let mut seen = vec![0; set.len()];
     for i in 0..epoch.len() {

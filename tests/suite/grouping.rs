@@ -7,7 +7,7 @@ use nmt_train::config::{AttentionKind, ModelConfig, ModelKind, RnnConfig};
 use nmt_train::kinds::Cell;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::objective;
-use nmt_train::ops;
+use nmt_train::ops::{self, Criterion};
 use nmt_train::optim::{Accumulator, Gradients};
 use nmt_train::rng::{stream, Purpose};
 
@@ -44,8 +44,9 @@ const LENGTHS: &[(usize, usize)] = &[(5, 3), (1, 1), (17, 9), (2, 12), (9, 1), (
 
 /// Σ loss over tokens and the gradients, by the tape of a training step.
 fn step(model: &dyn Model, pairs: &[[Vec<u32>; 2]]) -> anyhow::Result<(f64, Gradients)> {
-    let (loss, tape) = ops::record(|| objective::loss(model, &batch(pairs), &Forward::train(1, 0), 0.1, 1))?;
-    let [sum, _] = loss.losses.sums()?;
+    let (loss, tape) =
+        ops::record(|| objective::loss(model, &batch(pairs), &Forward::train(1, 0), Criterion::smoothed(0.1), 1))?;
+    let [sum, ..] = loss.losses.sums()?;
     Ok((sum, Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?))
 }
 
@@ -85,7 +86,7 @@ fn the_tape_of_a_step_gives_the_gradients_of_candles_tape() -> anyhow::Result<()
     for model in models(DType::F32, 0.3)? {
         let pairs = pairs(LENGTHS);
         let (_, gradients) = step(model.as_ref(), &pairs)?;
-        let loss = objective::loss(model.as_ref(), &batch(&pairs), &Forward::train(1, 0), 0.1, 1)?;
+        let loss = objective::loss(model.as_ref(), &batch(&pairs), &Forward::train(1, 0), Criterion::smoothed(0.1), 1)?;
         let by_candle = Gradients::collect(model.params(), &mut loss.loss.backward()?)?;
         for ((ours, candles), param) in gradients.tensors.iter().zip(&by_candle.tensors).zip(model.params().iter()) {
             // a sum of several gradients may be taken in another order
@@ -102,7 +103,9 @@ fn the_tape_of_a_step_gives_the_gradients_of_candles_tape() -> anyhow::Result<()
 fn every_matrix_of_a_linear_map_has_its_inputs_on_the_tape() -> anyhow::Result<()> {
     let model = &models(DType::F32, 0.0)?[0];
     let pairs = pairs(LENGTHS);
-    let (_, tape) = ops::record(|| objective::loss(model.as_ref(), &batch(&pairs), &Forward::train(1, 0), 0.1, 1))?;
+    let (_, tape) = ops::record(|| {
+        objective::loss(model.as_ref(), &batch(&pairs), &Forward::train(1, 0), Criterion::smoothed(0.1), 1)
+    })?;
     let inputs = tape.linear_inputs();
     let tokens = batch(&pairs).source.tokens();
     for param in model.params().iter().filter(|param| param.name.ends_with("proj.weight") || param.name.contains("fc"))

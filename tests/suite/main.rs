@@ -33,6 +33,7 @@ mod run_model;
 mod run_truth;
 mod samples;
 mod scores;
+mod segmentation;
 mod sentencepiece;
 mod signals;
 mod sweep;

@@ -99,9 +99,13 @@ impl Toy {
         // The length of the metrics file varies with the digits of its times.
         state.as_object_mut().unwrap().remove("metrics_bytes");
         without_times(&mut state);
+        if run.join("average.safetensors").exists() {
+            tensors.push(("average".to_string(), fs::read(run.join("average.safetensors")).unwrap()));
+        }
         let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
         let rows = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let mut rows: Vec<Value> = rows.filter(|row| row["event"] == "train" || row["event"] == "valid").collect();
+        let told = ["train", "valid", "average"];
+        let mut rows: Vec<Value> = rows.filter(|row| told.iter().any(|event| row["event"] == *event)).collect();
         rows.iter_mut().for_each(without_times);
         Ended { tensors, state, rows }
     }
@@ -112,7 +116,7 @@ struct Ended {
     /// File names and bytes of the last checkpoint's tensors.
     tensors: Vec<(String, Vec<u8>)>,
     state: Value,
-    /// `train` and `valid` rows of metrics.jsonl.
+    /// `train`, `valid` and `average` rows of metrics.jsonl.
     rows: Vec<Value>,
 }
 
@@ -200,6 +204,13 @@ fn adamw_with_average_and_accumulation_resumes_bit_for_bit() {
         "train.gradient_accumulation_steps=2",
         "model.norm=pre",
     ]);
+}
+
+/// With an average of averages, and weights that are validated more often than saved.
+#[test]
+fn the_average_of_validations_resumes_bit_for_bit() {
+    let settings = ["checkpoint.average_last=3", "validation.valid_freq=7", "checkpoint.keep_last=1"];
+    killed_and_resumed_equals_uninterrupted(&[&settings[..], &["train.ema_decay=0.9"]].concat());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use nmt_train::batch::Sequences;
 use nmt_train::config::{AttentionKind, ModelConfig, ModelKind, RnnConfig, TiedEmbeddings};
 use nmt_train::kinds::Cell;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
-use nmt_train::ops::{linear_cross_entropy, Targets};
+use nmt_train::ops::{linear_cross_entropy, Criterion, Targets};
 use nmt_train::params::ParamKind;
 
 const VOCABULARY: Vocabulary = Vocabulary { source_size: 13, target_size: 13, source_pad: 12, target_pad: 12 };
@@ -44,7 +44,7 @@ fn loss(model: &dyn Model, forward: &Forward) -> Result<Tensor> {
     let states = model.decode(&model.encode(&source, forward)?, &target.shifted_right(12), forward)?;
     let output = model.output();
     let targets = Targets { labels: &target.ids, masked: Some(output.pad) };
-    Ok(linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, 0.0, 1.0)?.loss)
+    Ok(linear_cross_entropy(&states, &output.table, output.bias.as_ref(), targets, Criterion::smoothed(0.0), 1.0)?.loss)
 }
 
 fn largest(t: &Tensor) -> Result<f64> {

@@ -7,6 +7,7 @@ use nmt_train::config::{ModelConfig, Norm, TiedEmbeddings};
 use nmt_train::kinds::Activation;
 use nmt_train::model::{build, Forward, Model, Vocabulary};
 use nmt_train::objective;
+use nmt_train::ops::Criterion;
 use nmt_train::params::ParamSet;
 use nmt_train::rng::{stream, Purpose};
 
@@ -231,10 +232,10 @@ fn loss_and_gradients_are_those_of_a_padded_reference() -> Result<()> {
     for config in variants() {
         let model = model(&config, DType::F64)?;
         let tokens = batch.target.tokens();
-        let fused = objective::loss(model.as_ref(), &batch, &Forward::train(1, 0), 0.1, tokens)?;
+        let fused = objective::loss(model.as_ref(), &batch, &Forward::train(1, 0), Criterion::smoothed(0.1), tokens)?;
         let plain = Reference { params: model.params(), config: &config }.loss(&batch, 0.1)?;
         let plain_sum = plain.to_scalar::<f64>()?;
-        let [fused_sum, _] = fused.losses.sums()?;
+        let [fused_sum, ..] = fused.losses.sums()?;
         assert!((fused_sum - plain_sum).abs() < 1e-10 * plain_sum, "{fused_sum} {plain_sum}");
         assert_eq!(fused.tokens, tokens);
         let (fused, plain) = (fused.loss.backward()?, (plain / tokens as f64)?.backward()?);
@@ -254,7 +255,9 @@ fn every_parameter_gets_a_gradient() -> Result<()> {
     for mut config in variants() {
         config.dropout = 0.1;
         let model = model(&config, DType::F64)?;
-        let grads = objective::loss(model.as_ref(), &batch, &Forward::train(1, 5), 0.1, 10)?.loss.backward()?;
+        let grads = objective::loss(model.as_ref(), &batch, &Forward::train(1, 5), Criterion::smoothed(0.1), 10)?
+            .loss
+            .backward()?;
         for param in model.params() {
             let size = largest(&gradient(&grads, model.params(), &param.name)?);
             // adding a vector to every key moves all scores of a query alike, so this gradient is zero without dropout
@@ -273,7 +276,9 @@ fn dropout_masks_are_named_by_seed_and_micro_batch() -> Result<()> {
     config.dropout = 0.3;
     let model = model(&config, DType::F32)?;
     let loss = |seed, micro_batch| -> Result<f64> {
-        Ok(objective::loss(model.as_ref(), &batch, &Forward::train(seed, micro_batch), 0.0, 1)?.losses.sums()?[0])
+        Ok(objective::loss(model.as_ref(), &batch, &Forward::train(seed, micro_batch), Criterion::smoothed(0.0), 1)?
+            .losses
+            .sums()?[0])
     };
     assert_eq!(loss(1, 0)?, loss(1, 0)?);
     assert_ne!(loss(1, 0)?, loss(1, 1)?);
@@ -297,8 +302,8 @@ fn a_sentence_is_judged_alike_in_any_company() -> Result<()> {
             let own = objective::pair_nlls(model.as_ref(), &alone)?[0];
             assert!((own - score).abs() < 1e-5 * score, "{own} alone, {score} in company");
         }
-        let trained = objective::loss(model.as_ref(), &together, &Forward::eval(), 0.1, 1)?;
-        let [_, nll_sum] = trained.losses.sums()?;
+        let trained = objective::loss(model.as_ref(), &together, &Forward::eval(), Criterion::smoothed(0.1), 1)?;
+        let [_, nll_sum, _] = trained.losses.sums()?;
         assert!((nll_sum - scores.iter().sum::<f64>()).abs() < 1e-5 * nll_sum);
     }
     Ok(())
@@ -346,7 +351,8 @@ fn a_weight_that_is_no_number_shows_in_the_loss() -> Result<()> {
         let model = model(&config, DType::F32)?;
         let var = &model.params().get(name).unwrap_or_else(|| panic!("no parameter {name}")).var;
         var.set(&(var.as_tensor() * f64::NAN)?.detach())?;
-        let loss = objective::loss(model.as_ref(), &batch(9, LENGTHS), &Forward::train(1, 0), 0.1, 1)?;
+        let loss =
+            objective::loss(model.as_ref(), &batch(9, LENGTHS), &Forward::train(1, 0), Criterion::smoothed(0.1), 1)?;
         assert!(loss.losses.sums()?[0].is_nan() && loss.loss.to_scalar::<f32>()?.is_nan(), "{name}");
     }
     Ok(())
@@ -361,7 +367,7 @@ fn gradients_have_the_same_bits_with_one_thread_and_with_three() -> Result<()> {
     let run = |threads| -> Result<Vec<Vec<f64>>> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
         pool.install(|| {
-            let loss = objective::loss(model.as_ref(), &batch, &Forward::train(1, 0), 0.1, 660)?;
+            let loss = objective::loss(model.as_ref(), &batch, &Forward::train(1, 0), Criterion::smoothed(0.1), 660)?;
             let grads = loss.loss.backward()?;
             model.params().iter().map(|p| gradient(&grads, model.params(), &p.name)).collect()
         })

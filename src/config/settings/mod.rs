@@ -102,12 +102,13 @@ impl Config {
         let too_many = too_many_threads(self.threads);
         check.rule(too_many.is_none(), &["threads"], too_many.unwrap_or_default());
         data_rules::rules(&self.data, check);
-        self.tokenizer.rules(check);
+        self.tokenizer.rules(check, self);
         self.model.rules(check, self);
         self.train.rules(check, self);
         self.optimizer.rules(check, self);
         self.schedule.rules(check, self);
         self.validation.rules(check, self);
+        self.checkpoint.rules(check, self);
         self.embedding_distance.rules(check);
         phase::rules(check, self);
     }

@@ -49,6 +49,12 @@ settings! {
         pub activation_dropout: Option<f64> = None,
         /// Dropout of embeddings; unset = `dropout`. In [0, 1).
         pub embedding_dropout: Option<f64> = None,
+        /// Share of source tokens whose embedding is set to zero as a whole while training, position kept, the others scaled by
+        /// 1/(1 − share); each token of a sentence for itself (Sennrich et al. 2016, "Edinburgh Neural Machine Translation
+        /// Systems for WMT 16"; Marian's dropout-src). In [0, 1).
+        pub source_word_dropout: f64 = 0.0,
+        /// The same of target tokens, as the decoder reads them (Marian's dropout-trg). In [0, 1).
+        pub target_word_dropout: f64 = 0.0,
         pub rnn: RnnConfig = RnnConfig::default(),
     }
 }
@@ -85,6 +91,15 @@ impl ModelConfig {
     /// Dropout of embeddings in force.
     pub fn embedding_dropout(&self) -> f64 {
         self.embedding_dropout.unwrap_or(self.dropout)
+    }
+
+    /// Whether anything is dropped in training.
+    pub fn drops_out(&self) -> bool {
+        let words = [self.source_word_dropout, self.target_word_dropout];
+        let of_transformer = [self.attention_dropout(), self.activation_dropout()];
+        let inner = if self.kind == ModelKind::Transformer { of_transformer } else { [0.0; 2] };
+        let everywhere = [self.dropout, self.embedding_dropout()];
+        [words, inner, everywhere].as_flattened().iter().any(|&p| p > 0.0)
     }
 
     pub(super) fn rules(&self, check: &mut Checks, config: &Config) {

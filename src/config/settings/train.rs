@@ -24,6 +24,12 @@ settings! {
         pub clip_grad_norm: f64 = 0.0,
         /// Probability spread evenly over the vocabulary in the training target. In [0, 1).
         pub label_smoothing: f64 = 0.1,
+        /// R-Drop (Liang et al. 2021): each batch passes the model twice, with two dropout masks, and α times the mean
+        /// Kullback-Leibler divergence between the two predictions, of either from the other, is added to their
+        /// cross-entropies. What is minimized is half of the paper's sum, so that α is the paper's (5 for translation) and the
+        /// rate need not change; an update takes the time and memory of two. batch_size, tokens and speed count each token
+        /// once. 0 = off.
+        pub r_drop_alpha: f64 = 0.0,
         /// Decay of the exponential moving average of the weights that is validated and saved as the model; 0 = off.
         /// In [0, 1); 0.999 is usual. Early on min(ema_decay, (1 + n) / (10 + n)) is used.
         pub ema_decay: f64 = 0.0,
@@ -46,6 +52,11 @@ impl TrainConfig {
             !endless || config.validation.early_stopping > 0,
             &["train.max_updates", "train.max_epochs", "train.max_hours", "validation.early_stopping"],
             "must be above 0, or max_epochs, max_hours or validation.early_stopping: training would never end",
+        );
+        check.rule(
+            self.r_drop_alpha <= 0.0 || config.model.drops_out(),
+            &["train.r_drop_alpha", "model.dropout"],
+            "compares two passes with different dropout: set model.dropout above 0, or train.r_drop_alpha = 0",
         );
     }
 }

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Storage, Tensor};
 
 use super::columns::{add_in_place, cast_own, device_of};
 use super::device::precision;
-use super::launch::{args, launch, Grid, Kernel, Module};
+use super::launch::{args, launch, mask_args, Grid, Kernel, Module};
 use super::memory::{Buffer, Memory, Pointer, Upload};
 use super::recurrent::gather;
 use super::uploads::counts;
@@ -31,13 +31,13 @@ impl OnGpu for Embed {
 
     fn backward_on_gpu(&self, done: Done<'_>) -> Result<Vec<Option<Tensor>>> {
         let [table] = exactly(done.inputs)?;
-        backward(table, done.gradient, &self.ids, self.scale, self.dropout).map(|gradient| vec![Some(gradient)])
+        backward(table, done.gradient, &self.ids, self.scale, self.dropouts).map(|gradient| vec![Some(gradient)])
     }
 }
 
 /// Rows of the table by id, scaled, with sinusoids where there are positions; in the type of activations.
 fn rows(device: &CudaDevice, table: Memory<'_>, embed: &Embed) -> Result<Storage> {
-    let Embed { ids, positions, width, scale, dropout } = embed;
+    let Embed { ids, positions, width, scale, dropouts: [words, values] } = embed;
     let dtype = if precision(device) == Precision::Bf16 { DType::BF16 } else { DType::F32 };
     let y = Buffer::new(device, dtype, ids.len() * width)?;
     if ids.is_empty() {
@@ -49,9 +49,10 @@ fn rows(device: &CudaDevice, table: Memory<'_>, embed: &Embed) -> Result<Storage
         (0..width.div_ceil(2)).map(|i| 10_000f64.powf(-2.0 * i as f64 / *width as f64)).collect();
     let frequencies = Upload::new(device, &frequencies)?;
     let positions: Option<Pointer<'_>> = positions.as_ref().map(Upload::pointer);
-    let args = args![
-        y.memory(), table, ids.pointer(), positions, frequencies.pointer(), tokens, *width, *scale; *dropout
+    let mut args = args![
+        y.memory(), table, ids.pointer(), positions, frequencies.pointer(), tokens, *width, *scale; *values
     ];
+    args.extend(mask_args(*words));
     launch(device, Kernel(Module::Embed, "embed_forward", dtype), Grid::elements(tokens * width), &args)?;
     Ok(y.storage())
 }
@@ -67,7 +68,13 @@ fn states(device: &CudaDevice, from: Memory<'_>, width: usize, ids: &[u32]) -> R
 }
 
 /// The gradient of a table, in its type.
-fn backward(table: &Tensor, dy: &Tensor, ids: &[u32], scale: f64, dropout: Option<Dropout>) -> Result<Tensor> {
+fn backward(
+    table: &Tensor,
+    dy: &Tensor,
+    ids: &[u32],
+    scale: f64,
+    [words, values]: [Option<Dropout>; 2],
+) -> Result<Tensor> {
     let (device, (rows, width), dtype) = (device_of(dy)?, table.dims2()?, table.dtype());
     let table = Buffer::zeros(device, DType::F32, rows * width)?;
     if !ids.is_empty() {
@@ -75,7 +82,11 @@ fn backward(table: &Tensor, dy: &Tensor, ids: &[u32], scale: f64, dropout: Optio
         let distinct = present.len();
         let (present, starts) = (Upload::new(device, &present)?, Upload::new(device, &starts)?);
         let (tokens, dy) = (Upload::new(device, &tokens)?, Memory::of_tensor(dy)?);
-        let args = args![table.memory(), dy.holds(ids.len() * width)?, present.pointer(), starts.pointer(), tokens.pointer(), width, scale; dropout];
+        let mut args = args![
+            table.memory(), dy.holds(ids.len() * width)?, present.pointer(), starts.pointer(), tokens.pointer(), width,
+            scale; values
+        ];
+        args.extend(mask_args(words));
         let grid = Grid::blocks(distinct, width.div_ceil(COLUMNS), COLUMNS);
         launch(device, Kernel(Module::Embed, "embed_backward", dy.dtype), grid, &args)?;
     }
@@ -85,7 +96,7 @@ fn backward(table: &Tensor, dy: &Tensor, ids: &[u32], scale: f64, dropout: Optio
 /// Adds `factor` × `rows` (end to end) to the rows `ids` of a gradient of a table, in place; ids may repeat.
 pub(crate) fn add_rows(gradient: &Tensor, ids: &[u32], rows: Vec<f32>, factor: f64) -> Result<()> {
     let rows = Tensor::from_vec(rows, (ids.len(), gradient.dim(1)?), gradient.device())?;
-    add_in_place(gradient, &backward(gradient, &rows, ids, factor, None)?)
+    add_in_place(gradient, &backward(gradient, &rows, ids, factor, [None; 2])?)
 }
 
 /// Where each id that occurs does so.
