@@ -131,6 +131,7 @@ impl Segmentation {
         let start = ids.len();
         if let Some(sampler) = self.sampler(side) {
             let index = 2 * item + u64::from(side == Side::Target);
+            ids.extend(text.tag(pair).filter(|_| side == Side::Source));
             let mut rng = indexed_stream(self.seed, Purpose::Segmentation, epoch, index);
             sampler.sample(text.spelling(side, pair), &mut Scratch::default(), &mut rng, ids);
             if ids.len() - start <= self.max_length {
