@@ -109,6 +109,33 @@ fn all_formats_give_the_same_pairs() {
 }
 
 #[test]
+fn a_tag_stands_before_the_sources_of_its_corpus_and_is_part_of_what_the_text_is() {
+    let f = Folder::new();
+    let files = [&f.file("t.en", "a bb\n \nccc ccc ccc\n"), &f.file("t.de", "a\nb\nccc\n")];
+    let tagged = |tag: &str| Corpus { tag: tag.to_string(), ..corpus(&files) };
+    let prepared = |tags: [Option<u32>; 2], data: &DataConfig| {
+        let cache_dir = &f.path().join("cache");
+        let (vocab_size, spelled) = (1000, [false; 2]);
+        let job = Prepare { data, fingerprint: "words", vocab_size, spelled, tags: &tags, cache_dir };
+        prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
+    };
+    let sources = |found: &Dataset| (0..found.len()).map(|i| found.source(i).to_vec()).collect::<Vec<_>>();
+    let plain = prepared([None; 2], &config(vec![corpus(&files), corpus(&files)]));
+    let data = config(vec![corpus(&files), tagged("<BT>")]);
+    for _ in 0..2 {
+        let found = prepared([None, Some(9)], &data);
+        assert_eq!(sources(&found), [vec![1, 2, 0], vec![3, 3, 3, 0], vec![9, 1, 2, 0], vec![9, 3, 3, 3, 0]]);
+        assert_eq!((0..4).map(|i| found.tag(i)).collect::<Vec<_>>(), [None, None, Some(9), Some(9)]);
+        assert_eq!((found.target(2).to_vec(), found.tokens().0), (vec![1, 0], 16));
+        assert_ne!(found.fingerprint, plain.fingerprint);
+    }
+    let other = prepared([None, Some(8)], &config(vec![corpus(&files), tagged("<X>")]));
+    assert_eq!(sources(&other)[2], [8, 1, 2, 0]);
+    let short = DataConfig { max_length: 4, ..data };
+    assert_eq!(prepared([None, Some(9)], &short).len(), 3, "a tag counts as a token");
+}
+
+#[test]
 fn gzip_files_of_several_members_are_read_to_the_end() {
     let f = Folder::new();
     let two = [gz("a\nb\n"), gz("c\n")].concat();
