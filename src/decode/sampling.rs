@@ -10,6 +10,7 @@ use super::distribution::{best_tokens, over_vocabulary, Candidate};
 use super::sentence::Sentence;
 use super::{Hypothesis, Options};
 use crate::model::Output;
+use crate::ops::Real;
 use crate::rng::{indexed_stream, Purpose, Stream};
 
 /// How tokens are drawn. With nothing cut off and temperature 1 it is ancestral sampling.
@@ -134,59 +135,60 @@ pub(super) fn drawn_tokens(
     sampling: &Sampling,
     uniforms: &[Vec<f64>],
 ) -> Result<Vec<Vec<Candidate>>> {
-    let draw = |candidates: Vec<Candidate>, uniforms: &[f64]| match uniforms {
-        [] => Vec::new(),
-        uniforms => draw(candidates, sampling, uniforms),
-    };
+    let none = (0, f64::NEG_INFINITY);
     if sampling.top_k > 0 {
+        let of_row = |(row, uniforms): (Vec<Candidate>, &Vec<f64>)| {
+            let log_p: Vec<f32> = row.iter().map(|candidate| candidate.1 as f32).collect();
+            draw(&log_p, sampling, uniforms).into_iter().map(|place| place.map_or(none, |place| row[place])).collect()
+        };
         let best = best_tokens(outputs, states, sampling.top_k)?;
-        return Ok(best.into_par_iter().zip(uniforms).map(|(row, uniforms)| draw(row, uniforms)).collect());
+        return Ok(best.into_par_iter().zip(uniforms).map(of_row).collect());
     }
     over_vocabulary(outputs, states, |row, log_p| {
-        let finite = |(id, log_p): (usize, f32)| log_p.is_finite().then_some((id as u32, f64::from(log_p)));
-        // of a distribution that is not finite no number is
-        draw(log_p.iter().copied().enumerate().filter_map(finite).collect(), &uniforms[row])
+        let token = |place: usize| (place as u32, f64::from(log_p[place]));
+        draw(log_p, sampling, &uniforms[row]).into_iter().map(|place| place.map_or(none, token)).collect()
     })
 }
 
-/// One of the candidates for each uniform number: the first at which the sum of the probabilities before and at it exceeds
-/// that part of the whole.
-fn draw(mut candidates: Vec<Candidate>, sampling: &Sampling, uniforms: &[f64]) -> Vec<Candidate> {
-    let Sampling { top_p, temperature, .. } = *sampling;
-    let most = candidates.iter().map(|candidate| candidate.1).fold(f64::NEG_INFINITY, f64::max);
-    let weight = |candidate: &Candidate| ((candidate.1 - most) / temperature).exp();
-    if top_p < 1.0 {
-        candidates = nucleus(candidates, top_p, weight);
+/// A place in `log_p` for each uniform number: the first at which the sum of the probabilities before and at it exceeds that
+/// part of the whole. `None` where a probability is not finite.
+fn draw(log_p: &[f32], sampling: &Sampling, uniforms: &[f64]) -> Vec<Option<usize>> {
+    if uniforms.is_empty() {
+        return Vec::new();
     }
+    let most = log_p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sharpness = (1.0 / sampling.temperature) as f32;
+    let weights: Vec<f32> = log_p.iter().map(|log_p| Real::exp((log_p - most) * sharpness)).collect();
+    let kept = (sampling.top_p < 1.0).then(|| nucleus(&weights, sampling.top_p));
+    let count = kept.as_ref().map_or(weights.len(), Vec::len);
+    let place = |i: usize| kept.as_ref().map_or(i, |kept| kept[i]);
     let mut sum = 0.0;
-    let mut ends = Vec::with_capacity(candidates.len());
-    ends.extend(candidates.iter().map(|candidate| {
-        sum += weight(candidate);
+    let mut ends = Vec::with_capacity(count);
+    ends.extend((0..count).map(|i| {
+        sum += f64::from(weights[place(i)]);
         sum
     }));
     let chosen = |uniform: &f64| {
-        let place = ends.partition_point(|&end| end <= uniform * sum);
-        candidates.get(place.min(candidates.len().saturating_sub(1))).copied().unwrap_or((0, f64::NEG_INFINITY))
+        let end = ends.partition_point(|&end| end <= uniform * sum);
+        (count > 0 && sum.is_finite() && most.is_finite()).then(|| place(end.min(count - 1)))
     };
     uniforms.iter().map(chosen).collect()
 }
 
-/// The fewest most probable candidates that have at least `top_p` of all weight, best first, equal ones by id.
-fn nucleus(candidates: Vec<Candidate>, top_p: f64, weight: impl Fn(&Candidate) -> f64) -> Vec<Candidate> {
-    let weights: Vec<f64> = candidates.iter().map(&weight).collect();
-    let total: f64 = weights.iter().sum();
+/// The places of the fewest largest weights that have at least `top_p` of all weight, largest first, equal ones in order.
+fn nucleus(weights: &[f32], top_p: f64) -> Vec<usize> {
+    let total: f64 = weights.iter().copied().map(f64::from).sum();
     // all those below this together have less than what may be left out
-    let least = (1.0 - top_p) * total / candidates.len() as f64;
-    let mut ranked: Vec<(f64, Candidate)> =
-        weights.into_iter().zip(candidates).filter(|(weight, _)| *weight >= least).collect();
-    ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1 .0.cmp(&b.1 .0)));
+    let least = (1.0 - top_p) * total / weights.len() as f64;
+    let mut ranked: Vec<usize> = (0..weights.len()).filter(|&i| f64::from(weights[i]) >= least).collect();
+    ranked.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
     let mut before = 0.0;
-    let inside = |(weight, _): &(f64, Candidate)| {
+    ranked.retain(|&i| {
         let belongs = before < top_p * total;
-        before += weight;
+        before += f64::from(weights[i]);
         belongs
-    };
-    ranked.into_iter().take_while(inside).map(|(_, candidate)| candidate).collect()
+    });
+    ranked
 }
 
 #[cfg(test)]
@@ -340,19 +342,14 @@ mod tests {
         Sampling { top_k, top_p, temperature, seed: 1, first_line: 0 }
     }
 
-    /// Log-probabilities of tokens 0, 1, … .
-    fn candidates(probabilities: &[f64]) -> Vec<Candidate> {
-        probabilities.iter().zip(0..).map(|(p, id)| (id, p.ln())).collect()
-    }
-
     /// How often each token is drawn for numbers spread evenly.
     fn shares(probabilities: &[f64], sampling: &Sampling) -> Vec<f64> {
         let n = 10_000;
         let uniforms: Vec<f64> = (0..n).map(|i| (f64::from(i) + 0.5) / f64::from(n)).collect();
+        let log_p: Vec<f32> = probabilities.iter().map(|p| p.ln() as f32).collect();
         let mut shares = vec![0.0; probabilities.len()];
-        for (id, log_p) in draw(candidates(probabilities), sampling, &uniforms) {
-            assert_eq!(log_p, probabilities[id as usize].ln(), "the model's own");
-            shares[id as usize] += 1.0 / f64::from(n);
+        for place in draw(&log_p, sampling, &uniforms) {
+            shares[place.unwrap()] += 1.0 / f64::from(n);
         }
         shares
     }
@@ -378,6 +375,10 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_gives_no_token() {
-        assert_eq!(draw(Vec::new(), &sampling(0, 0.9, 1.0), &[0.5]), [(0, f64::NEG_INFINITY)]);
+        for log_p in [&[f32::NAN, -1.0][..], &[f32::NEG_INFINITY; 2], &[f32::INFINITY, 0.0], &[]] {
+            for top_p in [1.0, 0.9] {
+                assert_eq!(draw(log_p, &sampling(0, top_p, 1.0), &[0.5]), [None], "{log_p:?}");
+            }
+        }
     }
 }

@@ -77,7 +77,8 @@ fn a_tag_that_can_not_be_is_told_with_its_cure() {
     let with = |tag: &str| TRAIN.replace("<BT>", tag);
     let tried = |tag: &str| {
         let train = with(tag);
-        let words: Vec<&str> = ["-q", "--force", "--config", "toy.toml", "--set", &train].into_iter().chain(given).collect();
+        let words: Vec<&str> =
+            ["-q", "--force", "--config", "toy.toml", "--set", &train].into_iter().chain(given).collect();
         toy.run_words(&words)
     };
     tried("<s>").exits(0);
