@@ -23,7 +23,7 @@ fn main() {
     for kind in [TokenizerKind::Bpe, TokenizerKind::Unigram] {
         let config = TokenizerConfig { kind, vocab_size, ..Default::default() };
         let start = Instant::now();
-        let tokenizer = Tokenizer::train(&config, lines.iter().cloned()).expect("text that can train");
+        let tokenizer = Tokenizer::train(&config, &[], lines.iter().cloned()).expect("text that can train");
         println!("{kind:?} {}: trained in {:.2} s", tokenizer.vocab_size(), start.elapsed().as_secs_f64());
         encode(&tokenizer, &lines);
     }

@@ -26,6 +26,8 @@ pub enum Purpose {
     Sample = 7,
     /// Cuts of training text into pieces; `step` is the epoch, `index` the place of a sentence in it.
     Segmentation = 8,
+    /// Translations that are drawn; `step` is the line, `index` the number of the sample.
+    Sampling = 9,
 }
 
 /// A generator for `purpose` at `step` under `seed`.

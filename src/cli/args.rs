@@ -2,11 +2,11 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `decode` | how a run's model translates, and where the best way is looked for |
+//! | `decode` | how a run's model translates: searching, drawing; and among which settings the best is looked for |
 
 mod decode;
 
-pub use decode::{DecodeArgs, TuneArgs, WeightsArgs};
+pub use decode::{DecodeArgs, SamplingArgs, TuneArgs, WeightsArgs};
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -20,9 +20,9 @@ use crate::scores::Metric;
 const TEMPLATE: &str =
     "{about}\n{before-help}{usage-heading} {usage}{after-help}\nCommands:\n{subcommands}\nOptions:\n{options}";
 
+/// Without a heading: one screen has no line for it.
 const EXAMPLES: &str = "\
-Examples:
-  nmt-train --config configs/quickstart.toml              train
+\x20 nmt-train --config configs/quickstart.toml              train
   nmt-train --resume runs/quickstart                      go on where it stopped
   nmt-train translate runs/quickstart <in.txt >out.txt    translate";
 
@@ -187,6 +187,12 @@ pub enum Command {
     /// piece], both counted from 0: for each target piece the source piece with the most attention in the last layer, mean
     /// over its heads, in the first model of an ensemble. A score that is not finite is null.
     ///
+    /// --sampling draws translations instead of searching for the best one: to translate text back for training, or for several
+    /// different translations. It draws from all tokens (ancestral sampling) unless --top-k, --top-p or --temperature say
+    /// otherwise, of which the temperature comes first. The score is log P(translation | source) of the model itself,
+    /// whatever was cut off. On a CPU a sample is a function of --seed, line and number alone: neither threads nor batches
+    /// nor the lines around it show in it.
+    ///
     /// --output FILE appears when it is whole. Until then its lines are in FILE.partial/; a job that was interrupted goes on
     /// with the same command, if input, model and options are what they were.
     Translate(TranslateArgs),
@@ -307,8 +313,11 @@ pub struct TranslateArgs {
     /// stand last, whatever their score.
     #[arg(long, value_name = "N")]
     pub n_best: Option<usize>,
+    /// With --sampling: draw N translations of each line, printed as those of --n-best, in the order in which they were drawn
+    #[arg(long, value_name = "N", conflicts_with = "n_best")]
+    pub samples: Option<usize>,
     /// Print the score (log-probability, divided by the length penalty) and a tab before each translation
-    #[arg(long, conflicts_with = "n_best")]
+    #[arg(long, conflicts_with_all = ["n_best", "samples"])]
     pub scores: bool,
     /// With --format json: which source piece each piece of a translation was read from
     #[arg(long)]
@@ -532,6 +541,9 @@ mod tests {
             "nmt-train evaluate a --source s --reference r --metrics bleu,chrf,chrf++,ter --tokenize 13a --lowercase",
             "nmt-train evaluate --hypothesis h --reference r --reference r2 --tokenize spm:m.model",
             "nmt-train evaluate --source s --reference r a --precision f32",
+            "nmt-train translate a --sampling --top-k 10 --top-p 0.9 --temperature 0.8 --samples 4 --seed 7",
+            "nmt-train translate a --sampling=false --beam 5",
+            "nmt-train evaluate a --source s --reference r --sampling",
             "nmt-train tune a b --beam 1,5 --length-penalty 0,0.5,1.5 --length-penalty-type length,gnmt --metric chrf",
             "nmt-train tune a --source s --reference r --reference r2 --checkpoint latest --write --json -",
             "nmt-train score a --source s --target t --length-penalty 1 --precision bf16",
@@ -554,6 +566,8 @@ mod tests {
             "nmt-train translate",
             "nmt-train translate a --n-best -1",
             "nmt-train translate a --n-best 2 --scores",
+            "nmt-train translate a --n-best 2 --samples 2",
+            "nmt-train translate a --samples 2 --scores",
             "nmt-train translate a --force",
             "nmt-train translate a --format xml",
             "nmt-train translate a --beam 1.5",

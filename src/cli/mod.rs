@@ -9,7 +9,7 @@
 //! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
 //! | `report` | `nmt-train report`: compares runs |
 //! | `score` | `nmt-train score`: scores of given translations, one a line |
-//! | `search` | what the command line changes of a run's search, and the search itself |
+//! | `search` | what the command line changes of how a run's model translates, and translating |
 //! | `sweep` | `nmt-train sweep`: trains the runs of a file |
 //! | `text` | text that the commands of a trained model read |
 //! | `tokenizer` | `nmt-train tokenizer`: trains the tokenizer of a config and nothing else |

@@ -25,7 +25,7 @@ use rustix::fs::{fstat, FileType};
 
 use crate::config::LARGEST_BEAM;
 use crate::data::Lines;
-use crate::decode::Options;
+use crate::decode::{Options, Sampling};
 use crate::exit::{ExitCode, UsageError};
 use crate::run::Usable;
 
@@ -51,11 +51,7 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let weights = output.map(|_| job::weights(&runs)).transpose()?.unwrap_or_default();
     let runs = runs.into_iter().map(Usable::prepacked).collect::<Result<Vec<_>>>()?;
     let mut options = search_options(&runs[0], &args.decode)?;
-    if let Some(n) = args.n_best {
-        at_least_one("--n-best", n, LARGEST_BEAM)?;
-        options.n_best = n;
-        options.beam_size = options.beam_size.max(n);
-    }
+    how_many(args, &mut options)?;
     let translator = Translator { runs: &runs, options, answers: Answers::new(args, &runs, options) };
     let (lines, whole) = match input {
         Some(path) => (Lines::open(&path.to_string_lossy())?, !path.exists() || path.is_file()),
@@ -87,6 +83,27 @@ fn check(args: &TranslateArgs, input: Option<&Path>, output: Option<&Path>, prom
     job::check(output, input.unwrap_or(Path::new("/dev/stdin")), args.force)
 }
 
+/// Sets how many translations each line gets.
+fn how_many(args: &TranslateArgs, options: &mut Options) -> Result<()> {
+    let (option, n) = match (args.n_best, args.samples, options.sampling) {
+        (None, None, _) => return Ok(()),
+        (Some(n), _, None) => ("--n-best", n),
+        (_, Some(n), Some(_)) => ("--samples", n),
+        (Some(_), ..) => {
+            let what = "--n-best lists what a search found; with --sampling give --samples N";
+            return Err(UsageError(what.to_string()).into());
+        }
+        (_, Some(_), None) => {
+            let what = "--samples needs --sampling; --n-best N lists what a search found";
+            return Err(UsageError(what.to_string()).into());
+        }
+    };
+    at_least_one(option, n, LARGEST_BEAM)?;
+    options.n_best = n;
+    options.beam_size = options.beam_size.max(n);
+    Ok(())
+}
+
 /// The models, and how they are asked.
 struct Translator<'a> {
     runs: &'a [Usable],
@@ -103,7 +120,9 @@ impl Translator<'_> {
         let sources = encode(&self.runs[0].tokenizers.source, lines)?;
         lengths.look(&sources, first_line);
         lengths.tell(&mut |text| bar.tell(text));
-        let found = search(self.runs, &sources, &self.options, &mut |done| bar.show(first_line + done))?;
+        let sampling = self.options.sampling.map(|sampling| Sampling { first_line, ..sampling });
+        let options = Options { sampling, ..self.options };
+        let found = search(self.runs, &sources, &options, &mut |done| bar.show(first_line + done))?;
         self.answers.text(lines, &sources, &found, first_line)
     }
 

@@ -108,6 +108,7 @@ impl Text {
         for beam_size in beams {
             let options = Options {
                 beam_size,
+                sampling: None,
                 batch_size: args.batch_size.unwrap_or(decode.batch_size),
                 ..Options::new(decode, target.eos_id(), runs[0].model.output().pad)
             };

@@ -34,6 +34,8 @@ pub struct Dataset {
     layout: Layout,
     /// Kept pairs of each corpus and its weight.
     spans: Vec<Span>,
+    /// Of each corpus the token before its source lines.
+    pub(super) tags: Vec<Option<u32>>,
     /// Hash of all that the encoded pairs depend on: text, tokenizer, filters. Files may move and be zipped.
     pub fingerprint: String,
     /// What versions that hashed zipped files as they lie said instead.
@@ -78,6 +80,7 @@ impl Dataset {
         });
         Ok(Some(Ok(Dataset {
             spans: spans.collect(),
+            tags: Vec::new(),
             fingerprint: description.fingerprint,
             former: None,
             read: description.read,
@@ -116,6 +119,12 @@ impl Dataset {
     /// Target of pair `i` < `len()`.
     pub fn target(&self, i: usize) -> Tokens<'_> {
         self.tokens_between(2 * i + 1)
+    }
+
+    /// The token that the source of pair `i` < `len()` begins with before its text, if its corpus has one.
+    pub fn tag(&self, i: usize) -> Option<u32> {
+        let corpus = self.spans.iter().position(|span| span.pairs.contains(&(i as u32)))?;
+        self.tags.get(corpus).copied().flatten()
     }
 
     /// What a side of pair `i` < `len()` is drawn from, as the tokenizer spelled it; empty if it is not drawn.

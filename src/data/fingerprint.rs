@@ -100,6 +100,9 @@ fn name(job: &Prepare, version: u32, file: impl Fn(usize, usize) -> Result<Strin
             (Format::TwoFiles, _) | (_, [] | [Column::Number(1), Column::Number(2)]) => {}
             (Format::Tsv, columns) => parts.push(format!("columns {columns:?}")),
         }
+        if !corpus.tag.is_empty() {
+            parts.push(format!("tag {:?}", corpus.tag));
+        }
         for i in 0..corpus.files.len() {
             parts.push(file(index, i)?);
         }

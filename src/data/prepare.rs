@@ -30,6 +30,8 @@ pub struct Prepare<'a> {
     pub vocab_size: usize,
     /// Whether source and target are cut anew in each epoch, and so to be spelled.
     pub spelled: [bool; 2],
+    /// Of each corpus the token before its source lines.
+    pub tags: &'a [Option<u32>],
     /// Folder of cache files; created if absent.
     pub cache_dir: &'a Path,
 }
@@ -60,6 +62,7 @@ pub fn prepare(job: &Prepare, encode: &Encode, spell: &Spell, progress: &mut dyn
     match found {
         Some(Ok(mut dataset)) => {
             (dataset.reused, dataset.damaged) = (reused, damaged);
+            dataset.tags = job.tags.to_vec();
             dataset.former = contents.former(job, &dataset.fingerprint)?;
             Ok(dataset)
         }
@@ -82,15 +85,18 @@ fn build(
     let newly_blank = |text: &str, side: &Encoded| side.ids.is_empty() && !text.trim().is_empty();
     let mut changed = false;
     for (index, corpus) in job.data.train.0.iter().enumerate() {
+        let tag = job.tags.get(index).copied().flatten();
         let mut kept = 0;
         let mut pairs = Pairs::open(corpus, job.data)?;
         let mut block = read_block(&mut pairs)?;
         while !block.is_empty() {
             let (next, encoded) =
                 rayon::join(|| read_block(&mut pairs), || encode_block(job, corpus, &block, tokenizer));
-            for (pair, (source, target)) in block.iter().zip(encoded?) {
+            for (pair, (mut source, target)) in block.iter().zip(encoded?) {
                 Joined::add(&mut description.joined, pair.joined, index, pair.line);
                 changed |= newly_blank(&pair.source, &source) || newly_blank(&pair.target, &target);
+                // a blank line stays blank
+                source.ids.splice(..0, tag.filter(|_| !source.ids.is_empty()));
                 if filter.keep(source.ids.len(), target.ids.len(), index, pair.line) {
                     writer.push([&source, &target], pair.line)?;
                     kept += 1;

@@ -27,9 +27,22 @@ pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Re
             k,
         );
     }
+    over_vocabulary(outputs, states, |_, log_p| {
+        let best = ops::top(log_p, k).into_iter().map(|(id, log_p)| (id, f64::from(log_p)));
+        best.filter(|(_, log_p)| log_p.is_finite()).collect()
+    })
+}
+
+/// `of_row(row, log-probabilities)` of each row; arguments as for [`best_tokens`]. The log-probabilities `[V]` are −∞ for
+/// `<pad>`; they exist for a part of the rows at a time.
+pub(super) fn over_vocabulary<R: Send>(
+    outputs: &[Output],
+    states: &[Tensor],
+    of_row: impl Fn(usize, &[f32]) -> R + Sync,
+) -> Result<Vec<R>> {
     let (rows, vocabulary) = (states[0].dim(0)?, outputs[0].table.dim(0)?);
     let step = (CHUNK / vocabulary / states.len()).max(1);
-    let mut best = Vec::with_capacity(rows);
+    let mut found = Vec::with_capacity(rows);
     for start in (0..rows).step_by(step) {
         let length = step.min(rows - start);
         let chunk: Result<Vec<Vec<f32>>> = outputs
@@ -38,12 +51,15 @@ pub(super) fn best_tokens(outputs: &[Output], states: &[Tensor], k: usize) -> Re
             .map(|(output, states)| log_probabilities(output, &states.narrow(0, start, length)?))
             .collect();
         let chunk = chunk?;
-        best.par_extend((0..length).into_par_iter().map(|row| {
-            let row: Vec<&[f32]> = chunk.iter().map(|l| &l[row * vocabulary..(row + 1) * vocabulary]).collect();
-            best_of_row(&row, k)
+        found.par_extend((0..length).into_par_iter().map(|row| {
+            let models: Vec<&[f32]> = chunk.iter().map(|l| &l[row * vocabulary..(row + 1) * vocabulary]).collect();
+            match models.as_slice() {
+                [alone] => of_row(start + row, alone),
+                models => of_row(start + row, &log_mean(models)),
+            }
         }));
     }
-    Ok(best)
+    Ok(found)
 }
 
 /// The log-probability of token `labels[i]` in row `i`; arguments as for [`best_tokens`].
@@ -67,14 +83,15 @@ fn log_probabilities(output: &Output, states: &Tensor) -> Result<Vec<f32>> {
         .to_vec1()
 }
 
-fn best_of_row(models: &[&[f32]], k: usize) -> Vec<Candidate> {
+/// log of the mean of the models' probabilities of each token.
+fn log_mean(models: &[&[f32]]) -> Vec<f32> {
     let mut mean = vec![0.0f32; models[0].len()];
     for log_p in models {
         mean.iter_mut().zip(*log_p).for_each(|(mean, log_p)| *mean += log_p.exp());
     }
-    let count = models.len() as f64;
-    let best = ops::top(&mean, k).into_iter().map(|(id, sum)| (id, (f64::from(sum) / count).ln()));
-    best.filter(|(_, log_p)| log_p.is_finite()).collect()
+    let count = models.len() as f32;
+    mean.iter_mut().for_each(|mean| *mean = (*mean / count).ln());
+    mean
 }
 
 /// log of the mean of eˣ.

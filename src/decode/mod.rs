@@ -1,4 +1,4 @@
-//! Translation with trained models: beam search over packed batches with cached decoder states, ensembles, and
+//! Translation with trained models: beam search or sampling over packed batches with cached decoder states, ensembles, and
 //! log-probabilities of given translations.
 //!
 //! | file | owns |
@@ -8,7 +8,9 @@
 //! | `hypothesis` | a finished translation and the score by which translations of different lengths are compared |
 //! | `likelihood` | log-probabilities of given translations, for rescoring n-best lists |
 //! | `pairs` | pairs of given source and target ids, cut into batches |
+//! | `sampling` | translations that are drawn, not searched for |
 //! | `search` | beam search for one sentence, under one length penalty or several, without tensors |
+//! | `sentence` | what is decoded of one sentence, step by step, whatever way its tokens are chosen |
 //! | `table_model` | a model for tests whose next-token distribution is a table lookup by source and last token |
 //! | `translate` | many sentences: sorted by length |
 //! | `workers` | batches shared by threads |
@@ -18,7 +20,9 @@ mod distribution;
 mod hypothesis;
 mod likelihood;
 mod pairs;
+mod sampling;
 mod search;
+mod sentence;
 #[cfg(test)]
 mod table_model;
 mod translate;
@@ -27,6 +31,7 @@ mod workers;
 pub use alignment::alignments;
 pub use hypothesis::{Hypothesis, Penalty};
 pub use likelihood::log_likelihoods;
+pub use sampling::Sampling;
 pub use translate::{translate, translate_under};
 
 use crate::config::DecodeConfig;
@@ -43,8 +48,10 @@ pub struct Options {
     pub max_length_factor: f64,
     /// Source tokens × `beam_size` decoded together at most; a longer sentence goes alone.
     pub batch_size: usize,
-    /// Hypotheses returned a sentence, `beam_size` at most; the best does not depend on it.
+    /// Hypotheses returned a sentence, `beam_size` at most; the best does not depend on it. Of samples, how many are drawn.
     pub n_best: usize,
+    /// Draws translations instead of searching.
+    pub sampling: Option<Sampling>,
     /// `</s>` of the target vocabulary.
     pub eos: u32,
     /// What the decoder reads first: `<pad>` of the target vocabulary.
@@ -52,7 +59,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The configured search for the one best translation.
+    /// The configured search for the one best translation, or the one sample.
     pub fn new(config: &DecodeConfig, eos: u32, start: u32) -> Self {
         Options {
             beam_size: config.beam_size,
@@ -60,8 +67,23 @@ impl Options {
             max_length_factor: config.max_length_factor,
             batch_size: config.batch_size,
             n_best: 1,
+            sampling: config.sampling.then_some(Sampling {
+                top_k: config.top_k,
+                top_p: config.top_p,
+                temperature: config.temperature,
+                seed: config.seed,
+                first_line: 0,
+            }),
             eos,
             start,
+        }
+    }
+
+    /// Rows of decoder states of one sentence, at most.
+    fn rows(&self) -> usize {
+        match self.sampling {
+            Some(_) => self.n_best.max(1),
+            None => self.beam_size.max(1),
         }
     }
 

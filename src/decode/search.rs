@@ -12,6 +12,7 @@
 //! finished ones and when enough is seen. One search therefore serves any number of penalties, each exactly.
 
 use super::distribution::Candidate;
+use super::sentence::Sentence;
 use super::{Hypothesis, Options, Penalty};
 
 /// The search for one translation, under one length penalty or several.
@@ -48,24 +49,28 @@ impl<'a> Search<'a> {
         Search { options, max_length: options.max_length(source_tokens), alive, endings }
     }
 
-    /// Alive hypotheses; 0 when the search is over.
-    pub(super) fn rows(&self) -> usize {
-        self.alive.len()
-    }
-
-    /// The last token of each alive hypothesis.
-    pub(super) fn last_tokens(&self) -> impl Iterator<Item = u32> + '_ {
-        self.alive.iter().map(|hypothesis| hypothesis.ids.last().copied().unwrap_or(self.options.start))
-    }
-
     /// How many continuations of each hypothesis [`Search::advance`] needs.
     pub(super) fn candidates(options: &Options) -> usize {
         2 * options.beam_size.max(1)
     }
 
-    /// One step. `continuations`: for each alive hypothesis its best next tokens. Returns for each hypothesis now alive
-    /// the one that it continues.
-    pub(super) fn advance(&mut self, continuations: &[Vec<Candidate>]) -> Vec<usize> {
+    /// The translations under each penalty, best first; call it when the search is over.
+    pub(super) fn into_hypotheses(self) -> impl Iterator<Item = Vec<Hypothesis>> {
+        self.endings.into_iter().map(|ending| ending.finished)
+    }
+}
+
+impl Sentence for Search<'_> {
+    fn rows(&self) -> usize {
+        self.alive.len()
+    }
+
+    fn last_tokens(&self) -> impl Iterator<Item = u32> {
+        self.alive.iter().map(|hypothesis| hypothesis.ids.last().copied().unwrap_or(self.options.start))
+    }
+
+    /// `continuations`: for each alive hypothesis its best next tokens.
+    fn advance(&mut self, continuations: &[Vec<Candidate>]) -> Vec<usize> {
         let beam = self.options.beam_size.max(1);
         let mut ranked: Vec<(f64, usize, u32)> = Vec::new();
         for (parent, (hypothesis, candidates)) in self.alive.iter().zip(continuations).enumerate() {
@@ -97,11 +102,6 @@ impl<'a> Search<'a> {
             parents.clear();
         }
         parents
-    }
-
-    /// The translations under each penalty, best first; call it when the search is over.
-    pub(super) fn into_hypotheses(self) -> impl Iterator<Item = Vec<Hypothesis>> {
-        self.endings.into_iter().map(|ending| ending.finished)
     }
 }
 
@@ -156,7 +156,16 @@ mod tests {
 
     fn options(beam_size: usize, exponent: f64) -> Options {
         let penalty = Penalty { kind: LengthPenalty::Length, exponent };
-        Options { beam_size, penalty, max_length_factor: 0.0, batch_size: 1, n_best: 1, eos: EOS, start: 0 }
+        Options {
+            beam_size,
+            penalty,
+            max_length_factor: 0.0,
+            batch_size: 1,
+            n_best: 1,
+            sampling: None,
+            eos: EOS,
+            start: 0,
+        }
     }
 
     fn begin(options: &Options, source_tokens: usize) -> Search<'_> {

@@ -1,15 +1,19 @@
-//! Many sentences: sorted by length, packed into batches, searched together, given back in the order they came in.
+//! Many sentences: sorted by length, packed into batches, decoded together, given back in the order they came in.
 
-use super::distribution::best_tokens;
+use candle_core::Tensor;
+
+use super::distribution::{best_tokens, Candidate};
+use super::sampling::{self, drawn_tokens, Samples};
 use super::search::Search;
+use super::sentence::Sentence;
 use super::workers::{self, Watch};
 use super::{check_ensemble, DecodeError, Hypothesis, Options, Penalty, Result};
 use crate::batch::Sequences;
 use crate::model::{Forward, Model, Output, StepState};
 
 /// The `n_best` translations of each source, at least one each, best first, those that were cut at the maximum length
-/// behind those that ended; several models vote with the mean of their
-/// probabilities.
+/// behind those that ended; or as many samples, in the order in which they were drawn. Several models vote with the mean of
+/// their probabilities.
 ///
 /// `sources`: ids with `</s>`; an empty one (an empty line) is translated to nothing with score 0. The result depends
 /// on neither the order nor the batches, up to the rounding of matrix products, and on the number of threads not at all.
@@ -24,8 +28,20 @@ pub fn translate(
     on_progress: &mut dyn FnMut(usize),
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Hypothesis>>> {
-    let found = translate_under(models, sources, options, &[options.penalty], on_progress, stop)?;
-    Ok(found.into_iter().flatten().collect())
+    let Some(sampling) = &options.sampling else {
+        let found = translate_under(models, sources, options, &[options.penalty], on_progress, stop)?;
+        return Ok(found.into_iter().flatten().collect());
+    };
+    let begin = |line: usize| Samples::new(options, sampling, line, sources[line].len());
+    let next = |outputs: &[Output], states: &[Tensor], all: &mut [Samples]| {
+        let mut uniforms: Vec<Vec<f64>> = all.iter_mut().flat_map(Samples::uniforms).collect();
+        uniforms.resize(states[0].dim(0)?, Vec::new());
+        drawn_tokens(outputs, states, sampling, &uniforms)
+    };
+    let way = Way { begin, next, fewest_rows: sampling::FEWEST_ROWS };
+    let found = decode(models, sources, options, way, on_progress, stop)?;
+    let blank = || vec![Hypothesis::default(); options.n_best.max(1)];
+    Ok(found.into_iter().map(|samples| samples.map_or_else(blank, Samples::into_hypotheses)).collect())
 }
 
 /// [`translate`] under each of several length penalties, in their order, by one search: each gets what it would have got
@@ -41,23 +57,54 @@ pub fn translate_under(
     on_progress: &mut dyn FnMut(usize),
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Vec<Hypothesis>>>> {
+    let begin = |line: usize| Search::new(options, penalties, sources[line].len());
+    let next = |outputs: &[Output], states: &[Tensor], _: &mut [Search]| {
+        best_tokens(outputs, states, Search::candidates(options))
+    };
+    let way = Way { begin, next, fewest_rows: 0 };
+    let mut translations = vec![vec![vec![Hypothesis::default()]; sources.len()]; penalties.len()];
+    for (i, search) in decode(models, sources, options, way, on_progress, stop)?.into_iter().enumerate() {
+        let hypotheses = search.into_iter().flat_map(Search::into_hypotheses);
+        translations.iter_mut().zip(hypotheses).for_each(|(all, hypotheses)| all[i] = hypotheses);
+    }
+    Ok(translations)
+}
+
+/// How sentences are begun and tokens are chosen.
+struct Way<B, N> {
+    /// Of the source with this index.
+    begin: B,
+    /// Next tokens of each row, from the decoder states of each model; there may be more states than rows.
+    next: N,
+    /// Rows that are decoded at a time at least, the last of them for nothing.
+    fewest_rows: usize,
+}
+
+/// Each source decoded to its end; nothing for one without ids.
+fn decode<S: Sentence + Send>(
+    models: &[&dyn Model],
+    sources: &[Vec<u32>],
+    options: &Options,
+    way: Way<impl Fn(usize) -> S + Sync, impl Next<S>>,
+    on_progress: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Option<S>>> {
     check_ensemble(models)?;
     let outputs: Vec<Output> = models.iter().map(|model| model.output()).collect();
     let batches = batches(sources, options);
     let blank = sources.len() - batches.iter().map(Vec::len).sum::<usize>();
     on_progress(blank);
     let compute = |i: usize, watch: &dyn Watch| {
-        let source = Sequences::pack(batches[i].iter().map(|&i| sources[i].as_slice()));
-        let begin = |i: usize| Search::new(options, penalties, source.get(i).len());
-        let searches = (0..source.len()).map(begin).collect();
-        search(models, &outputs, &source, searches, options, watch)
+        let batch = &batches[i];
+        let filling = std::iter::repeat_n(&batch[0], way.fewest_rows.saturating_sub(batch.len()));
+        let source = Sequences::pack(batch.iter().chain(filling).map(|&i| sources[i].as_slice()));
+        let sentences = batch.iter().map(|&i| (way.begin)(i)).collect();
+        to_the_end(models, &outputs, &source, sentences, &way, watch)
     };
     let found = workers::run(models, batches.len(), blank, compute, on_progress, stop)?;
-    let mut translations = vec![vec![vec![Hypothesis::default()]; sources.len()]; penalties.len()];
-    for (&i, search) in batches.iter().flatten().zip(found.into_iter().flatten()) {
-        translations.iter_mut().zip(search.into_hypotheses()).for_each(|(all, hypotheses)| all[i] = hypotheses);
-    }
-    Ok(translations)
+    let mut all: Vec<Option<S>> = sources.iter().map(|_| None).collect();
+    batches.iter().flatten().zip(found.into_iter().flatten()).for_each(|(&i, sentence)| all[i] = Some(sentence));
+    Ok(all)
 }
 
 /// Batches become smaller towards the end, so that threads finish together: one holds at most the `SHARE`th part of what is
@@ -70,7 +117,7 @@ const FEWEST: usize = 512;
 fn batches(sources: &[Vec<u32>], options: &Options) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..sources.len()).filter(|&i| !sources[i].is_empty()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sources[i].len()));
-    let [most, fewest] = [options.batch_size, FEWEST].map(|tokens| tokens / options.beam_size.max(1));
+    let [most, fewest] = [options.batch_size, FEWEST].map(|tokens| tokens / options.rows());
     let mut left: usize = sources.iter().map(Vec::len).sum();
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut room = 0;
@@ -89,39 +136,41 @@ fn batches(sources: &[Vec<u32>], options: &Options) -> Vec<Vec<usize>> {
     batches
 }
 
-/// Finishes the searches of one batch.
-fn search<'a>(
+/// Decodes the sentences of one batch to their ends.
+fn to_the_end<S: Sentence, B>(
     models: &[&dyn Model],
     outputs: &[Output],
     source: &Sequences,
-    mut searches: Vec<Search<'a>>,
-    options: &Options,
+    mut sentences: Vec<S>,
+    way: &Way<B, impl Next<S>>,
     watch: &dyn Watch,
-) -> Result<Vec<Search<'a>>> {
+) -> Result<Vec<S>> {
     let mut states = models.iter().map(|model| begin(*model, source)).collect::<Result<Vec<_>>>()?;
-    let mut open = searches.len();
+    let mut open = sentences.len();
     loop {
         if watch.stopped() {
             return Err(DecodeError::Stopped);
         }
-        let last: Vec<u32> = searches.iter().flat_map(Search::last_tokens).collect();
+        let mut last: Vec<u32> = sentences.iter().flat_map(S::last_tokens).collect();
+        last.resize(last.len().max(way.fewest_rows), last[0]);
         let decoded = states.iter_mut().map(|state| state.step(&last)).collect::<candle_core::Result<Vec<_>>>()?;
-        let continuations = best_tokens(outputs, &decoded, Search::candidates(options))?;
+        let continuations = (way.next)(outputs, &decoded, &mut sentences)?;
         let mut rows = Vec::with_capacity(last.len());
         let mut first = 0;
-        for search in &mut searches {
-            let end = first + search.rows();
-            rows.extend(search.advance(&continuations[first..end]).into_iter().map(|parent| first + parent));
+        for sentence in &mut sentences {
+            let end = first + sentence.rows();
+            rows.extend(sentence.advance(&continuations[first..end]).into_iter().map(|parent| first + parent));
             first = end;
         }
-        let alive = searches.iter().filter(|search| search.rows() > 0).count();
+        let alive = sentences.iter().filter(|sentence| sentence.rows() > 0).count();
         if alive < open {
             watch.done(open - alive);
             open = alive;
         }
         if rows.is_empty() {
-            return Ok(searches);
+            return Ok(sentences);
         }
+        rows.resize(rows.len().max(way.fewest_rows), rows[0]);
         // Copying the caches is most of a cheap step; a greedy step in which nothing ends needs no copy.
         if rows.len() != last.len() || rows.iter().enumerate().any(|(row, &from)| row != from) {
             states.iter_mut().try_for_each(|state| state.select(&rows))?;
@@ -129,14 +178,19 @@ fn search<'a>(
     }
 }
 
+/// [`Way::next`].
+trait Next<S>: Fn(&[Output], &[Tensor], &mut [S]) -> candle_core::Result<Vec<Vec<Candidate>>> + Sync {}
+
+impl<S, F: Fn(&[Output], &[Tensor], &mut [S]) -> candle_core::Result<Vec<Vec<Candidate>>> + Sync> Next<S> for F {}
+
 fn begin(model: &dyn Model, source: &Sequences) -> Result<Box<dyn StepState>> {
     Ok(model.begin(&model.encode(source, &Forward::eval())?)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::table_model::TableModel;
     use super::super::log_likelihoods;
+    use super::super::table_model::TableModel;
     use super::*;
     use crate::config::LengthPenalty;
     use std::cell::Cell;
@@ -152,6 +206,7 @@ mod tests {
             n_best: 1,
             eos: EOS,
             start: model.pad(),
+            sampling: None,
         }
     }
 

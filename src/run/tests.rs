@@ -313,6 +313,7 @@ fn random_config(rng: &mut Stream) -> Config {
             files: vec!["v.tsv".to_string()],
             weight: 1.0,
             columns: Default::default(),
+            tag: String::new(),
         });
     }
     let every = |n: u64| match n {

@@ -137,12 +137,13 @@ impl Tokenizer {
         load::load(path, load::Origin::Foreign)
     }
 
-    /// Trains on lines of text. The same lines in the same order give the same tokenizer, on any number of threads.
+    /// Trains on lines of text. The same lines in the same order give the same tokenizer, on any number of threads. `tags`:
+    /// tokens that no text has, each once.
     ///
     /// # Errors
     /// Text without words, a vocabulary too small for its characters, an unknown normalization.
-    pub fn train(config: &TokenizerConfig, lines: impl Iterator<Item = String>) -> Result<Self> {
-        train::train(config, lines)
+    pub fn train(config: &TokenizerConfig, tags: &[String], lines: impl Iterator<Item = String>) -> Result<Self> {
+        train::train(config, tags, lines)
     }
 
     /// Ids of each line, `</s>` last and only there: the names of special tokens within a line are ordinary text.

@@ -12,6 +12,11 @@ use crate::config::Normalization;
 pub(super) const SPECIALS: [&str; 3] = ["<unk>", "<s>", "</s>"];
 pub(super) const PAD: &str = "<pad>";
 
+/// Whether every trained tokenizer has a special token of this name.
+pub(super) fn is_special(name: &str) -> bool {
+    SPECIALS.contains(&name) || name == PAD
+}
+
 /// The piece that stands for a space.
 fn metaspace() -> Value {
     json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true})
@@ -53,14 +58,16 @@ pub(super) fn post_processor(eos: &str, id: u32) -> Value {
     })
 }
 
-/// A whole `tokenizer.json` around a model whose vocabulary has `size` pieces and begins with [`SPECIALS`].
-pub(super) fn file(model: Value, size: usize, normalizer: Value) -> Value {
+/// A whole `tokenizer.json` around a model whose vocabulary has `size` pieces and begins with [`SPECIALS`]; `tags` come
+/// between these and padding.
+pub(super) fn file(model: Value, size: usize, tags: &[&str], normalizer: Value) -> Value {
     let token = |id: usize, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
     };
     let specials = SPECIALS.iter().enumerate().map(|(id, name)| token(id, name));
-    let added: Vec<Value> = specials.chain([token(size, PAD)]).collect();
+    let behind = tags.iter().copied().chain([PAD]).zip(size..).map(|(name, id)| token(id, name));
+    let added: Vec<Value> = specials.chain(behind).collect();
     json!({
         "version": "1.0",
         "truncation": null,

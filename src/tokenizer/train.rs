@@ -15,18 +15,24 @@ const RARE: u64 = 10_000_000;
 /// Share of the text's characters that the vocabulary must know.
 const COVERAGE: f64 = 0.9995;
 
-pub(super) fn train(config: &TokenizerConfig, lines: impl Iterator<Item = String>) -> Result<Tokenizer> {
+pub(super) fn train(
+    config: &TokenizerConfig,
+    tags: &[String],
+    lines: impl Iterator<Item = String>,
+) -> Result<Tokenizer> {
+    let tags: Vec<&str> = tags.iter().map(String::as_str).filter(|tag| !template::is_special(tag)).collect();
+    let vocab_size = config.vocab_size.saturating_sub(tags.len());
     let normalizer = template::normalizer(config.normalization, config.lowercase);
     let words = cut(words::count(lines), &normalizer)?;
-    let alphabet = alphabet(&words, config.vocab_size)?;
+    let alphabet = alphabet(&words, vocab_size)?;
     let words = words::limited(known(words, &alphabet));
     // the last id is for padding
-    let size = config.vocab_size - 1;
+    let size = vocab_size - 1;
     let (model, size) = match config.kind {
         TokenizerKind::Bpe => bpe_model(&alphabet, &words, size),
         TokenizerKind::Unigram => unigram::learn(&template::SPECIALS, words, size)?,
     };
-    load::finish(template::file(model, size, normalizer), load::Origin::Foreign)
+    load::finish(template::file(model, size, &tags, normalizer), load::Origin::Foreign)
         .map_err(|reason| Error::Library(reason.to_string()))
 }
 

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use crate::config::{total_memory_bytes, Config, ModelKind};
+use crate::data::Lengths;
 use crate::events::Start;
 use crate::machine;
 use crate::model::Model;
@@ -78,6 +79,10 @@ fn data(facts: &Facts) -> Vec<(&'static str, String)> {
         rows.push(("  dropped", format!("{} {reason}, the first at {place}", units::count(dropped.count))));
     }
     rows.extend(train.joined.iter().map(|joined| ("  line breaks", joined.describe(&config.data.train))));
+    for (corpus, span) in config.data.train.0.iter().zip(train.spans()).filter(|(corpus, _)| !corpus.tag.is_empty()) {
+        let pairs = units::count(span.pairs.len() as u64);
+        rows.push(("  tagged", format!("{pairs}, by {} before the source", corpus.tag)));
+    }
     let (source, target) = train.tokens();
     rows.push(("  tokens", format!("{} source, {} target", units::count(source), units::count(target))));
     let [source, target] = &resources.survey.train;

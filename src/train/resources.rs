@@ -169,7 +169,8 @@ fn train_tokenizer(config: &Config, side: Option<Side>) -> Result<Tokenizer> {
     let mut fault = None;
     let lines = data::text_lines(&config.data.train, &config.data, side);
     let lines = lines.map_while(|line| line.map_err(|e| fault = Some(e)).ok());
-    let tokenizer = Tokenizer::train(&config.tokenizer, lines);
+    let tags = if side == Some(Side::Target) { Vec::new() } else { config.data.train.tags() };
+    let tokenizer = Tokenizer::train(&config.tokenizer, &tags, lines);
     match fault {
         Some(fault) => Err(fault.into()),
         None => Ok(tokenizer?),
@@ -183,11 +184,13 @@ fn encode_training_text(
     cache_dir: &Path,
     note: &mut dyn FnMut(String),
 ) -> Result<Dataset> {
+    let tags = tags(config, &tokenizers.source)?;
     let job = Prepare {
         data: &config.data,
         fingerprint: &tokenizers.fingerprint(),
         vocab_size: tokenizers.source.vocab_size().max(tokenizers.target.vocab_size()),
         spelled: segmentation.sides(),
+        tags: &tags,
         cache_dir,
     };
     let encode = |side, lines: &[&str]| {
@@ -210,6 +213,29 @@ fn encode_training_text(
         note(format!("the cached encoding of the training text was made again: {damage}"));
     }
     Ok(dataset)
+}
+
+/// The ids of the tags of all corpora.
+///
+/// # Errors
+/// A tag that is no token of the vocabulary, or has another meaning.
+fn tags(config: &Config, source: &Tokenizer) -> Result<Vec<Option<u32>>> {
+    let refused = |tag: &str, what: &str| {
+        Err(InputError(format!(
+            "data.train: tag = \"{tag}\" {what}; a tokenizer that is trained with this corpus would have it: leave \
+             tokenizer.path empty, or name a token of the one that is given which no text has, as <s>"
+        ))
+        .into())
+    };
+    let own = [source.unk_id(), source.eos_id(), source.pad_id()];
+    let tokens = if config.data.train.tags().is_empty() { Vec::new() } else { source.tokens() };
+    let id = |tag: &str| match tokens.iter().position(|token| token == tag) {
+        _ if tag.is_empty() => Ok(None),
+        None => refused(tag, "is no token of the source's vocabulary"),
+        Some(id) if own.contains(&(id as u32)) => refused(tag, "has a meaning of its own"),
+        Some(id) => Ok(Some(id as u32)),
+    };
+    config.data.train.0.iter().map(|corpus| id(&corpus.tag)).collect()
 }
 
 /// Folder of encoded corpora for a run.

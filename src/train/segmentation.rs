@@ -159,6 +159,7 @@ impl Segmentation {
         let start = ids.len();
         if let Some(sampler) = self.sampler(side) {
             let index = 2 * item + u64::from(side == Side::Target);
+            ids.extend(text.tag(pair).filter(|_| side == Side::Source));
             let mut rng = indexed_stream(self.seed, Purpose::Segmentation, epoch, index);
             let spelling = text.spelling(side, pair);
             SCRATCH.with_borrow_mut(|scratch| sampler.sample(spelling, scratch, &mut rng, ids));

@@ -67,7 +67,7 @@ impl Trainer {
     pub(super) fn evaluate_validation_set(&mut self) -> Result<Option<Evaluation>> {
         let Trainer { config, resources, model, record, limits, .. } = self;
         let Some(valid) = &resources.valid else { return Ok(Some(Evaluation::default())) };
-        let options = DecodeConfig { beam_size: config.validation.beam_size, ..config.decode.clone() };
+        let options = DecodeConfig { beam_size: config.validation.beam_size, sampling: false, ..config.decode.clone() };
         let mut progress = |done| record.emit(&Event::Phase { name: "validating", done });
         let stop = || limits.interrupted().is_some();
         let metrics = &config.validation.metrics;

@@ -323,7 +323,7 @@ fn a_recurrent_model_with_two_vocabularies_and_averaged_weights_goes_all_the_way
 #[test]
 fn without_arguments_the_short_help_is_printed() {
     let toy = Toy::new();
-    toy.run("").exits(2).tells(&["Usage:", "--config", "Examples:"]);
+    toy.run("").exits(2).tells(&["Usage:", "--config", "translate runs/quickstart <in.txt"]);
     toy.run("--set seed=2").exits(2).tells(&["--config"]);
     assert!(toy.run("--version").exits(0).out.starts_with("nmt-train "));
 }

@@ -70,7 +70,8 @@ fn spell(side: Side, lines: &[&str]) -> Result<Vec<Vec<u8>>, String> {
 }
 
 fn run(data: &DataConfig, cache: &Path) -> Result<Dataset, Error> {
-    let job = Prepare { data, fingerprint: "words", vocab_size: 1000, spelled: [false; 2], cache_dir: cache };
+    let job =
+        Prepare { data, fingerprint: "words", vocab_size: 1000, spelled: [false; 2], tags: &[], cache_dir: cache };
     prepare(&job, &encode, &spell, &mut |_| {})
 }
 
@@ -105,6 +106,33 @@ fn all_formats_give_the_same_pairs() {
         let files: Vec<&String> = files.iter().collect();
         assert_eq!(read(&files).unwrap(), wanted, "{files:?}");
     }
+}
+
+#[test]
+fn a_tag_stands_before_the_sources_of_its_corpus_and_is_part_of_what_the_text_is() {
+    let f = Folder::new();
+    let files = [&f.file("t.en", "a bb\n \nccc ccc ccc\n"), &f.file("t.de", "a\nb\nccc\n")];
+    let tagged = |tag: &str| Corpus { tag: tag.to_string(), ..corpus(&files) };
+    let prepared = |tags: [Option<u32>; 2], data: &DataConfig| {
+        let cache_dir = &f.path().join("cache");
+        let (vocab_size, spelled) = (1000, [false; 2]);
+        let job = Prepare { data, fingerprint: "words", vocab_size, spelled, tags: &tags, cache_dir };
+        prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
+    };
+    let sources = |found: &Dataset| (0..found.len()).map(|i| found.source(i).to_vec()).collect::<Vec<_>>();
+    let plain = prepared([None; 2], &config(vec![corpus(&files), corpus(&files)]));
+    let data = config(vec![corpus(&files), tagged("<BT>")]);
+    for _ in 0..2 {
+        let found = prepared([None, Some(9)], &data);
+        assert_eq!(sources(&found), [vec![1, 2, 0], vec![3, 3, 3, 0], vec![9, 1, 2, 0], vec![9, 3, 3, 3, 0]]);
+        assert_eq!((0..4).map(|i| found.tag(i)).collect::<Vec<_>>(), [None, None, Some(9), Some(9)]);
+        assert_eq!((found.target(2).to_vec(), found.tokens().0), (vec![1, 0], 16));
+        assert_ne!(found.fingerprint, plain.fingerprint);
+    }
+    let other = prepared([None, Some(8)], &config(vec![corpus(&files), tagged("<X>")]));
+    assert_eq!(sources(&other)[2], [8, 1, 2, 0]);
+    let short = DataConfig { max_length: 4, ..data };
+    assert_eq!(prepared([None, Some(9)], &short).len(), 3, "a tag counts as a token");
 }
 
 #[test]
@@ -264,7 +292,7 @@ fn text_is_encoded_again_only_if_its_content_or_the_settings_change() {
             calls.fetch_add(1, Ordering::Relaxed);
             encode(side, lines)
         };
-        let job = Prepare { data, fingerprint, vocab_size: 1000, spelled: [false; 2], cache_dir: &cache };
+        let job = Prepare { data, fingerprint, vocab_size: 1000, spelled: [false; 2], tags: &[], cache_dir: &cache };
         let set = prepare(&job, &counting, &spell, &mut |_| {}).unwrap();
         assert_eq!(set.reused, calls.swap(0, Ordering::Relaxed) == 0);
         set.reused
@@ -359,7 +387,8 @@ fn large_vocabularies_take_four_bytes_and_wrong_ids_are_refused() {
     let data = config(vec![corpus(&[&f.file("a.tsv", "a\tb\n")])]);
     let ids = |_: Side, lines: &[&str]| Ok(vec![vec![70_000, 65_536, 0]; lines.len()]);
     let go = |vocab_size| {
-        let job = Prepare { data: &data, fingerprint: "", vocab_size, spelled: [false; 2], cache_dir: f.path() };
+        let job =
+            Prepare { data: &data, fingerprint: "", vocab_size, spelled: [false; 2], tags: &[], cache_dir: f.path() };
         prepare(&job, &ids, &spell, &mut |_| {})
     };
     let set = go(70_001).unwrap();
@@ -376,7 +405,8 @@ fn many_blocks_keep_their_order_and_report_progress() {
     let text: String = (0..n).map(|i| format!("{}\tx\n", "a ".repeat(i % 7 + 1))).collect();
     let data = config(vec![corpus(&[&f.file("a.tsv", text)])]);
     let mut seen = Vec::new();
-    let job = Prepare { data: &data, fingerprint: "", vocab_size: 10, spelled: [false; 2], cache_dir: f.path() };
+    let job =
+        Prepare { data: &data, fingerprint: "", vocab_size: 10, spelled: [false; 2], tags: &[], cache_dir: f.path() };
     let set = prepare(&job, &encode, &spell, &mut |done| seen.push(done)).unwrap();
     assert!(seen.len() > 1 && seen.is_sorted() && seen.last() == Some(&(n as u64)), "{seen:?}");
     assert!((0..n).all(|i| set.lengths(i) == (i % 7 + 2, 2) && set.origin(i) == (0, i as u64 + 1)));

@@ -44,7 +44,7 @@ const TEXT: [&str; 12] = [
 
 fn trained(kind: TokenizerKind) -> Tokenizer {
     let lines = TEXT[..4].iter().cycle().take(40).map(|line| line.to_string());
-    Tokenizer::train(&TokenizerConfig { kind, vocab_size: 160, ..TokenizerConfig::default() }, lines).unwrap()
+    Tokenizer::train(&TokenizerConfig { kind, vocab_size: 160, ..TokenizerConfig::default() }, &[], lines).unwrap()
 }
 
 /// Merges learnt from a few words, characters of `TEXT` but for some, over rules of others.

@@ -316,7 +316,7 @@ fn hugging_face_gets_the_files_that_it_can_read() {
     let (names, config) = hugging_face(&twins);
     assert!(names.contains(&"target_vocab.json".to_string()) && config["separate_vocabs"] == true, "{names:?}");
     for other in
-        [spm("bpe.model"), Tokenizer::train(&TokenizerConfig::default(), std::iter::once("a b".into())).unwrap()]
+        [spm("bpe.model"), Tokenizer::train(&TokenizerConfig::default(), &[], std::iter::once("a b".into())).unwrap()]
     {
         let told = Tokenizers::separate(spm("unigram.model"), other).huggingface_files(&HUGGING_FACE).unwrap_err();
         assert!(told.to_string().contains("--format ctranslate2"), "{told}");

@@ -28,7 +28,7 @@ fn settings(kind: TokenizerKind, vocab_size: usize) -> TokenizerConfig {
 }
 
 fn trained(kind: TokenizerKind, vocab_size: usize, lines: impl Iterator<Item = String>) -> Tokenizer {
-    Tokenizer::train(&settings(kind, vocab_size), lines).unwrap()
+    Tokenizer::train(&settings(kind, vocab_size), &[], lines).unwrap()
 }
 
 fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
@@ -146,7 +146,7 @@ fn unseen_characters_are_unknown_and_lost_in_decoding() {
 fn normalization_and_lower_case_apply_before_the_vocabulary() {
     let config =
         TokenizerConfig { normalization: Normalization::Nfkc, lowercase: true, ..settings(TokenizerKind::Bpe, 500) };
-    let tokenizer = Tokenizer::train(&config, german()).unwrap();
+    let tokenizer = Tokenizer::train(&config, &[], german()).unwrap();
     assert_eq!(tokenizer.decode(&tokenizer.encode("ＡＮＮＡ kauft").unwrap()).unwrap(), "anna kauft");
 }
 
@@ -263,7 +263,7 @@ fn files_that_are_no_tokenizer_are_refused() {
 #[test]
 fn text_that_can_not_train_is_refused() {
     let train = |config: &TokenizerConfig, lines: Vec<String>| {
-        Tokenizer::train(config, lines.into_iter()).err().map(|e| e.to_string()).unwrap_or_default()
+        Tokenizer::train(config, &[], lines.into_iter()).err().map(|e| e.to_string()).unwrap_or_default()
     };
     let small = settings(TokenizerKind::Bpe, 40);
     let error = train(&small, german().collect());

@@ -170,6 +170,14 @@ impl Toy {
         self.run_with(args, b"", &[])
     }
 
+    /// With arguments that may hold spaces.
+    #[track_caller]
+    pub(crate) fn run_words(&self, words: &[&str]) -> Done {
+        let mut command = self.command("");
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        done(command.spawn().unwrap())
+    }
+
     /// With text on stdin.
     #[track_caller]
     pub(crate) fn pipe(&self, args: &str, input: impl AsRef<[u8]>) -> Done {

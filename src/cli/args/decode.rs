@@ -1,4 +1,4 @@
-//! How a run's model translates, and where the best way is looked for.
+//! How a run's model translates: searching, drawing; and among which settings the best is looked for.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::Args;
@@ -38,6 +38,29 @@ pub struct DecodeArgs {
     /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// Translations that are drawn; what is not given is taken from the run's config.
+#[derive(Clone, Debug, Args)]
+pub struct SamplingArgs {
+    /// Draw each token from the model's distribution instead of searching; --sampling=false searches where the run's config
+    /// says otherwise
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub sampling: Option<bool>,
+    /// Draw from the K most probable tokens only; 0 = all
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw from the fewest most probable tokens that together have probability P; 1 = all
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f64>,
+    /// Probabilities are raised to 1/T before a token is drawn: below 1 sharper, above 1 flatter
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
+    /// Seed of sampling; a sample is a function of seed, line and number alone [default: decode.seed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::args::{Format, TranslateArgs};
-use crate::decode::{self, Hypothesis, Options};
+use crate::decode::{self, Hypothesis, Options, Sampling};
 use crate::machine;
 use crate::run::Usable;
 use crate::tokenizer::Tokenizer;
@@ -46,16 +46,21 @@ impl<'a> Answers<'a> {
     /// What an answer depends on beside its line and the models, by the names of the options. Batches are not among it: they
     /// change no more than the last digit of a score.
     pub(super) fn made_with(&self) -> BTreeMap<&'static str, String> {
-        let Options { beam_size, penalty, max_length_factor, n_best, .. } = self.options;
+        let Options { beam_size, penalty, max_length_factor, n_best, sampling, .. } = self.options;
         let TranslateArgs { scores, format, alignment, .. } = self.args;
         let precision = machine::precision_of(self.runs[0].model.params().device());
-        let n_best = self.args.n_best.map_or("no".to_string(), |_| n_best.to_string());
+        let sampling = sampling.map_or("no".to_string(), |Sampling { top_k, top_p, temperature, seed, .. }| {
+            format!("top-k {top_k}, top-p {top_p}, temperature {temperature}, seed {seed}")
+        });
+        let asked = |asked: Option<usize>| asked.map_or("no".to_string(), |_| n_best.to_string());
         BTreeMap::from([
+            ("--sampling", sampling),
+            ("--samples", asked(self.args.samples)),
             ("--precision", precision.name().to_string()),
             ("--beam", beam_size.to_string()),
             ("--length-penalty", format!("{} ({})", penalty.exponent, penalty.kind.name())),
             ("decode.max_length_factor", max_length_factor.to_string()),
-            ("--n-best", n_best),
+            ("--n-best", asked(self.args.n_best)),
             ("--scores", scores.to_string()),
             ("--format", format!("{format:?}").to_lowercase()),
             ("--alignment", alignment.to_string()),
@@ -78,7 +83,7 @@ impl<'a> Answers<'a> {
         for (hypotheses, number) in found.iter().zip(first_line..) {
             for hypothesis in hypotheses {
                 let line = self.target().decode_line(&hypothesis.ids)?;
-                match self.args.n_best {
+                match self.args.n_best.or(self.args.samples) {
                     Some(_) => text.push_str(&format!("{number} ||| {line} ||| {:.6}\n", hypothesis.normalized)),
                     None if self.args.scores => text.push_str(&format!("{:.6}\t{line}\n", hypothesis.normalized)),
                     None => text.push_str(&format!("{line}\n")),

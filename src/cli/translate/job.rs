@@ -224,11 +224,12 @@ fn read_record(folder: &Path) -> Result<Option<Record>> {
     }
 }
 
-/// The first difference between how answers were made and how they would be now.
+/// The first difference between how answers were made and how they would be now. What an earlier version does not name it
+/// did not do.
 fn compare(was: &BTreeMap<String, String>, is: &BTreeMap<String, String>) -> Option<String> {
-    let unknown = "unknown".to_string();
-    let (name, now) = is.iter().find(|(name, now)| was.get(*name) != Some(*now))?;
-    let then = was.get(name).unwrap_or(&unknown);
+    let then = |name: &String| was.get(name).map_or("no", String::as_str);
+    let (name, now) = is.iter().find(|(name, now)| then(name) != now.as_str())?;
+    let then = then(name);
     Some(match name.as_str() {
         WEIGHTS => "it was made with other weights (another run, another checkpoint)".to_string(),
         _ => format!("it was made with {name} {then}, not {now}"),

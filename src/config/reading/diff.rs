@@ -81,14 +81,17 @@ pub fn flat(config: &Config) -> Vec<(&'static str, String)> {
     root().all_keys().into_iter().map(|key| (key.path.as_str(), as_toml(value_at(&values, &key.path)))).collect()
 }
 
-/// Where the text lies says nothing of it: the text itself is compared when it is read. Weights are not in the text.
+/// Where the text lies says nothing of it: the text itself is compared when it is read. Weights and tags are not in it.
 fn training_text(old: &Value, new: &Value) -> (Effect, &'static str) {
-    let weights = |corpora: &Value| match corpora.as_array().map(Vec::as_slice) {
+    let weighted = |corpora: &Value| match corpora.as_array().map(Vec::as_slice) {
         // without tables a list is one corpus
-        Some(items @ [Value::Object(_), ..]) => items.iter().map(|corpus| corpus["weight"].as_f64()).collect(),
-        _ => vec![Some(1.0)],
+        Some(items @ [Value::Object(_), ..]) => {
+            let of = |corpus: &Value| (corpus["weight"].as_f64(), corpus["tag"].as_str().unwrap_or("").to_string());
+            items.iter().map(of).collect()
+        }
+        _ => vec![(Some(1.0), String::new())],
     };
-    match weights(old) == weights(new) {
+    match weighted(old) == weighted(new) {
         true => effect("data.train"),
         false => (Effect::Refused, ORDER),
     }
@@ -229,5 +232,8 @@ mod tests {
         let two = [("a.tsv", 1.0), ("b.tsv", 0.5)];
         assert_eq!(effect(&two, &[("c.tsv", 1.0), ("d.tsv", 0.5)]), Effect::Free);
         assert_eq!(effect(&two, &[("b.tsv", 0.5), ("a.tsv", 1.0)]), Effect::Refused);
+        let (plain, mut tagged) = (train(&two), train(&two));
+        tagged.data.train.0[1].tag = "<BT>".to_string();
+        assert_eq!(differences(&plain, &tagged)[0].effect, Effect::Refused);
     }
 }

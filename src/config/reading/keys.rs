@@ -143,7 +143,7 @@ mod tests {
         assert!(keys.contains(&"model.attention_dropout"));
         assert_eq!(keys[..4], ["seed", "run_dir", "device", "threads"]);
         let Some(Node::Key(train)) = find("data.train") else { panic!() };
-        assert_eq!(train.inner, ["files", "columns", "weight"]);
+        assert_eq!(train.inner, ["files", "columns", "weight", "tag"]);
         assert!(matches!(find("optimizer.clipped-adam"), Some(Node::Section(_))));
         assert!(find("train.batch_size.x").is_none());
     }

@@ -43,7 +43,7 @@ impl<'de> Visitor<'de> for CorporaVisitor {
     type Value = Corpora;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a file, a list of one or two files, or a list of { files = [...], weight = 1.0, columns = [...] }")
+        f.write_str("a file, a list of one or two files, or a list of { files = [...], weight = 1.0, columns = [...], tag = \"\" }")
     }
 
     fn visit_str<E: de::Error>(self, file: &str) -> Result<Corpora, E> {

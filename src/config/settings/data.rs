@@ -9,8 +9,9 @@ settings! {
     /// Parallel text.
     pub struct DataConfig {
         /// Training text: two line-aligned files, or one `.tsv` or `.jsonl` file, each also `.gz`, each a path or
-        /// `hf://datasets/OWNER/NAME[@REVISION]/FILE`. Several corpora: a list of tables `{ files = [...], weight = 1.0
-        /// }`. A leading `~/` of this and every other path is the home folder.
+        /// `hf://datasets/OWNER/NAME[@REVISION]/FILE`. Several corpora: a list of tables `{ files = [...], weight = 1.0,
+        /// tag = "" }`; a tag, as "<BT>", is a token put before each source line (text that was translated back). A leading
+        /// `~/` of this and every other path is the home folder.
         pub train: Corpora = Corpora::default(),
         /// Validation text, same forms; [] = none.
         pub valid: Corpora = Corpora::default(),
@@ -53,6 +54,11 @@ pub struct Corpus {
     /// each epoch. Above 0.
     #[serde(default = "one")]
     pub weight: f64,
+    /// A token of the source vocabulary put before each source line in training, as "<BT>" before text that was translated
+    /// back (Caswell et al. 2019), so that the model knows such text from its own; it counts as one of the line's tokens. A
+    /// tokenizer that is trained with the corpus knows it as a token that no text has. Empty = none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tag: String,
 }
 
 fn one() -> f64 {
@@ -62,7 +68,18 @@ fn one() -> f64 {
 impl Corpus {
     /// A corpus without settings of its own.
     pub fn of(files: Vec<String>) -> Self {
-        Corpus { files, columns: Vec::new(), weight: one() }
+        Corpus { files, columns: Vec::new(), weight: one(), tag: String::new() }
+    }
+}
+
+impl Corpora {
+    /// The tags of all corpora, each once.
+    pub fn tags(&self) -> Vec<String> {
+        let mut tags: Vec<String> = self.0.iter().map(|corpus| corpus.tag.clone()).collect();
+        tags.retain(|tag| !tag.is_empty());
+        tags.sort_unstable();
+        tags.dedup();
+        tags
     }
 }
 

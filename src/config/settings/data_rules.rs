@@ -14,6 +14,7 @@ pub(super) fn rules(data: &DataConfig, check: &mut Checks) {
         corpora(check, key, corpus);
         let unweighted = corpus.0.iter().all(|corpus| corpus.weight == 1.0);
         check.rule(unweighted, &[key], "must have no weights; they belong to data.train");
+        check.rule(corpus.tags().is_empty(), &[key], "must have no tags; they belong to data.train");
     }
     for (key, name) in
         [("data.source_language", &data.source_language), ("data.target_language", &data.target_language)]
@@ -53,8 +54,23 @@ fn corpora(check: &mut Checks, key: &'static str, corpora: &Corpora) {
         check.rule(two_columns(&corpus.columns), &[key], format!("must have columns as data.columns, which {COLUMNS}"));
         let tsv = corpus.columns.is_empty() || both_sides == Some(BothSides::Tsv);
         check.rule(tsv, &[key], "must have columns for .tsv files only");
+        check.rule(
+            corpus.tag.is_empty() || is_tag(&corpus.tag),
+            &[key],
+            format!("must have tags in marks and without spaces, as <BT>, not {:?}", corpus.tag),
+        );
         check.rule(weight > 0.0 && weight.is_finite(), &[key], format!("must have weights above 0, not {weight}"));
     }
+}
+
+/// A name between punctuation marks is no piece of text, which is cut at them.
+fn is_tag(tag: &str) -> bool {
+    let is_mark = |c: Option<char>| c.is_some_and(|c| c.is_ascii_punctuation());
+    is_mark(tag.chars().next())
+        && is_mark(tag.chars().last())
+        && tag.chars().count() > 2
+        && !tag.contains(char::is_whitespace)
+        && !tag.contains(char::is_control)
 }
 
 const COLUMNS: &str = "must be two different columns, each a number of 1 or more or a name, or []";

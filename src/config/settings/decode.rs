@@ -13,6 +13,18 @@ settings! {
         pub max_length_factor: f64 = 2.0,
         /// Source tokens × beam_size decoded together at most; a longer line goes alone. 1 or more.
         pub batch_size: usize = 2048,
+        /// Draw each token from the model's distribution instead of searching: for back-translation (Edunov et al. 2018) and
+        /// for varied translations; of one translation a search makes a better one. Beam and stopping rule do not count then.
+        pub sampling: bool = false,
+        /// Draw from this many most probable tokens only (Fan et al. 2018); 0 = all.
+        pub top_k: usize = 0,
+        /// Draw from the fewest most probable tokens that together have this probability (nucleus, Holtzman et al. 2020);
+        /// 1 = all. In (0, 1].
+        pub top_p: f64 = 1.0,
+        /// Probabilities are raised to 1 / temperature before a token is drawn: below 1 sharper, above 1 flatter. Above 0.
+        pub temperature: f64 = 1.0,
+        /// Seed of sampling: a sample is a function of seed, line and number alone.
+        pub seed: u64 = 1,
     }
 }
 
