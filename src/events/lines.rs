@@ -131,6 +131,10 @@ pub(super) fn valid(v: &ValidPoint, best: &mut Scores, style: Style) -> Vec<Stri
         parts.push(style.green("best"));
     }
     let mut lines = vec![parts.join("  ")];
+    let notable = v.hypotheses.symptoms.told(&v.hypotheses.of_references);
+    if !notable.is_empty() {
+        lines.push(format!("    {} {notable}", style.dim("hypotheses")));
+    }
     for sample in &v.samples {
         lines.extend(sample_lines(sample, style));
     }

@@ -19,6 +19,7 @@ pub mod tensorboard;
 use std::path::PathBuf;
 
 use crate::scores::{Metric, Scores};
+use crate::symptoms::Symptoms;
 
 /// Receives every event of a run, in order.
 pub trait Sink: Send {
@@ -126,7 +127,15 @@ pub struct ValidPoint {
     /// Change of early_stopping_metric against the best before, signed so that positive is better.
     pub improvement: Option<f64>,
     pub early_stopping_metric: Option<Metric>,
+    pub hypotheses: Hypotheses,
     pub samples: Vec<Sample>,
+}
+
+/// What translations look like, and what references look like themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hypotheses {
+    pub symptoms: Symptoms,
+    pub of_references: Symptoms,
 }
 
 /// A row `event = "average"` of metrics.jsonl: the mean of the weights that the last validations scored, as a model of its
@@ -145,6 +154,7 @@ pub struct AveragePoint {
     /// Change of early_stopping_metric against that checkpoint, signed so that positive is better.
     pub improvement: Option<f64>,
     pub early_stopping_metric: Option<Metric>,
+    pub hypotheses: Hypotheses,
 }
 
 /// One validation sentence, shown.

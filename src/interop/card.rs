@@ -333,6 +333,7 @@ mod tests {
             name: "a b",
             config,
             step: Some(20),
+            is_best_average: false,
             parameters: 1000,
             vocabularies: vec![50, 60],
             dtype,

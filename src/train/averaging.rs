@@ -62,6 +62,7 @@ impl Trainer {
             is_best: value.is_some() && improvement.is_none_or(|gain| gain > 0.0),
             improvement,
             early_stopping_metric: Some(metric),
+            hypotheses: self.looks(&found),
         };
         if point.is_best {
             self.record.average_is_best()?;

@@ -1,5 +1,6 @@
 //! All integration tests in one binary: one link instead of many.
 
+mod averaging;
 mod checkpoint;
 mod cli;
 mod config_errors;
@@ -36,6 +37,7 @@ mod scores;
 mod sentencepiece;
 mod signals;
 mod sweep;
+mod symptoms;
 mod tokenizer;
 mod toy;
 mod transformer;
