@@ -100,6 +100,10 @@ fn without_validations_there_is_nothing_to_average() {
     let toy = Toy::new();
     for without in ["validation.valid_freq=0", "validation.metrics=[]"] {
         let told = toy.run(&format!("{LEARNS} --set {without}")).exits(3);
-        told.tells(&["checkpoint.average_last=3", "without validations while training", "validation.valid_freq"]);
+        told.tells(&[
+            "checkpoint.average_last=3",
+            "without validations while training",
+            "validation.metrics and valid_freq",
+        ]);
     }
 }

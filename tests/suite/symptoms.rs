@@ -89,6 +89,6 @@ fn evaluate_tells_the_same_of_any_translations() {
         "length_ratio 0.20",
         "have 0.20 of the references' length",
     ]);
-    let quiet = toy.run("-q evaluate --hypothesis short.de --reference valid.de").exits(0);
+    let quiet = toy.run("evaluate -q --hypothesis short.de --reference valid.de").exits(0);
     assert_eq!(quiet.err, "");
 }
