@@ -11,6 +11,7 @@ use crate::exit::{ExitCode, InputError};
 use crate::metrics::{self, BleuTokenizer};
 use crate::run::Usable;
 use crate::scores::Metric;
+use crate::symptoms::Progress;
 
 use super::args::{CommonArgs, EvaluateArgs};
 use super::say;
@@ -70,7 +71,7 @@ fn tell_symptoms(
     if !notable.is_empty() {
         say(common, &format!("hypotheses {notable}"));
     }
-    for (_, message) in found.faults(&of_references, hypotheses.len()) {
+    for (_, message) in found.faults(&of_references, hypotheses.len(), Progress::TRAINED) {
         say(common, &message);
     }
     Ok(())

@@ -177,7 +177,7 @@ pub struct End {
     /// Of the last validation.
     pub latest: Scores,
     /// The mean of the last validations' weights, where one was made.
-    pub average: Option<AveragePoint>,
+    pub average: Option<Box<AveragePoint>>,
     /// Of the test set, each with sacreBLEU's signature.
     pub test: Vec<(Metric, f64, String)>,
     pub seconds: f64,

@@ -10,7 +10,7 @@ use crate::config::{self, Config, ScheduleKind};
 use crate::run::rows::{self, Row};
 use crate::run::Paths;
 use crate::scores::{Metric, Scores};
-use crate::symptoms::{Symptom, Symptoms};
+use crate::symptoms::{Progress, Symptom, Symptoms};
 
 /// A run as its config.toml and metrics.jsonl tell it.
 #[derive(Clone, Debug)]
@@ -192,13 +192,13 @@ impl Run {
         self.folder.file_name().unwrap_or(self.folder.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// What says that the translations of the last validation went wrong, each with a sentence; nothing while the run is
-    /// in its first updates.
+    /// What says that the translations of the last validation went wrong, each with a sentence.
     pub fn faults(&self) -> Vec<(Symptom, String)> {
         let (of_references, sentences) = &self.references;
-        let is_late = |row: &&ValidRow| row.step > 2 * self.config.schedule.warmup_updates;
-        let last = self.valid.last().filter(|row| self.state != RunState::Unfinished || is_late(row));
-        last.map(|row| row.symptoms().faults(of_references, *sentences)).unwrap_or_default()
+        let warmup_updates = self.config.schedule.warmup_updates;
+        let Some(last) = self.valid.last() else { return Vec::new() };
+        let at = Progress { step: last.step, warmup_updates, has_ended: self.state != RunState::Unfinished };
+        last.symptoms().faults(of_references, *sentences, at)
     }
 
     /// The score at the end as a cost (lower is better); infinite when the run diverged, `None` when it is not finished

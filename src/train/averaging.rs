@@ -16,7 +16,7 @@ pub(super) enum Average {
     /// None was asked for, or there is nothing to make it of.
     None,
     /// Its weights are in the model.
-    Scored(AveragePoint),
+    Scored(Box<AveragePoint>),
     /// Given up on the way because something asked to stop.
     Interrupted,
 }
@@ -68,6 +68,6 @@ impl Trainer {
             self.record.average_is_best()?;
         }
         self.record.emit(&Event::Average(point.clone()));
-        Ok(Average::Scored(point))
+        Ok(Average::Scored(Box::new(point)))
     }
 }

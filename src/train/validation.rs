@@ -10,6 +10,7 @@ use crate::events::{Event, Hypotheses, Sample, ValidPoint};
 use crate::fsio::fault;
 use crate::run::{Judged, Ledger, Scored, Unit, Validation};
 use crate::scores::Metric;
+use crate::symptoms::Progress;
 
 use super::trainer::Trainer;
 use super::validator::{Evaluation, Validator};
@@ -149,13 +150,11 @@ impl Trainer {
         Hypotheses { symptoms: found.symptoms, of_references }
     }
 
-    /// Says of each symptom once that something went wrong: when the model should know better, or nothing follows.
+    /// Says of each symptom once that something went wrong.
     fn warn_about(&mut self, ledger: &Ledger, looks: &Hypotheses, sentences: usize) {
-        let is_late = ledger.step > 2 * self.config.schedule.warmup_updates;
-        if !is_late && ledger.finished(&self.rules).is_none() {
-            return;
-        }
-        for (symptom, message) in looks.symptoms.faults(&looks.of_references, sentences) {
+        let warmup_updates = self.config.schedule.warmup_updates;
+        let at = Progress { step: ledger.step, warmup_updates, has_ended: ledger.finished(&self.rules).is_some() };
+        for (symptom, message) in looks.symptoms.faults(&looks.of_references, sentences, at) {
             if self.told.insert(symptom) {
                 self.record.warn(ledger.step, message);
             }

@@ -46,7 +46,7 @@ fn a_mean_that_is_the_best_is_what_every_command_uses() {
     assert_eq!(bleu(&toy, ""), bleu(&toy, "--checkpoint average"));
     assert_ne!(bleu(&toy, ""), bleu(&toy, "--checkpoint latest"));
     assert!(bleu(&toy, "").contains(&format!("{:.2}", end["test_bleu"].as_f64().unwrap())), "{end}");
-    let lines = |more| toy.pipe(&format!("translate run {more}"), &toy.read("valid.en")).exits(0).out;
+    let lines = |more| toy.pipe(&format!("translate run {more}"), toy.read("valid.en")).exits(0).out;
     assert_eq!(lines(""), toy.read("run/translations/test.txt"));
     assert_eq!(lines("--beam 1"), toy.read("run/translations/average.txt"));
     let card = toy.run("export run --format huggingface --out hf").exits(0);
