@@ -149,7 +149,7 @@ pub(super) fn average(a: &AveragePoint, style: Style) -> String {
         parts.push(format!("{}{}", scored(metric, value), arrow(improvement, metric, style)));
     }
     parts.push(style.dim(&units::duration(a.seconds_valid)));
-    parts.push(if a.is_best { style.green("best") } else { style.dim("not better than the best checkpoint") });
+    parts.push(if a.is_best { style.green("best") } else { style.dim("not better") });
     parts.join("  ")
 }
 
