@@ -11,7 +11,7 @@
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` `sentencepiece` |
-//! | 0 | `kinds` `scores` `rng` `fsio` `units` `exit` `exact` `shell` |
+//! | 0 | `kinds` `scores` `symptoms` `rng` `fsio` `units` `exit` `exact` `shell` |
 
 pub mod batch;
 pub mod checkpoint;
@@ -39,6 +39,7 @@ pub mod scores;
 pub mod sentencepiece;
 pub mod shell;
 pub mod sweep;
+pub mod symptoms;
 pub mod tokenizer;
 pub mod train;
 pub mod units;

@@ -10,6 +10,7 @@ use crate::exit::{ExitCode, InputError};
 use crate::metrics;
 use crate::run::Usable;
 use crate::scores::Metric;
+use crate::symptoms::Progress;
 
 use super::args::{CommonArgs, EvaluateArgs};
 use super::say;
@@ -29,22 +30,45 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     let paths: Vec<&Path> = std::iter::once(input).chain(&args.reference).map(AsRef::as_ref).collect();
     let mut texts = aligned(&paths)?;
     let references = texts.split_off(1);
-    let hypotheses = match run {
-        Some(_) => translations(&runs, &texts.remove(0), args, common)?,
-        None => texts.remove(0),
+    let input = texts.remove(0);
+    let (sources, hypotheses) = match run {
+        Some(_) => (Some(&input), translations(&runs, &input, args, common)?),
+        None => (None, input.clone()),
     };
+    let sources: Option<Vec<&str>> = sources.map(|lines| lines.iter().map(String::as_str).collect());
     let hypotheses: Vec<&str> = hypotheses.iter().map(String::as_str).collect();
     let references: Vec<Vec<&str>> =
         references.iter().map(|lines| lines.iter().map(String::as_str).collect()).collect();
     if args.metrics.contains(&Metric::Bleu) {
         words.advice(&references[0]).iter().for_each(|advice| say(common, advice));
     }
+    tell_symptoms(sources.as_deref(), &hypotheses, &references, &tokenizer, common)?;
     let mut out = std::io::stdout().lock();
     for &metric in &args.metrics {
         let found = metrics::measure(metric, &hypotheses, &references, &words.tokenizer, args.lowercase)?;
         writeln!(out, "{}  {}", found.line, found.signature)?;
     }
     Ok(ExitCode::Success)
+}
+
+/// What is odd about the translations beside their references, as training tells it.
+fn tell_symptoms(
+    sources: Option<&[&str]>,
+    hypotheses: &[&str],
+    references: &[Vec<&str>],
+    tokenizer: &BleuTokenizer,
+    common: &CommonArgs,
+) -> Result<()> {
+    let found = metrics::symptoms(sources, hypotheses, references, tokenizer)?;
+    let of_references = metrics::symptoms_of_references(sources, &references[0]);
+    let notable = found.told(&of_references);
+    if !notable.is_empty() {
+        say(common, &format!("hypotheses {notable}"));
+    }
+    for (_, message) in found.faults(&of_references, hypotheses.len(), Progress::TRAINED) {
+        say(common, &message);
+    }
+    Ok(())
 }
 
 /// The best translation of each line.

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 use std::path::Path;
 
-use super::{AveragePoint, End, Event, TrainPoint, ValidPoint};
+use super::{AveragePoint, End, Event, Hypotheses, TrainPoint, ValidPoint};
 use crate::fsio::{self, AppendLog};
 use crate::scores::{Metric, Scores};
 
@@ -155,6 +155,7 @@ fn valid_row(row: &mut Map<String, Value>, point: &ValidPoint) {
     put(row, "seconds", point.seconds);
     put(row, "seconds_valid", point.seconds_valid);
     judged(row, &point.scores, point.improvement, point.is_best, point.early_stopping_metric);
+    hypotheses(row, &point.hypotheses);
 }
 
 fn average_row(row: &mut Map<String, Value>, point: &AveragePoint) {
@@ -163,6 +164,13 @@ fn average_row(row: &mut Map<String, Value>, point: &AveragePoint) {
     put(row, "steps", point.steps.clone());
     put(row, "seconds_valid", point.seconds_valid);
     judged(row, &point.scores, point.improvement, point.is_best, point.early_stopping_metric);
+    hypotheses(row, &point.hypotheses);
+}
+
+fn hypotheses(row: &mut Map<String, Value>, found: &Hypotheses) {
+    for (symptom, value) in found.symptoms.iter() {
+        put(row, &format!("hypotheses.{}", symptom.name()), value);
+    }
 }
 
 /// What a validation found and what that means.

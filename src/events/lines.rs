@@ -131,6 +131,10 @@ pub(super) fn valid(v: &ValidPoint, best: &mut Scores, style: Style) -> Vec<Stri
         parts.push(style.green("best"));
     }
     let mut lines = vec![parts.join("  ")];
+    let notable = v.hypotheses.symptoms.told(&v.hypotheses.of_references);
+    if !notable.is_empty() {
+        lines.push(format!("    {} {notable}", style.dim("hypotheses")));
+    }
     for sample in &v.samples {
         lines.extend(sample_lines(sample, style));
     }
@@ -145,7 +149,7 @@ pub(super) fn average(a: &AveragePoint, style: Style) -> String {
         parts.push(format!("{}{}", scored(metric, value), arrow(improvement, metric, style)));
     }
     parts.push(style.dim(&units::duration(a.seconds_valid)));
-    parts.push(if a.is_best { style.green("best") } else { style.dim("not better than the best checkpoint") });
+    parts.push(if a.is_best { style.green("best") } else { style.dim("not better") });
     parts.join("  ")
 }
 

@@ -19,6 +19,7 @@ pub mod tensorboard;
 use std::path::PathBuf;
 
 use crate::scores::{Metric, Scores};
+use crate::symptoms::Symptoms;
 
 /// Receives every event of a run, in order.
 pub trait Sink: Send {
@@ -128,7 +129,15 @@ pub struct ValidPoint {
     /// Change of early_stopping_metric against the best before, signed so that positive is better.
     pub improvement: Option<f64>,
     pub early_stopping_metric: Option<Metric>,
+    pub hypotheses: Hypotheses,
     pub samples: Vec<Sample>,
+}
+
+/// What translations look like, and what references look like themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hypotheses {
+    pub symptoms: Symptoms,
+    pub of_references: Symptoms,
 }
 
 /// A row `event = "average"` of metrics.jsonl: the mean of the weights that the last validations scored, as a model of its
@@ -147,6 +156,7 @@ pub struct AveragePoint {
     /// Change of early_stopping_metric against that checkpoint, signed so that positive is better.
     pub improvement: Option<f64>,
     pub early_stopping_metric: Option<Metric>,
+    pub hypotheses: Hypotheses,
 }
 
 /// One validation sentence, shown.
@@ -169,7 +179,7 @@ pub struct End {
     /// Of the last validation.
     pub latest: Scores,
     /// The mean of the last validations' weights, where one was made.
-    pub average: Option<AveragePoint>,
+    pub average: Option<Box<AveragePoint>>,
     /// Of the test set, each with sacreBLEU's signature.
     pub test: Vec<(Metric, f64, String)>,
     pub seconds: f64,

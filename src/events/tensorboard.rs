@@ -99,7 +99,9 @@ impl Sink for TensorBoard {
             Event::Valid(point) => {
                 let scores = point.scores.iter().map(|(metric, score)| (format!("valid/{}", metric.name()), score));
                 let ppl = point.scores.get(Metric::Nll).map(|nll| ("valid/ppl".to_string(), nll.exp()));
-                let scalars: Vec<_> = scores.chain(ppl).collect();
+                let symptoms = point.hypotheses.symptoms.iter();
+                let symptoms = symptoms.map(|(symptom, value)| (format!("hypotheses/{}", symptom.name()), value));
+                let scalars: Vec<_> = scores.chain(ppl).chain(symptoms).collect();
                 self.write_scalars(point.step, &scalars)
             }
             Event::Average(point) => {

@@ -13,6 +13,7 @@
 //! | `ngrams` | N-grams as sorted multisets: counts, unions and overlaps without hash order |
 //! | `script` | scripts that are written without spaces between words, in which a tokenizer of BLEU finds no words |
 //! | `spm` | the pieces of a SentencePiece model as words of BLEU |
+//! | `symptoms` | the symptoms of a bad run in translations: identical, copied, repeating, empty ones, and their length |
 //! | `ter` | translation edit rate |
 //! | `tercom` | the normalization of tercom, the original TER program |
 //! | `text` | Python's notions of text, where they differ from Rust's: whitespace, splitting, one-pass replacements |
@@ -24,6 +25,7 @@ mod edit;
 mod ngrams;
 mod script;
 mod spm;
+mod symptoms;
 mod ter;
 mod tercom;
 mod text;
@@ -33,6 +35,7 @@ pub use bleu::{bleu, sentence_bleu, Bleu, BleuOptions};
 pub use chrf::{chrf, Chrf, ChrfOptions};
 pub use script::advice;
 pub use spm::{SpmError, SpmTokenizer};
+pub use symptoms::{symptoms, symptoms_of_references};
 pub use ter::{ter, Ter, TerOptions};
 pub use tokenize::{default_tokenizer, BleuTokenizer};
 

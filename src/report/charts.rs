@@ -5,10 +5,11 @@ use crate::units;
 use super::chart::{Chart, Series};
 use super::method::{Method, Setting};
 use super::plane::Axis;
-use super::run::{Horizon, Run};
+use super::run::{Horizon, Run, ValidRow};
 use super::task::Task;
 use super::text::by_rate;
 use crate::scores::Metric;
+use crate::symptoms::Symptom;
 
 /// Charts under a heading.
 #[derive(Clone, Debug)]
@@ -72,6 +73,7 @@ pub(super) fn charts(task: &Task, score: Metric, styles: &Styles) -> Vec<Group> 
         groups.push(curves(task, score, styles, *horizon, target));
     }
     groups.push(sensitivity(task, score, styles, &horizons));
+    groups.push(hypotheses(task, styles, &horizons));
     groups.push(health(task, styles, &horizons));
     for group in &mut groups {
         group.charts.retain(|chart| !chart.is_empty());
@@ -241,6 +243,51 @@ fn sensitivity(task: &Task, score: Metric, styles: &Styles, horizons: &[Horizon]
         }
     });
     Group { heading: "Sensitivity to the learning rate".to_string(), charts: charts.collect() }
+}
+
+/// What translations look like beside their references, where they show anything.
+fn hypotheses(task: &Task, styles: &Styles, horizons: &[Horizon]) -> Group {
+    let title = |symptom| match symptom {
+        Symptom::Identical => "Identical to the translation of another source, %",
+        Symptom::Copied => "Copies of the source, %",
+        Symptom::Repeated => "Say the same words over and over, %",
+        Symptom::Empty => "Empty, %",
+        Symptom::LengthRatio => "Length, of the references'",
+    };
+    let charts = horizons.iter().flat_map(|horizon| {
+        let chosen = chosen(task, styles, *horizon);
+        let is_odd = |run: &Run, symptom: Symptom| {
+            let odd = |row: &ValidRow| row.symptoms().notable(&run.references.0).any(|(odd, _)| odd == symptom);
+            run.valid.iter().any(odd)
+        };
+        let odd = Symptom::ALL.into_iter().filter(move |&symptom| {
+            chosen.iter().any(|(_, setting)| setting.runs.iter().any(|run| is_odd(run, symptom)))
+        });
+        odd.map(|symptom| {
+            let scale = if symptom == Symptom::LengthRatio { 1.0 } else { 100.0 };
+            let of = |run: &Run| -> Vec<(f64, f64)> {
+                let rows = run.valid.iter();
+                rows.filter_map(|row| Some((row.step as f64, scale * row.symptoms().get(symptom)?))).collect()
+            };
+            let chosen = self::chosen(task, styles, *horizon);
+            let series = chosen.iter().map(|(label, setting)| Series {
+                label: label.clone(),
+                style: styles.style(label),
+                lines: setting.runs.iter().map(of).collect(),
+                dots: false,
+            });
+            Chart {
+                title: format!("{}, horizon {} updates", title(symptom), units::count(horizon.updates)),
+                x: axis("updates", thousands),
+                y: axis(symptom.name(), plain),
+                series: series.collect(),
+                target: None,
+                from_the_better: false,
+            }
+        })
+        .collect::<Vec<_>>()
+    });
+    Group { heading: "Translations of the validation set".to_string(), charts: charts.collect() }
 }
 
 /// Health of the embedding tables, where the embedding distance measures it.

@@ -5,6 +5,7 @@ use super::run::{Run, RunState};
 use super::task::Task;
 use super::Report;
 use crate::scores::Metric;
+use crate::symptoms::Symptom;
 
 /// Columns before the scores.
 const COLUMNS: [&str; 11] = [
@@ -36,7 +37,9 @@ const MORE_COLUMNS: [&str; 8] = [
 /// Header and rows, quoted as RFC 4180 says.
 pub fn csv(report: &Report) -> String {
     let scores = Metric::ALL.iter().map(|metric| metric.name());
-    let mut out = line(COLUMNS.into_iter().chain(scores).chain(MORE_COLUMNS).map(String::from));
+    let symptoms = Symptom::ALL.map(|symptom| format!("hypotheses.{}", symptom.name()));
+    let columns = COLUMNS.into_iter().chain(scores).chain(MORE_COLUMNS).map(String::from);
+    let mut out = line(columns.chain(symptoms));
     for task in &report.tasks {
         for (method, setting) in task.settings() {
             for run in &setting.runs {
@@ -86,7 +89,8 @@ fn row(score: Metric, task: &Task, method: &Method, setting: &Setting, run: &Run
         run.peak_memory_bytes.to_string(),
         run.skipped_updates.to_string(),
     ];
-    first.into_iter().chain(scores).chain(more)
+    let symptoms = Symptom::ALL.map(|symptom| number(last.symptoms().get(symptom)));
+    first.into_iter().chain(scores).chain(more).chain(symptoms)
 }
 
 fn line(cells: impl Iterator<Item = String>) -> String {

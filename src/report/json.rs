@@ -102,6 +102,16 @@ fn run(run: &Run, score: Metric) -> Value {
     for &metric in Metric::ALL {
         found[metric.name()] = last.and_then(|row| row.score(metric)).into();
     }
+    for (symptom, value) in last.map(|row| row.symptoms()).unwrap_or_default().iter() {
+        found[format!("hypotheses.{}", symptom.name())] = value.into();
+    }
+    if let Some(average) = &run.average {
+        found["average_steps"] = average.steps.clone().into();
+        found["average_is_best"] = average.is_best.into();
+        for &metric in Metric::ALL {
+            found[format!("average_{}", metric.name())] = average.score(metric).into();
+        }
+    }
     for metric in Metric::of_text() {
         found[format!("test_{}", metric.name())] = run.test.get(metric).into();
     }

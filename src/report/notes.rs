@@ -1,12 +1,13 @@
 //! What a reader must know before trusting a number: each fault of a comparison in a sentence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::method::Method;
 use super::numbers::shown;
 use super::relative::Comparison;
 use super::run::{Run, RunState};
 use crate::scores::Metric;
+use crate::symptoms::Symptom;
 
 /// Seeds below which a spread says little.
 const ENOUGH_SEEDS: usize = 5;
@@ -21,6 +22,7 @@ pub(super) fn notes(methods: &[Method], comparison: Option<&Comparison>, score: 
     let runs: Vec<&Run> = methods.iter().flat_map(Method::runs).collect();
     notes.extend(horizons(methods));
     notes.extend(unfinished(&runs, score));
+    notes.extend(symptoms(&runs));
     notes.extend(machine(&runs));
     if let Some(comparison) = comparison {
         notes.extend(baseline(methods, comparison, score));
@@ -58,6 +60,22 @@ fn unfinished(runs: &[&Run], score: Metric) -> Vec<String> {
     let blind = names(&|run| run.state == RunState::Finished && run.cost(score).is_none())
         .map(|names| format!("without a final {}: {names}", score.label()));
     left.into_iter().chain(blind).collect()
+}
+
+/// Runs whose translations show that something went wrong, each symptom with the sentence of the first.
+fn symptoms(runs: &[&Run]) -> Vec<String> {
+    let mut found: BTreeMap<Symptom, (String, Vec<String>)> = BTreeMap::new();
+    for run in runs {
+        for (symptom, sentence) in run.faults() {
+            found.entry(symptom).or_insert((sentence, Vec::new())).1.push(run.name());
+        }
+    }
+    let told = |(sentence, names): (String, Vec<String>)| match names.as_slice() {
+        [name] => format!("{name}: {sentence}"),
+        [name, rest @ ..] => format!("{name}, and likewise {} more: {sentence}", rest.len()),
+        [] => sentence,
+    };
+    found.into_values().map(told).collect()
 }
 
 fn machine(runs: &[&Run]) -> Vec<String> {

@@ -10,6 +10,7 @@ use crate::config::{self, Config, ScheduleKind};
 use crate::run::rows::{self, Row};
 use crate::run::Paths;
 use crate::scores::{Metric, Scores};
+use crate::symptoms::{Progress, Symptom, Symptoms};
 
 /// A run as its config.toml and metrics.jsonl tell it.
 #[derive(Clone, Debug)]
@@ -31,6 +32,28 @@ pub struct Run {
     pub peak_memory_bytes: u64,
     /// Of the test set.
     pub test: Scores,
+    /// The mean of the last validations' weights, where one was made.
+    pub average: Option<Average>,
+    /// What the references of the validation set look like, and how many there are; runs of before 0.2 do not say.
+    pub references: (Symptoms, usize),
+}
+
+/// A row `event = "average"`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Average {
+    /// The updates whose weights it is of.
+    pub steps: Vec<u64>,
+    /// Whether it was better than every checkpoint.
+    pub is_best: bool,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl Average {
+    /// The value of a score, if it was measured.
+    pub fn score(&self, score: Metric) -> Option<f64> {
+        self.others.get(score.name())?.as_f64()
+    }
 }
 
 /// How far a run was meant to go.
@@ -85,6 +108,17 @@ impl ValidRow {
     pub fn score(&self, score: Metric) -> Option<f64> {
         self.others.get(score.name())?.as_f64()
     }
+
+    /// What the translations looked like.
+    pub fn symptoms(&self) -> Symptoms {
+        symptoms(&self.others, "hypotheses")
+    }
+}
+
+/// The columns of a row behind a prefix.
+fn symptoms(row: &Row, prefix: &str) -> Symptoms {
+    let value = |symptom: Symptom| row.get(&format!("{prefix}.{}", symptom.name()))?.as_f64();
+    Symptom::ALL.into_iter().filter_map(|symptom| Some((symptom, value(symptom)?))).collect()
 }
 
 impl Run {
@@ -111,7 +145,7 @@ impl Run {
     }
 
     fn from_rows(folder: &Path, config: Config, all: Vec<Row>) -> Result<Self, String> {
-        let (mut start, mut end) = (None, None);
+        let (mut start, mut end, mut average) = (None, None, None);
         let (mut train, mut valid) = (Vec::<TrainRow>::new(), Vec::<ValidRow>::new());
         for row in rows::that_hold(all) {
             let (kind, step) = (rows::event(&row).to_string(), rows::step(&row).unwrap_or(0));
@@ -120,6 +154,7 @@ impl Run {
                 "start" => start = Some(row),
                 "train" => train.push(serde_json::from_value(row.into()).map_err(damaged)?),
                 "valid" => valid.push(serde_json::from_value(row.into()).map_err(damaged)?),
+                "average" => average = Some(serde_json::from_value(row.into()).map_err(damaged)?),
                 "end" => end = Some(row),
                 _ => {}
             }
@@ -143,6 +178,9 @@ impl Run {
             test: Metric::of_text()
                 .filter_map(|metric| Some((metric, ended(&format!("test_{}", metric.name()))?)))
                 .collect(),
+            // of the last end; a run that went on since has none
+            average: average.filter(|_| end.is_some()),
+            references: (symptoms(&start, "references"), number(&start, "references").unwrap_or(0) as usize),
             config,
             train,
             valid,
@@ -152,6 +190,15 @@ impl Run {
     /// The folder's own name.
     pub fn name(&self) -> String {
         self.folder.file_name().unwrap_or(self.folder.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// What says that the translations of the last validation went wrong, each with a sentence.
+    pub fn faults(&self) -> Vec<(Symptom, String)> {
+        let (of_references, sentences) = &self.references;
+        let warmup_updates = self.config.schedule.warmup_updates;
+        let Some(last) = self.valid.last() else { return Vec::new() };
+        let at = Progress { step: last.step, warmup_updates, has_ended: self.state != RunState::Unfinished };
+        last.symptoms().faults(of_references, *sentences, at)
     }
 
     /// The score at the end as a cost (lower is better); infinite when the run diverged, `None` when it is not finished

@@ -80,7 +80,7 @@ pub(super) fn table(task: &Task, score: Metric) -> Vec<Vec<String>> {
             time,
             known(setting.step_seconds(), |seconds| format!("{seconds:.3}")),
             known(first(|run| run.peak_memory_bytes as f64), |bytes| units::bytes(bytes as u64)),
-            remarks(setting),
+            remarks(setting, score),
         ]);
     }
     rows
@@ -121,7 +121,11 @@ fn to_target(setting: &Setting, score: Metric, goal: Option<f64>) -> [String; 3]
     ]
 }
 
-fn remarks(setting: &Setting) -> String {
+fn best_or_not(times: usize) -> String {
+    if times > 0 { "the best" } else { "not the best" }.to_string()
+}
+
+fn remarks(setting: &Setting, score: Metric) -> String {
     let count = |state| setting.runs.iter().filter(|run| run.state == state).count();
     let skipped: u64 = setting.runs.iter().map(|run| run.skipped_updates).sum();
     let mut remarks = Vec::new();
@@ -133,6 +137,14 @@ fn remarks(setting: &Setting) -> String {
     }
     if skipped > 0 {
         remarks.push(format!("{skipped} updates skipped"));
+    }
+    let averages: Vec<_> = setting.runs.iter().filter_map(|run| run.average.as_ref()).collect();
+    if let Some(average) = averages.first().filter(|average| average.score(score).is_some()) {
+        let middle = super::numbers::median(averages.iter().filter_map(|average| average.score(score)));
+        let better = averages.iter().filter(|average| average.is_best).count();
+        let of =
+            if averages.len() > 1 { format!("best in {better} of {}", averages.len()) } else { best_or_not(better) };
+        remarks.push(format!("average of {}: {} {} ({of})", average.steps.len(), score.label(), shown(score, middle)));
     }
     let bleu: Vec<f64> = setting.runs.iter().filter_map(|run| run.test.get(Metric::Bleu)).collect();
     if !bleu.is_empty() {

@@ -16,7 +16,7 @@ pub(super) enum Average {
     /// None was asked for, or there is nothing to make it of.
     None,
     /// Its weights are in the model.
-    Scored(AveragePoint),
+    Scored(Box<AveragePoint>),
     /// Given up on the way because something asked to stop.
     Interrupted,
 }
@@ -62,11 +62,12 @@ impl Trainer {
             is_best: value.is_some() && improvement.is_none_or(|gain| gain > 0.0),
             improvement,
             early_stopping_metric: Some(metric),
+            hypotheses: self.looks(&found),
         };
         if point.is_best {
             self.record.average_is_best()?;
         }
         self.record.emit(&Event::Average(point.clone()));
-        Ok(Average::Scored(point))
+        Ok(Average::Scored(Box::new(point)))
     }
 }

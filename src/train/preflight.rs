@@ -60,10 +60,16 @@ pub(super) fn start(facts: &Facts) -> Start {
         "computed_by": machine::computed_by(device),
         "seed": config.seed,
     });
+    let mut values = values.as_object().cloned().unwrap_or_default();
+    if let Some(valid) = &resources.valid {
+        let looks = valid.symptoms_of_references();
+        values.extend(looks.iter().map(|(symptom, value)| (format!("references.{}", symptom.name()), value.into())));
+        values.insert("references".to_string(), valid.len().into());
+    }
     let rows = |rows: Vec<(&str, String)>| rows.into_iter().map(|(label, value)| (label.to_string(), value)).collect();
     Start {
         table: table.into_iter().map(|(section, found)| (section.to_string(), rows(found))).collect(),
-        facts: values.as_object().cloned().unwrap_or_default(),
+        facts: values,
         step: facts.step,
     }
 }

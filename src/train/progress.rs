@@ -132,7 +132,7 @@ impl Trainer {
         &self,
         ledger: &Ledger,
         stop: StopReason,
-        average: Option<AveragePoint>,
+        average: Option<Box<AveragePoint>>,
         test: Option<&Evaluation>,
     ) -> End {
         let paths = self.record.paths();

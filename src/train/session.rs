@@ -1,5 +1,7 @@
 //! How a run comes up: fresh, or from a checkpoint.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use candle_core::DType;
 
@@ -149,6 +151,7 @@ impl Session {
             threads,
             begins,
             pretrained,
+            told: BTreeSet::new(),
             epoch: None,
         };
         Ok(Opened::Ready(Box::new(Session { ledger, trainer })))

@@ -71,6 +71,8 @@ pub(super) struct HeldOutSurvey {
 pub(super) struct Survey {
     /// Source and target of the training text.
     pub(super) train: [SideSurvey; 2],
+    /// Training pairs whose target is their source, of those looked at.
+    pub(super) copied: Share,
     pub(super) held_out: Vec<HeldOutSurvey>,
 }
 
@@ -105,6 +107,10 @@ impl Survey {
             let text: Vec<&str> = lines.iter().map(|pair| pair[side].as_str()).collect();
             survey.look_at(sides[side], &text, &sides[side].encode_lines(&text)?)?;
         }
+        let mut copied = Share::default();
+        lines.iter().filter(|[source, _]| !source.trim().is_empty()).for_each(|[source, target]| {
+            copied.add(source.trim() == target.trim());
+        });
         let known: Vec<&BTreeSet<u64>> = held_out.iter().map(|(_, hashes)| hashes).collect();
         let scan = scan(train, [sides[0].unk_id(), sides[1].unk_id()], &known);
         let tokens = train.tokens();
@@ -114,7 +120,7 @@ impl Survey {
         for ((survey, hashes), seen) in held_out.iter_mut().zip(&scan.seen) {
             survey.seen = hashes.intersection(seen).count() as u64;
         }
-        Ok(Survey { train: found, held_out: held_out.into_iter().map(|(survey, _)| survey).collect() })
+        Ok(Survey { train: found, copied, held_out: held_out.into_iter().map(|(survey, _)| survey).collect() })
     }
 }
 

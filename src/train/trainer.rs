@@ -1,5 +1,6 @@
 //! The hands of a run: everything that computes and writes while the ledger is driven on.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Error, Result};
@@ -13,6 +14,7 @@ use crate::objective::EmbeddingDistance;
 use crate::optim::{Ema, Optimizer, Schedule, StepContext};
 use crate::params::ParamSet;
 use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, Updated, Validation, Work};
+use crate::symptoms::Symptom;
 
 use super::distance;
 use super::progress::Pace;
@@ -44,6 +46,8 @@ pub(super) struct Trainer {
     pub(super) begins: Option<String>,
     /// Pretrained vectors, for the pre-flight table.
     pub(super) pretrained: Vec<Vectors>,
+    /// The symptoms of which was said that something went wrong.
+    pub(super) told: BTreeSet<Symptom>,
     /// The epoch that batches are taken from, by number.
     pub(super) epoch: Option<(u64, Epoch)>,
 }

@@ -6,10 +6,11 @@ use anyhow::Result;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::{Config, DecodeConfig};
-use crate::events::{Event, Sample, ValidPoint};
+use crate::events::{Event, Hypotheses, Sample, ValidPoint};
 use crate::fsio::fault;
 use crate::run::{Judged, Ledger, Scored, Unit, Validation};
 use crate::scores::Metric;
+use crate::symptoms::Progress;
 
 use super::trainer::Trainer;
 use super::validator::{Evaluation, Validator};
@@ -84,6 +85,7 @@ impl Trainer {
         let Validation { seconds: seconds_valid, translations: found, .. } = found;
         self.record.forget_weights(ledger)?;
         let nll = found.scores.get(Metric::Nll);
+        let hypotheses = self.looks(&found);
         self.record.emit(&Event::Valid(ValidPoint {
             step: ledger.step,
             epoch: ledger.epoch,
@@ -94,13 +96,14 @@ impl Trainer {
             is_best: judged.is_best,
             improvement: judged.improvement,
             early_stopping_metric: Some(self.rules.metric),
+            hypotheses,
             samples: self.samples(&found),
         }));
         if nll.is_some_and(|nll| !nll.is_finite()) {
             let message = "the validation loss is not a finite number; it counts as no improvement".to_string();
             self.record.warn(ledger.step, message);
         }
-        self.warn_about_repetition(ledger, &found);
+        self.warn_about(ledger, &hypotheses, found.hypotheses.len());
         if judged.rate_fell {
             self.record.note("no improvement: the learning rate falls".to_string());
         }
@@ -141,23 +144,20 @@ impl Trainer {
             .collect()
     }
 
-    /// A model that says one thing to everything has a training problem that no score names.
-    fn warn_about_repetition(&mut self, ledger: &Ledger, found: &Evaluation) {
-        // Blank lines have blank translations, which repeat nothing.
-        let said: Vec<&str> = found.hypotheses.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
-        let mut seen = std::collections::BTreeMap::new();
-        for line in &said {
-            *seen.entry(*line).or_insert(0_usize) += 1;
-        }
-        let most = seen.values().max().copied().unwrap_or(0);
-        let late = ledger.step > 2 * self.config.schedule.warmup_updates;
-        if late && said.len() >= 20 && 2 * most > said.len() {
-            self.record.warn(
-                ledger.step,
-                "more than half of the validation translations are the same sentence: \
-                 try a lower optimizer.lr or a longer schedule.warmup_updates"
-                    .to_string(),
-            );
+    /// What translations of the validation set look like beside their references.
+    pub(super) fn looks(&self, found: &Evaluation) -> Hypotheses {
+        let of_references = self.resources.valid.as_ref().map(Validator::symptoms_of_references).unwrap_or_default();
+        Hypotheses { symptoms: found.symptoms, of_references }
+    }
+
+    /// Says of each symptom once that something went wrong.
+    fn warn_about(&mut self, ledger: &Ledger, looks: &Hypotheses, sentences: usize) {
+        let warmup_updates = self.config.schedule.warmup_updates;
+        let at = Progress { step: ledger.step, warmup_updates, has_ended: ledger.finished(&self.rules).is_some() };
+        for (symptom, message) in looks.symptoms.faults(&looks.of_references, sentences, at) {
+            if self.told.insert(symptom) {
+                self.record.warn(ledger.step, message);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::metrics::{self, BleuTokenizer};
 use crate::model::Model;
 use crate::objective;
 use crate::scores::{Metric, Scores};
+use crate::symptoms::Symptoms;
 use crate::tokenizer::Tokenizers;
 
 /// A held-out set, ready to be scored many times.
@@ -36,6 +37,8 @@ pub struct Evaluation {
     pub signatures: Vec<(Metric, String)>,
     /// One line for each pair, in order; empty when nothing was translated.
     pub hypotheses: Vec<String>,
+    /// What they look like beside sources and references.
+    pub symptoms: Symptoms,
 }
 
 impl Validator {
@@ -70,6 +73,15 @@ impl Validator {
         let own = self.text.iter().map(|(_, reference)| reference.as_str()).collect();
         let further = self.further.iter().map(|lines| lines.iter().map(String::as_str).collect());
         std::iter::once(own).chain(further).collect()
+    }
+
+    fn sources(&self) -> Vec<&str> {
+        self.text.iter().map(|(source, _)| source.as_str()).collect()
+    }
+
+    /// What the references, the first of each pair, look like themselves.
+    pub(super) fn symptoms_of_references(&self) -> Symptoms {
+        metrics::symptoms_of_references(Some(&self.sources()), &self.references()[0])
     }
 
     /// Pair `i` as text.
@@ -120,6 +132,7 @@ impl Validator {
             found.scores.set(metric, measured.score);
             found.signatures.push((metric, measured.signature));
         }
+        found.symptoms = metrics::symptoms(Some(&self.sources()), &hypotheses, &references, &self.tokenizer)?;
         Ok(Some(found))
     }
 

@@ -11,6 +11,8 @@ use super::survey::{Example, HeldOutSurvey, Share, SideSurvey, Survey};
 
 /// Percent above which a share is worth a warning.
 const WORTH: f64 = 1.0;
+/// Likewise of pairs whose sides are equal, which names and numbers may be.
+const COPIES: f64 = 10.0;
 
 /// Everything that seems wrong, one warning for each kind. `total_updates`: 0 = unknown.
 pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vectors], total_updates: u64) -> Vec<String> {
@@ -18,6 +20,7 @@ pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vector
     let mut found: Vec<String> = resources.doubtful.clone();
     found.extend(round_trip(survey));
     found.extend(unknown(survey));
+    found.extend(copies(survey.copied));
     found.extend(references(config, &survey.held_out));
     found.extend(blank(&survey.held_out));
     found.extend(long(config, &survey.held_out));
@@ -58,6 +61,18 @@ fn round_trip(survey: &Survey) -> Option<String> {
          ByteLevel pre-tokenizer, or the model's own prefix or suffix) and that knows all characters, or train one with \
          tokenizer.path = \"\""
     ))
+}
+
+/// Targets that are their own source.
+fn copies(share: Share) -> Option<String> {
+    (share.whole > 0 && share.percent() > COPIES).then(|| {
+        format!(
+            "{} of the first training pairs ({}) have the same text on both sides: a model of them copies its input. Look \
+             whether data.train names one file twice, and for target lines in the source language",
+            percent(share),
+            of(share)
+        )
+    })
 }
 
 fn unknown(survey: &Survey) -> Option<String> {

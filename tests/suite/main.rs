@@ -1,5 +1,6 @@
 //! All integration tests in one binary: one link instead of many.
 
+mod averaging;
 mod checkpoint;
 mod cli;
 mod config_errors;
@@ -38,6 +39,7 @@ mod segmentation;
 mod sentencepiece;
 mod signals;
 mod sweep;
+mod symptoms;
 mod tags;
 mod tokenizer;
 mod toy;

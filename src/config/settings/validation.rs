@@ -10,7 +10,10 @@ settings! {
         /// When: a number of updates, "2e" for every second epoch, 0 = only at the end.
         pub valid_freq: Every = Every::Updates(1000),
         /// What is measured: any of "nll", "bleu", "chrf", "chrf++" and "ter". With nothing but nll nothing is
-        /// translated.
+        /// translated. Where text is translated, translations are also held against their sources and references: how
+        /// many are identical to that of another source, copied from their own, repeated (the same words over and over)
+        /// or empty, and their length_ratio, in tokens of BLEU. What is far off is shown, and where it says that
+        /// something went wrong a warning says what to do; all of it is in metrics.jsonl as hypotheses.*.
         pub metrics: Vec<Metric> = vec![Metric::Nll, Metric::Bleu, Metric::Chrf],
         /// Beam of the translations that are scored; 1 = greedy. 1 or more, 1000 at most.
         pub beam_size: usize = 1,
