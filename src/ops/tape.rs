@@ -323,7 +323,14 @@ mod tests {
             // twice as rows, then as a weight, the first that backward meets
             let x = embed(&table, &[4, 0, 4], None, 1.5, [None; 2])?;
             let h = linear(&x, &constant(&random(&[5, 5], 3)), None, Activation::Tanh, None)?;
-            let y = add_dropout_norm(&h, &embed(&table, &[2, 4, 5], None, 1.0, [None; 2])?, &gain()?, &gain()?, 1e-5, None)?;
+            let y = add_dropout_norm(
+                &h,
+                &embed(&table, &[2, 4, 5], None, 1.0, [None; 2])?,
+                &gain()?,
+                &gain()?,
+                1e-5,
+                None,
+            )?;
             let logits = linear(&y, &table, None, Activation::Tanh, None)?;
             let row = linear(&constant(&random(&[1, 6], 9)), &logits, None, Activation::Identity, None)?;
             linear(&row, &constant(&random(&[1, 3], 10)), None, Activation::Identity, None)
