@@ -37,6 +37,15 @@ mod tests {
     use crate::config::{OptimizerName, PhaseConfig};
 
     #[test]
+    fn two_passes_hold_the_activations_of_two_batches() {
+        let mut config = Config::default();
+        let of_weights = |config: &Config| memory_estimate(config, 1000) - memory_estimate(config, 0);
+        let (weights, once) = (of_weights(&config), memory_estimate(&config, 0));
+        config.train.r_drop_alpha = 5.0;
+        assert_eq!((of_weights(&config), memory_estimate(&config, 0)), (weights, 2 * once));
+    }
+
+    #[test]
     fn the_phase_with_the_largest_state_counts() {
         let mut config = Config::default();
         config.optimizer.name = OptimizerName::Sgd;

@@ -13,19 +13,22 @@ use nmt_train::rng::{stream, Purpose};
 
 const VOCABULARY: Vocabulary = Vocabulary { source_size: 31, target_size: 31, source_pad: 30, target_pad: 30 };
 
-fn models(dtype: DType, dropout: f64) -> Result<Vec<Box<dyn Model>>> {
+fn configs(dropout: f64) -> [ModelConfig; 4] {
     let small = ModelConfig { layers: 2, d_model: 8, d_ff: 12, heads: 2, dropout, ..ModelConfig::default() };
     let rnn = |cell, attention| {
         let rnn = RnnConfig { cell, attention, hidden_size: 8, embedding_size: 8 };
         ModelConfig { kind: ModelKind::Rnn, rnn, ..small.clone() }
     };
-    let configs = [
+    [
         small.clone(),
         rnn(Cell::Gru, AttentionKind::Bahdanau),
         rnn(Cell::Gru, AttentionKind::Luong),
         rnn(Cell::Lstm, AttentionKind::Bahdanau),
-    ];
-    configs.iter().map(|config| build(config, VOCABULARY, 5, dtype, &Device::Cpu)).collect()
+    ]
+}
+
+fn models(dtype: DType, dropout: f64) -> Result<Vec<Box<dyn Model>>> {
+    configs(dropout).iter().map(|config| build(config, VOCABULARY, 5, dtype, &Device::Cpu)).collect()
 }
 
 /// Sentence pairs of these lengths.
@@ -94,6 +97,45 @@ fn the_tape_of_a_step_gives_the_gradients_of_candles_tape() -> anyhow::Result<()
             for (a, b) in list(ours)?.iter().zip(&list(candles)?) {
                 assert!((a - b).abs() < 1e-6 * largest, "{}: {a} {b}", param.name);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Of R-Drop, by its definition: two passes, whose masks both halves of the doubled batch must have, each in every place.
+#[test]
+fn r_drop_compares_two_passes_of_which_each_has_masks_of_its_own() -> anyhow::Result<()> {
+    let (pairs, r_drop) = (pairs(LENGTHS), Criterion { label_smoothing: 0.1, r_drop_alpha: 5.0 });
+    let step = |model: &dyn Model, criterion| -> anyhow::Result<([f64; 3], Gradients)> {
+        let (loss, tape) = ops::record(|| objective::loss(model, &batch(&pairs), &Forward::train(1, 0), criterion, 1))?;
+        Ok((loss.losses.sums()?, Gradients::collect(model.params(), &mut tape.backward(&loss.loss)?)?))
+    };
+    for model in models(DType::F64, 0.0)? {
+        let ([loss, nll, _], gradients) = step(model.as_ref(), Criterion::smoothed(0.1))?;
+        let ([loss_of_both, nll_of_both, kl], of_both) = step(model.as_ref(), r_drop)?;
+        assert!((loss - loss_of_both).abs() < 1e-9 * loss && (nll - nll_of_both).abs() < 1e-9 * nll && kl.abs() < 1e-9);
+        for ((a, b), param) in gradients.tensors.iter().zip(&of_both.tensors).zip(model.params().iter()) {
+            let (a, b) = (list(a)?, list(b)?);
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + a.abs())), "{}", param.name);
+        }
+    }
+    let places: [fn(&mut ModelConfig); 6] = [
+        |config| config.dropout = 0.3,
+        |config| config.attention_dropout = Some(0.3),
+        |config| config.activation_dropout = Some(0.3),
+        |config| config.embedding_dropout = Some(0.3),
+        |config| config.source_word_dropout = 0.3,
+        |config| config.target_word_dropout = 0.3,
+    ];
+    for mut config in configs(0.0) {
+        let inner = if config.kind == ModelKind::Rnn { 1..3 } else { 0..0 };
+        for (i, place) in places.iter().enumerate().filter(|(i, _)| !inner.contains(i)) {
+            let plain = config.clone();
+            place(&mut config);
+            let model = build(&config, VOCABULARY, 5, DType::F32, &Device::Cpu)?;
+            let [_, _, kl] = step(model.as_ref(), r_drop)?.0;
+            assert!(kl > 1e-3, "place {i} of {:?}: {kl}", config.kind);
+            config = plain;
         }
     }
     Ok(())

@@ -26,6 +26,7 @@ mod phases;
 mod precision;
 mod quickstart_data;
 mod reading;
+mod regularization;
 mod report;
 mod resume;
 mod rnn;

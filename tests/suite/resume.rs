@@ -284,3 +284,28 @@ fn gru_with_pairs_from_attention_resumes_bit_for_bit() {
         "embedding_distance.measure_freq=7",
     ]);
 }
+
+#[test]
+fn r_drop_with_word_dropout_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "train.r_drop_alpha=5.0",
+        "model.source_word_dropout=0.1",
+        "model.target_word_dropout=0.1",
+        "train.gradient_accumulation_steps=2",
+        "optimizer.name=hessian2",
+        "optimizer.hessian2.variant=kron",
+        "optimizer.hessian2.statistics_freq=3",
+        "optimizer.hessian2.block_size=12",
+    ]);
+}
+
+#[test]
+fn gru_with_r_drop_and_word_dropout_resumes_bit_for_bit() {
+    killed_and_resumed_equals_uninterrupted(&[
+        "model.kind=rnn",
+        "train.r_drop_alpha=5.0",
+        "model.source_word_dropout=0.1",
+        "model.target_word_dropout=0.1",
+        "train.ema_decay=0.99",
+    ]);
+}

@@ -141,12 +141,11 @@ simd! {
             p[masked] = T::from_f64(FAR);
             q[masked] = T::from_f64(FAR);
         }
-        p.iter_mut().for_each(|z| *z -= seen_p.top);
-        q.iter_mut().for_each(|z| *z -= seen_q.top);
         let mut r = vec![T::zero(); p.len()];
-        r.iter_mut().zip(p.iter().zip(q.iter())).for_each(|(r, (&p, &q))| *r = p - q);
-        p.iter_mut().for_each(|z| *z = z.exp());
-        q.iter_mut().for_each(|z| *z = z.exp());
+        for ((p, q), r) in p.iter_mut().zip(q.iter_mut()).zip(&mut r) {
+            let (a, b) = (*p - seen_p.top, *q - seen_q.top);
+            (*p, *q, *r) = (a.exp(), b.exp(), a - b);
+        }
         let (total_p, total_q) = (real::sum(p), real::sum(q));
         let (mean_p, mean_q) = (real::dot(p, &r) / total_p, real::dot(q, &r) / total_q);
         let half = T::from_f64(0.5);

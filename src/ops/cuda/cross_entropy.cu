@@ -21,34 +21,43 @@ __device__ __forceinline__ float log_sum_exp(const float* z, const float* bias, 
     return *top + logf(block_sum(sum, shared));
 }
 
-// losses[row] and nlls[row]; dz (unless null) = scale * (softmax - (1 - smoothing) * label - smoothing / predictable). In
-// float, dz may be the logits.
+// The cost of a row of logits; its log of the sum of exp and its unsmoothed cost besides.
+__device__ __forceinline__ float cost(const float* z, const float* bias, int vocabulary, int masked, int label,
+                                      float smoothing, float* lse, float* nll, float* shared) {
+    float top;
+    *lse = log_sum_exp(z, bias, vocabulary, masked, &top, shared);
+    *nll = *lse - logit(z, bias, label, masked);
+    if (smoothing <= 0.0f) return *nll;
+    // of what the top leaves: sums of small numbers
+    float sum = 0.0f;
+    for (int j = threadIdx.x; j < vocabulary; j += blockDim.x)
+        if (j != masked) sum += logit(z, bias, j, masked) - top;
+    float mean = top + block_sum(sum, shared) / (vocabulary - (masked >= 0));
+    return (1.0f - smoothing) * *nll + smoothing * (*lse - mean);
+}
+
+// What the gradient of a row takes from the probability of id j.
+__device__ __forceinline__ float wanted(int j, int label, int vocabulary, int masked, float smoothing) {
+    return smoothing / (vocabulary - (masked >= 0)) + (j == label ? 1.0f - smoothing : 0.0f);
+}
+
+// losses[row] and nlls[row]; dz (unless null) = factor * (softmax - wanted). In float, dz may be the logits.
 template <class T>
 __device__ void cross_entropy(T* dz, float* losses, float* nlls, const float* logits, const float* bias,
                               const unsigned* labels, int vocabulary, int masked, float smoothing, float factor) {
     __shared__ float shared[32];
     ROW;
-    float top;
-    float lse = log_sum_exp(z, bias, vocabulary, masked, &top, shared);
-    int label = (int)labels[row], predictable = vocabulary - (masked >= 0);
-    float at_label = logit(z, bias, label, masked), mean = 0.0f;
-    if (smoothing > 0.0f) {
-        // of what the top leaves: sums of small numbers
-        float sum = 0.0f;
-        for (int j = threadIdx.x; j < vocabulary; j += blockDim.x)
-            if (j != masked) sum += logit(z, bias, j, masked) - top;
-        mean = top + block_sum(sum, shared) / predictable;
-    }
-    float nll = lse - at_label, uniform = lse - mean;
+    int label = (int)labels[row];
+    float lse, nll;
+    float loss = cost(z, bias, vocabulary, masked, label, smoothing, &lse, &nll, shared);
     if (threadIdx.x == 0) {
         nlls[row] = nll;
-        losses[row] = smoothing > 0.0f ? (1.0f - smoothing) * nll + smoothing * uniform : nll;
+        losses[row] = loss;
     }
     __syncthreads();  // all have read the logit of the label
     if (dz) {
-        float spread = smoothing / predictable;
         for (int j = threadIdx.x; j < vocabulary; j += blockDim.x) {
-            float d = expf(logit(z, bias, j, masked) - lse) - spread - (j == label ? 1.0f - smoothing : 0.0f);
+            float d = expf(logit(z, bias, j, masked) - lse) - wanted(j, label, vocabulary, masked, smoothing);
             dz[row * vocabulary + j] = put<T>(j == masked ? 0.0f : factor * d);
         }
     }
@@ -57,6 +66,50 @@ FOR_BOTH(cross_entropy,
          (T* dz, float* losses, float* nlls, const float* logits, const float* bias, const unsigned* labels,
           int vocabulary, int masked, float smoothing, float factor),
          (dz, losses, nlls, logits, bias, labels, vocabulary, masked, smoothing, factor))
+
+// The same of two rows, `row` and `row + tokens`, one block for both, with R-Drop: means of losses and nlls, kls[row] the mean
+// of KL(p|q) and KL(q|p).
+template <class T>
+__device__ void r_drop(T* dz, float* losses, float* nlls, float* kls, const float* logits, const float* bias,
+                       const unsigned* labels, int tokens, int vocabulary, int masked, float smoothing,
+                       float half_alpha, float factor) {
+    __shared__ float shared[32];
+    ROW;
+    size_t second = (size_t)tokens * vocabulary;
+    int label = (int)labels[row];
+    float lse_p, lse_q, nll_p, nll_q, kl_p = 0.0f, kl_q = 0.0f;
+    float loss_p = cost(z, bias, vocabulary, masked, label, smoothing, &lse_p, &nll_p, shared);
+    float loss_q = cost(z + second, bias, vocabulary, masked, label, smoothing, &lse_q, &nll_q, shared);
+    for (int j = threadIdx.x; j < vocabulary; j += blockDim.x)
+        if (j != masked) {
+            float p = logit(z, bias, j, masked) - lse_p, q = logit(z + second, bias, j, masked) - lse_q;
+            kl_p += expf(p) * (p - q);
+            kl_q += expf(q) * (q - p);
+        }
+    kl_p = block_sum(kl_p, shared);
+    kl_q = block_sum(kl_q, shared);
+    if (threadIdx.x == 0) {
+        nlls[row] = 0.5f * (nll_p + nll_q);
+        losses[row] = 0.5f * (loss_p + loss_q);
+        kls[row] = 0.5f * (kl_p + kl_q);
+    }
+    __syncthreads();  // all have read the logits of the label
+    if (dz) {
+        for (int j = threadIdx.x; j < vocabulary; j += blockDim.x) {
+            float log_p = logit(z, bias, j, masked) - lse_p, log_q = logit(z + second, bias, j, masked) - lse_q;
+            float p = expf(log_p), q = expf(log_q), less = wanted(j, label, vocabulary, masked, smoothing);
+            float dp = p - less + half_alpha * (p * (log_p - log_q - kl_p) + p - q);
+            float dq = q - less + half_alpha * (q * (log_q - log_p - kl_q) + q - p);
+            dz[row * vocabulary + j] = put<T>(j == masked ? 0.0f : 0.5f * factor * dp);
+            dz[second + row * vocabulary + j] = put<T>(j == masked ? 0.0f : 0.5f * factor * dq);
+        }
+    }
+}
+FOR_BOTH(r_drop,
+         (T* dz, float* losses, float* nlls, float* kls, const float* logits, const float* bias,
+          const unsigned* labels, int tokens, int vocabulary, int masked, float smoothing, float half_alpha,
+          float factor),
+         (dz, losses, nlls, kls, logits, bias, labels, tokens, vocabulary, masked, smoothing, half_alpha, factor))
 
 // logits become log-probabilities.
 extern "C" __global__ void log_softmax_f32(float* logits, const float* bias, int vocabulary, int masked) {

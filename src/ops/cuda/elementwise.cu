@@ -94,8 +94,9 @@ __device__ void column_sums(float* sums, const T* x, int rows, int columns, int 
 FOR_BOTH(column_sums, (float* sums, const T* x, int rows, int columns, int stride, int chunk),
          (sums, x, rows, columns, stride, chunk))
 
-// total[0] = sum of x in double over one block of 256 threads, in a fixed order; scaled[0] (unless null) = factor * it.
-extern "C" __global__ void total_f32(double* total, float* scaled, const float* x, size_t n, float factor) {
+// total[0] = sum of x in double over one block of 256 threads, in a fixed order; scaled[0] (unless null) = factor * it, added to
+// what is there if `more`.
+extern "C" __global__ void total_f32(double* total, float* scaled, const float* x, size_t n, float factor, int more) {
     __shared__ double parts[256];
     double sum = 0.0;
     for (size_t i = threadIdx.x; i < n; i += 256) sum += (double)x[i];
@@ -107,6 +108,6 @@ extern "C" __global__ void total_f32(double* total, float* scaled, const float* 
     }
     if (threadIdx.x == 0) {
         total[0] = parts[0];
-        if (scaled) scaled[0] = (float)(factor * parts[0]);
+        if (scaled) scaled[0] = (float)(factor * parts[0] + (more ? (double)scaled[0] : 0.0));
     }
 }
