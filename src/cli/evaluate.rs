@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::decode;
 use crate::exit::{ExitCode, InputError};
-use crate::metrics;
+use crate::metrics::{self, BleuTokenizer};
 use crate::run::Usable;
 use crate::scores::Metric;
 use crate::symptoms::Progress;
@@ -42,7 +42,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     if args.metrics.contains(&Metric::Bleu) {
         words.advice(&references[0]).iter().for_each(|advice| say(common, advice));
     }
-    tell_symptoms(sources.as_deref(), &hypotheses, &references, &tokenizer, common)?;
+    tell_symptoms(sources.as_deref(), &hypotheses, &references, &words.tokenizer, common)?;
     let mut out = std::io::stdout().lock();
     for &metric in &args.metrics {
         let found = metrics::measure(metric, &hypotheses, &references, &words.tokenizer, args.lowercase)?;
