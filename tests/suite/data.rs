@@ -358,7 +358,8 @@ fn text_that_is_cut_anew_lies_beside_its_ids() {
     let f = Folder::new();
     let data = config(vec![corpus(&[&f.file("a.tsv", "a b\tc\n\tx\nd\te f\n")])]);
     let go = |spelled| {
-        let job = Prepare { data: &data, fingerprint: "words", vocab_size: 1000, spelled, tags: &[], cache_dir: f.path() };
+        let job =
+            Prepare { data: &data, fingerprint: "words", vocab_size: 1000, spelled, tags: &[], cache_dir: f.path() };
         prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
     };
     let plain = go([false; 2]);
