@@ -22,6 +22,8 @@ pub(super) struct Segmentation {
     /// Source and target, how many times as long they are as without, as measured.
     pub(super) growth: [f64; 2],
     fits: [Fit; 2],
+    /// Sentences that would be longer than `max_length`, of those looked at.
+    too_long: [usize; 2],
 }
 
 /// Tokens to be expected of a sentence besides `</s>`: so many for each that it has without, and for each byte of its
@@ -37,6 +39,9 @@ pub(super) struct Expected<'a> {
     text: &'a Dataset,
     segmentation: &'a Segmentation,
 }
+
+/// Percent of sentences above which it is worth a warning that they are too long.
+const WORTH: f64 = 1.0;
 
 /// Pairs that are drawn to see how much longer text becomes.
 const MEASURED: usize = 2000;
@@ -71,13 +76,8 @@ impl Segmentation {
             }
         };
         let samplers = [side(0)?, side(1)?];
-        Ok(Segmentation {
-            samplers,
-            seed: config.seed,
-            max_length: config.data.max_length,
-            growth: [1.0; 2],
-            fits: Default::default(),
-        })
+        let (seed, max_length) = (config.seed, config.data.max_length);
+        Ok(Segmentation { samplers, seed, max_length, growth: [1.0; 2], fits: Default::default(), too_long: [0; 2] })
     }
 
     /// Whether source and target are cut anew.
@@ -104,14 +104,30 @@ impl Segmentation {
             let (mut ids, mut found, mut before, mut after) = (Vec::new(), Measured::default(), 0, 0);
             for pair in (0..text.len()).step_by(every) {
                 ids.clear();
-                self.draw(text, Place { side: of_side, pair, epoch: NO_EPOCH, item: pair as u64 }, &mut ids);
+                self.cut(text, Place { side: of_side, pair, epoch: NO_EPOCH, item: pair as u64 }, &mut ids);
                 let tokens = tokens(text, of_side, pair).len();
                 found.add(tokens - 1, text.spelling(of_side, pair).len(), ids.len() - 1);
-                (before, after) = (before + tokens, after + ids.len());
+                let is_kept = ids.len() <= self.max_length;
+                (before, after) = (before + tokens, after + if is_kept { ids.len() } else { tokens });
+                self.too_long[0] += usize::from(!is_kept);
+                self.too_long[1] += 1;
             }
             self.growth[side] = after as f64 / before.max(1) as f64;
             self.fits[side] = found.fit();
         }
+    }
+
+    /// Where sentences are too long to be cut anew.
+    pub(super) fn warning(&self) -> Option<String> {
+        let share = 100.0 * self.too_long[0] as f64 / self.too_long[1].max(1) as f64;
+        (share > WORTH).then(|| {
+            format!(
+                "{share:.0} % of the training sentences looked at would be longer than data.max_length = {} when they are \
+                 cut anew ({}), and so stay as they are: raise data.max_length, or leave out less",
+                self.max_length,
+                self.describe().unwrap_or_default()
+            )
+        })
     }
 
     /// Lengths to be expected.
@@ -155,20 +171,24 @@ impl Segmentation {
 
     /// Adds the ids of a side; those of always where the drawn ones are too many.
     fn draw(&self, text: &Dataset, place: Place, ids: &mut Vec<u32>) {
-        let Place { side, pair, epoch, item } = place;
         let start = ids.len();
-        if let Some(sampler) = self.sampler(side) {
-            let index = 2 * item + u64::from(side == Side::Target);
-            ids.extend(text.tag(pair).filter(|_| side == Side::Source));
-            let mut rng = indexed_stream(self.seed, Purpose::Segmentation, epoch, index);
-            let spelling = text.spelling(side, pair);
-            SCRATCH.with_borrow_mut(|scratch| sampler.sample(spelling, scratch, &mut rng, ids));
-            if ids.len() - start <= self.max_length {
-                return;
-            }
+        let is_drawn = self.cut(text, place, ids) && ids.len() - start <= self.max_length;
+        if !is_drawn {
             ids.truncate(start);
+            tokens(text, place.side, place.pair).extend(ids);
         }
-        tokens(text, side, pair).extend(ids);
+    }
+
+    /// Adds the ids of a side as they are drawn, if they are.
+    fn cut(&self, text: &Dataset, place: Place, ids: &mut Vec<u32>) -> bool {
+        let Place { side, pair, epoch, item } = place;
+        let Some(sampler) = self.sampler(side) else { return false };
+        let index = 2 * item + u64::from(side == Side::Target);
+        ids.extend(text.tag(pair).filter(|_| side == Side::Source));
+        let mut rng = indexed_stream(self.seed, Purpose::Segmentation, epoch, index);
+        let spelling = text.spelling(side, pair);
+        SCRATCH.with_borrow_mut(|scratch| sampler.sample(spelling, scratch, &mut rng, ids));
+        true
     }
 }
 
@@ -182,7 +202,11 @@ impl Lengths for Expected<'_> {
             };
             let bytes = self.text.spelling(side, i).len();
             let expected = 1.0 + fit.tokens * (tokens - 1) as f64 + fit.bytes * bytes as f64;
-            (expected.round() as usize).clamp(1, *max_length)
+            match expected.round().max(1.0) as usize {
+                drawn if drawn <= *max_length => drawn,
+                // most likely it stays as it is
+                _ => tokens,
+            }
         };
         (expected(Side::Source, source), expected(Side::Target, target))
     }

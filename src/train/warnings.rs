@@ -24,6 +24,7 @@ pub(super) fn warnings(config: &Config, resources: &Resources, vectors: &[Vector
     found.extend(references(config, &survey.held_out));
     found.extend(blank(&survey.held_out));
     found.extend(long(config, &survey.held_out));
+    found.extend(resources.segmentation.warning());
     found.extend(words_of_bleu(config, resources));
     found.extend(vectors.iter().filter_map(coverage));
     found.extend(warm_up(config, total_updates));

@@ -393,6 +393,18 @@ fn the_table_says_what_is_cut_anew_and_how_much_longer_it_becomes() {
 }
 
 #[test]
+fn text_that_becomes_too_long_to_be_cut_anew_is_told() {
+    let toy = Toy::new();
+    let set = "--set tokenizer.bpe_dropout=0.9";
+    toy.run(&format!("check --config toy.toml {set} --set data.max_length=14")).exits(0).tells(&[
+        "would be longer than data.max_length = 14",
+        "so stay as they are",
+        "raise data.max_length",
+    ]);
+    assert!(!toy.run(&format!("check --config toy.toml {set}")).exits(0).err.contains("stay as they are"));
+}
+
+#[test]
 fn how_text_is_cut_belongs_to_a_run() {
     let toy = Toy::new();
     toy.run("-q --config toy.toml --set tokenizer.bpe_dropout=0.1").exits(0);
@@ -433,21 +445,20 @@ fn no_sentence_becomes_longer_than_max_length() {
     let toy = Toy::new();
     let plain = resources(&toy, &[]);
     let most = (0..plain.train.len()).map(|i| plain.train.lengths(i)).map(|(s, t)| s.max(t)).max().unwrap();
-    for (length, some_are_longer) in [(most, false), (500, true)] {
-        let set = [format!("data.max_length={length}"), "tokenizer.bpe_dropout=0.5".to_string()];
+    for length in [most, most + 2, 500] {
+        let set = [format!("data.max_length={length}"), "tokenizer.bpe_dropout=0.2".to_string()];
         let resources = resources(&toy, &set.each_ref().map(String::as_str));
-        let (epoch, mut longer, mut whole) = (resources.epoch(3), 0, 0);
+        let (epoch, mut longest, mut whole) = (resources.epoch(3), 0, 0);
         for i in 0..epoch.len() {
             let batch = resources.batch(&epoch, i);
             for (k, &pair) in batch.pairs.iter().enumerate() {
-                let (source, target) = (batch.source.get(k), batch.target.get(k));
-                assert!(source.len().max(target.len()) <= length);
-                longer += usize::from(source.len().max(target.len()) > most);
-                whole += usize::from(target == resources.train.target(pair as usize).to_vec());
+                longest = longest.max(batch.source.get(k).len()).max(batch.target.get(k).len());
+                whole += usize::from(batch.target.get(k) == resources.train.target(pair as usize).to_vec());
             }
         }
-        assert_eq!(longer > 0, some_are_longer);
-        assert!(whole < resources.train.len(), "nothing was drawn");
+        assert!(longest <= length, "{longest} {length}");
+        assert_eq!(longest > most + 2, length == 500);
+        assert_eq!(whole == resources.train.len(), length == most, "{whole} are as always");
     }
 }
 
