@@ -218,10 +218,18 @@ pub(crate) fn agree(
         assert!(wide < 1e-9, "{name}: {wide:e} from the plain operations in f64");
         assert!(narrow < 1e-4, "{name}: {narrow:e} between f32 and f64");
     }
-    let moves = Moves::of(inputs, &right, &plain);
-    for units in Units::available().filter(|units| units.precision() == Precision::Bf16) {
+    let units = Units::available().filter(|units| units.precision() == Precision::Bf16);
+    let in_bf16 = units.map(|units| {
         let _choice = Choice::of(Some(units));
-        let found = value_and_gradients(inputs, DType::F32, &fused).unwrap();
+        (units, value_and_gradients(inputs, DType::F32, &fused).unwrap())
+    });
+    // what has no product is as in f32
+    let in_bf16: Vec<_> = in_bf16.filter(|(_, found)| *found != single).collect();
+    if in_bf16.is_empty() && !cfg!(feature = "cuda") {
+        return;
+    }
+    let moves = Moves::of(inputs, &right, &plain);
+    for (units, found) in in_bf16 {
         for (i, ((found, right), moves)) in found.iter().zip(&right).zip(&moves).enumerate() {
             let (error, bound) = (distance_by_norm(found, right), BF16_FLOOR + BF16_FACTOR * moves.most);
             assert!(error < bound, "{units}, value or gradient {i}: {error:e} from f64 ({bound:e})");
