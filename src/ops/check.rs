@@ -98,22 +98,21 @@ fn value_and_gradients_on(
 }
 
 /// Asserts that value and gradients on a GPU are those of f64 on the CPU: within 10⁻⁴ in f32; in bf16
-/// within 0.1 and six times what rounding the inputs alone does (`rounded`): recurrences make much of little, and sums
-/// over tokens cancel.
+/// within 0.1 and six times what rounding the inputs alone does, for activations are rounded wherever they are stored.
 /// `is_weight`: the inputs that are parameters, which stay f32.
 fn agree_on_gpu(
     inputs: &[Input],
     right: &[Vec<f64>],
-    rounded: &[Vec<f64>],
+    moves: &[Moves],
     fused: Function<'_>,
     is_weight: &dyn Fn(usize) -> bool,
 ) {
     for (precision, dtype) in [(Precision::F32, DType::F32), (Precision::Bf16, DType::BF16)] {
         let device = gpu(precision);
         let found = value_and_gradients_on(&device, dtype, inputs, fused, is_weight).unwrap();
-        for (i, ((found, right), rounded)) in found.iter().zip(right).zip(rounded).enumerate() {
+        for (i, ((found, right), moves)) in found.iter().zip(right).zip(moves).enumerate() {
             let bound = match precision {
-                Precision::Bf16 => bound_of_bf16(rounded, right),
+                Precision::Bf16 => 0.1 + 6.0 * moves.nearest,
                 _ => 1e-4,
             };
             let error = distance_by_norm(found, right);
@@ -125,16 +124,54 @@ fn agree_on_gpu(
     }
 }
 
-/// With values that bf16 has.
-fn rounded(input: &Input) -> Input {
-    let values = constant(input).to_dtype(DType::BF16).and_then(|x| x.to_dtype(DType::F64)?.flatten_all()?.to_vec1());
-    Input { values: values.unwrap(), shape: input.shape.clone() }
+/// Ways to round inputs to bf16 that [`Moves`] are taken of.
+const ROUNDINGS: u64 = 6;
+
+/// Bound of errors by bf16 products on the CPU: this and [`BF16_FACTOR`] times the largest of [`Moves`]. Of 70 119 results of
+/// 5 489 random cases on three units, with four roundings, error over the largest move was 0.26 in the median, 0.80 in 99 %,
+/// 1.09 in 99.9 % and 2.23 at most, and error − 3 moves 2·10⁻⁶ at most. (By the nearest rounding alone, which by chance moves
+/// little now and then, error − 6 moves was up to 0.04.) What is left is for a ReLU that flips in the product and in no rounding.
+const BF16_FLOOR: f64 = 0.01;
+const BF16_FACTOR: f64 = 3.0;
+
+/// With values that bf16 has: the nearest ones, or by chance the one above or the one below of each.
+fn rounded(input: &Input, way: u64) -> Input {
+    let mut rng = stream(way, Purpose::Probe, 1 << 20);
+    let half = 1u32 << 15;
+    let mut round = |x: &f64| {
+        let bits = (*x as f32).to_bits();
+        let up = if way == 0 { half } else { (rng.bits() as u32 & 1) * (2 * half - 1) };
+        f64::from(f32::from_bits((bits + up) & !(2 * half - 1)))
+    };
+    Input { values: input.values.iter().map(&mut round).collect(), shape: input.shape.clone() }
 }
 
-/// How far a result with bf16 inside may be from the right one, when rounding the inputs alone leads to `rounded`: results
-/// on the way are rounded too, and those of short recurrences of few numbers do not average out.
-fn bound_of_bf16(rounded: &[f64], right: &[f64]) -> f64 {
-    0.1 + 6.0 * distance_by_norm(rounded, right)
+/// How far a result moves when the inputs are rounded, in f64: what the mathematics makes of errors of that size.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moves {
+    /// To the nearest numbers of bf16.
+    nearest: f64,
+    /// The most of several ways to round them.
+    most: f64,
+}
+
+impl Moves {
+    /// Of value and gradients.
+    fn of(inputs: &[Input], right: &[Vec<f64>], plain: Function<'_>) -> Vec<Moves> {
+        let mut moves = vec![Moves::default(); right.len()];
+        for way in 0..ROUNDINGS {
+            let inputs: Vec<Input> = inputs.iter().map(|input| rounded(input, way)).collect();
+            let found = value_and_gradients(&inputs, DType::F64, plain).unwrap();
+            for ((found, right), moves) in found.iter().zip(right).zip(&mut moves) {
+                let distance = distance_by_norm(found, right);
+                if way == 0 {
+                    moves.nearest = distance;
+                }
+                moves.most = moves.most.max(distance);
+            }
+        }
+        moves
+    }
 }
 
 /// ‖a − b‖ / max(‖b‖, 1).
@@ -161,7 +198,7 @@ pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Asserts that value and gradients of `fused` are those of `plain` in f64 (1e-9), and its f32 those of its f64 (1e-4, with
-/// bf16 products a few times what rounding the inputs does); in a build with CUDA, also on a GPU. `weights`: the inputs
+/// bf16 products a few times what rounding the inputs does at most); in a build with CUDA, also on a GPU. `weights`: the inputs
 /// that are parameters.
 pub(crate) fn agree(
     inputs: &[Input],
@@ -181,18 +218,25 @@ pub(crate) fn agree(
         assert!(wide < 1e-9, "{name}: {wide:e} from the plain operations in f64");
         assert!(narrow < 1e-4, "{name}: {narrow:e} between f32 and f64");
     }
-    let inputs_of_bf16: Vec<Input> = inputs.iter().map(rounded).collect();
-    let rounded = value_and_gradients(&inputs_of_bf16, DType::F64, &plain).unwrap();
-    for units in Units::available().filter(|units| units.precision() == Precision::Bf16) {
+    let units = Units::available().filter(|units| units.precision() == Precision::Bf16);
+    let in_bf16 = units.map(|units| {
         let _choice = Choice::of(Some(units));
-        let found = value_and_gradients(inputs, DType::F32, &fused).unwrap();
-        for (i, ((found, right), rounded)) in found.iter().zip(&right).zip(&rounded).enumerate() {
-            let (error, bound) = (distance_by_norm(found, right), bound_of_bf16(rounded, right));
+        (units, value_and_gradients(inputs, DType::F32, &fused).unwrap())
+    });
+    // what has no product is as in f32
+    let in_bf16: Vec<_> = in_bf16.filter(|(_, found)| *found != single).collect();
+    if in_bf16.is_empty() && !cfg!(feature = "cuda") {
+        return;
+    }
+    let moves = Moves::of(inputs, &right, &plain);
+    for (units, found) in in_bf16 {
+        for (i, ((found, right), moves)) in found.iter().zip(&right).zip(&moves).enumerate() {
+            let (error, bound) = (distance_by_norm(found, right), BF16_FLOOR + BF16_FACTOR * moves.most);
             assert!(error < bound, "{units}, value or gradient {i}: {error:e} from f64 ({bound:e})");
         }
     }
     if cfg!(feature = "cuda") {
-        agree_on_gpu(inputs, &right, &rounded, &fused, &|i| weights.contains(&i));
+        agree_on_gpu(inputs, &right, &moves, &fused, &|i| weights.contains(&i));
     }
 }
 

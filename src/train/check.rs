@@ -73,11 +73,12 @@ pub fn check(
 
     let trial = trial::largest_batch(config, &resources, model.as_ref(), &epoch)?;
     let largest_batch = format!(
-        "the largest batch ({} pairs, {} source and {} target tokens) took {:.2} s forward and backward; \
+        "the largest batch ({} pairs, {} source and {} target tokens{}) took {:.2} s forward and backward; \
          loss {:.3} a token, gradient norm {:.2}; peak memory {}",
         trial.pairs,
         trial.source_tokens,
         trial.target_tokens,
+        if config.train.r_drop_alpha > 0.0 { ", which pass twice" } else { "" },
         trial.seconds,
         trial.loss,
         trial.gradient_norm,

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, D};
 use nmt_train::batch::{Batch, Sequences};
 use nmt_train::config::{ModelConfig, Norm, TiedEmbeddings};
 use nmt_train::kinds::Activation;
-use nmt_train::model::{build, Forward, Model, Vocabulary};
+use nmt_train::model::{build, Forward, Model, Side, Vocabulary};
 use nmt_train::objective;
 use nmt_train::ops::Criterion;
 use nmt_train::params::ParamSet;
@@ -283,6 +283,12 @@ fn dropout_masks_are_named_by_seed_and_micro_batch() -> Result<()> {
     assert_eq!(loss(1, 0)?, loss(1, 0)?);
     assert_ne!(loss(1, 0)?, loss(1, 1)?);
     assert_ne!(loss(1, 0)?, loss(2, 0)?);
+    // word dropout moves no other mask
+    let (without, with) = (Forward::train(1, 0), Forward::train(1, 0));
+    let words = [Side::Source, Side::Target].map(|side| with.word_dropout(side, 0.3));
+    let values = with.dropout(0.3);
+    assert_eq!(without.dropout(0.3), values);
+    assert!(words[0] != words[1] && words[0] != values && words[1] != values);
     Ok(())
 }
 
