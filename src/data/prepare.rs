@@ -95,8 +95,8 @@ fn build(
             for (pair, (mut source, target)) in block.iter().zip(encoded?) {
                 Joined::add(&mut description.joined, pair.joined, index, pair.line);
                 changed |= newly_blank(&pair.source, &source) || newly_blank(&pair.target, &target);
-                // a blank line stays blank
-                source.ids.splice(..0, tag.filter(|_| !source.ids.is_empty()));
+                // a line without tokens of its own stays one, and is dropped as such
+                source.ids.splice(..0, tag.filter(|_| source.ids.len() > 1));
                 if filter.keep(source.ids.len(), target.ids.len(), index, pair.line) {
                     writer.push([&source, &target], pair.line)?;
                     kept += 1;
