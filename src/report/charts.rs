@@ -269,25 +269,36 @@ fn hypotheses(task: &Task, styles: &Styles, horizons: &[Horizon]) -> Group {
                 let rows = run.valid.iter();
                 rows.filter_map(|row| Some((row.step as f64, scale * row.symptoms().get(symptom)?))).collect()
             };
-            let chosen = self::chosen(task, styles, *horizon);
-            let series = chosen.iter().map(|(label, setting)| Series {
-                label: label.clone(),
-                style: styles.style(label),
-                lines: setting.runs.iter().map(of).collect(),
-                dots: false,
-            });
-            Chart {
-                title: format!("{}, horizon {} updates", title(symptom), units::count(horizon.updates)),
-                x: axis("updates", thousands),
-                y: axis(symptom.name(), plain),
-                series: series.collect(),
-                target: None,
-                from_the_better: false,
-            }
+            by_update(&self::chosen(task, styles, *horizon), styles, *horizon, title(symptom), symptom.name(), &of)
         })
         .collect::<Vec<_>>()
     });
     Group { heading: "Translations of the validation set".to_string(), charts: charts.collect() }
+}
+
+/// A chart of what each run of the `chosen` settings has by its updates.
+fn by_update(
+    chosen: &[(String, Setting)],
+    styles: &Styles,
+    horizon: Horizon,
+    title: &str,
+    y: &str,
+    of: &dyn Fn(&Run) -> Vec<(f64, f64)>,
+) -> Chart {
+    let series = chosen.iter().map(|(label, setting)| Series {
+        label: label.clone(),
+        style: styles.style(label),
+        lines: setting.runs.iter().map(of).collect(),
+        dots: false,
+    });
+    Chart {
+        title: format!("{title}, horizon {} updates", units::count(horizon.updates)),
+        x: axis("updates", thousands),
+        y: axis(y, plain),
+        series: series.collect(),
+        target: None,
+        from_the_better: false,
+    }
 }
 
 /// Health of the embedding tables, where the embedding distance measures it.
@@ -302,20 +313,7 @@ fn health(task: &Task, styles: &Styles, horizons: &[Horizon]) -> Group {
             let of = |run: &Run| -> Vec<(f64, f64)> {
                 run.train.iter().filter_map(|row| Some((row.step as f64, row.others.get(column)?.as_f64()?))).collect()
             };
-            let series = chosen.iter().map(|(label, setting)| Series {
-                label: label.clone(),
-                style: styles.style(label),
-                lines: setting.runs.iter().map(of).collect(),
-                dots: false,
-            });
-            Chart {
-                title: format!("{title}, horizon {} updates", units::count(horizon.updates)),
-                x: axis("updates", thousands),
-                y: axis(title, plain),
-                series: series.collect(),
-                target: None,
-                from_the_better: false,
-            }
+            by_update(&chosen, styles, *horizon, title, title, &of)
         })
     });
     Group { heading: "Embedding health".to_string(), charts: charts.collect() }

@@ -285,8 +285,20 @@ fn describe_model(config: &Config) -> String {
 }
 
 fn describe_regularization(config: &Config) -> String {
-    let mut text = format!("dropout {}, label smoothing {}", config.model.dropout, config.train.label_smoothing);
-    let [source, target] = [config.model.source_word_dropout, config.model.target_word_dropout];
+    let model = &config.model;
+    let mut text = format!("dropout {}", model.dropout);
+    let places = [
+        ("attention", model.attention_dropout),
+        ("activation", model.activation_dropout),
+        ("embedding", model.embedding_dropout),
+    ];
+    for (place, share) in places {
+        if let Some(share) = share.filter(|&share| share != model.dropout) {
+            text.push_str(&format!(", {place} dropout {share}"));
+        }
+    }
+    text.push_str(&format!(", label smoothing {}", config.train.label_smoothing));
+    let [source, target] = [model.source_word_dropout, model.target_word_dropout];
     if source > 0.0 || target > 0.0 {
         text.push_str(&format!(", word dropout {source} source, {target} target"));
     }
