@@ -86,7 +86,7 @@ def config(o, text, folder):
         model=dict(initializer="xavier_uniform", embed_initializer="xavier_uniform", embed_init_gain=1.0, init_gain=1.0,
                    bias_initializer="zeros", tied_embeddings=True, tied_softmax=True, encoder=stack, decoder=stack))
     path = folder.with_suffix(".yaml")
-    path.write_text(json.dumps(whole, indent=1))
+    path.write_text(json.dumps(whole, indent=1).replace("1e-08", "1.0e-8"))  # YAML wants the point
     return path
 
 
