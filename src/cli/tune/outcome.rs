@@ -139,7 +139,8 @@ impl<'a> Outcome<'a> {
         let tried = &self.args.length_penalty;
         let largest = tried.iter().all(|&other| other <= exponent);
         (largest && tried.len() > 1 && exponent > 0.0).then(|| {
-            let more: Vec<String> = [1.0, 1.25, 1.5, 2.0].map(|times| (exponent * times).to_string()).to_vec();
+            let more: Vec<String> =
+                [1.0, 1.25, 1.5, 2.0].map(|times| ((exponent * times * 100.0).round() / 100.0).to_string()).to_vec();
             format!("{} {exponent} is the largest penalty tried; try --length-penalty {}", kind.name(), more.join(","))
         })
     }
