@@ -21,6 +21,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("quickstart-en-zh", include_str!("../../../configs/quickstart-en-zh.toml")),
     ("fine-tune", include_str!("../../../configs/fine-tune.toml")),
     ("multi30k-en-de", include_str!("../../../configs/multi30k-en-de.toml")),
+    ("multi30k-en-fr", include_str!("../../../configs/multi30k-en-fr.toml")),
     ("multi30k-en-de-rnn", include_str!("../../../configs/multi30k-en-de-rnn.toml")),
     ("transformer-base", include_str!("../../../configs/transformer-base.toml")),
     ("multi30k-optimizers", include_str!("../../../configs/multi30k-optimizers.toml")),
