@@ -82,7 +82,8 @@ def config(o, text, folder):
                       scheduling="plateau", patience=5, decrease_factor=0.7, loss="crossentropy", learning_rate=0.0003,
                       learning_rate_min=1e-8, weight_decay=0.0, label_smoothing=0.1, batch_size=4096, batch_type="token",
                       early_stopping_metric="bleu", epochs=1000, validation_freq=o.validation_updates,
-                      logging_freq=max(1, o.validation_updates // 5), overwrite=True, shuffle=True, print_valid_sents=[0], keep_best_ckpts=1),
+                      logging_freq=max(1, o.validation_updates // 5), overwrite=True, shuffle=True,
+                      print_valid_sents=[0], keep_best_ckpts=1),
         model=dict(initializer="xavier_uniform", embed_initializer="xavier_uniform", embed_init_gain=1.0, init_gain=1.0,
                    bias_initializer="zeros", tied_embeddings=True, tied_softmax=True, encoder=stack, decoder=stack))
     path = folder.with_suffix(".yaml")
