@@ -20,6 +20,7 @@ pub(super) fn search_options(run: &Usable, args: &DecodeArgs) -> Result<Options>
     let mut options = Options::new(&config, run.tokenizers.target.eos_id(), run.model.output().pad);
     options.beam_size = args.beam.unwrap_or(options.beam_size);
     options.batch_size = args.batch_size.unwrap_or(options.batch_size);
+    options.no_repeat_ngram_size = args.no_repeat_ngram_size.unwrap_or(options.no_repeat_ngram_size);
     options.penalty.kind = args.length_penalty_type.unwrap_or(options.penalty.kind);
     options.penalty.exponent = length_penalty(args.length_penalty.unwrap_or(options.penalty.exponent))?;
     at_least_one("--beam", options.beam_size, LARGEST_BEAM)?;
@@ -40,8 +41,9 @@ fn sampling_config(config: &DecodeConfig, args: &DecodeArgs) -> Result<DecodeCon
     if let Some((option, _)) = of_sampling.iter().find(|(_, given)| *given && !sampling) {
         return Err(UsageError(format!("{option} needs --sampling: a search draws nothing")).into());
     }
-    if sampling && args.beam.is_some() {
-        return Err(UsageError("--beam is of a search; with --sampling nothing is searched".to_string()).into());
+    let of_search = [("--beam", args.beam.is_some()), ("--no-repeat-ngram-size", args.no_repeat_ngram_size.is_some())];
+    if let Some((option, _)) = of_search.iter().find(|(_, given)| *given && sampling) {
+        return Err(UsageError(format!("{option} is of a search; with --sampling nothing is searched")).into());
     }
     let config = DecodeConfig {
         sampling,

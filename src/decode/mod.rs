@@ -44,6 +44,8 @@ pub struct Options {
     /// Hypotheses kept a step; 1 = greedy.
     pub beam_size: usize,
     pub penalty: Penalty,
+    /// No sequence of so many tokens comes twice in a translation that is searched for; 0 = off.
+    pub no_repeat_ngram_size: usize,
     /// Longest translation: this × source tokens + 10 tokens, `</s>` included.
     pub max_length_factor: f64,
     /// Source tokens × `beam_size` decoded together at most; a longer sentence goes alone.
@@ -64,6 +66,7 @@ impl Options {
         Options {
             beam_size: config.beam_size,
             penalty: Penalty { kind: config.length_penalty_type, exponent: config.length_penalty },
+            no_repeat_ngram_size: config.no_repeat_ngram_size,
             max_length_factor: config.max_length_factor,
             batch_size: config.batch_size,
             n_best: 1,

@@ -205,6 +205,7 @@ mod tests {
         Options {
             beam_size: 1,
             penalty: Penalty { kind: LengthPenalty::Length, exponent: 1.0 },
+            no_repeat_ngram_size: 0,
             max_length_factor: 0.0,
             batch_size: 1000,
             n_best,

@@ -8,6 +8,9 @@
 //! only for want of finished ones, behind them. How many are returned has no say in it: the best of a longer list is the
 //! best of a shorter one.
 //!
+//! With `no_repeat_ngram_size` a continuation that would end a sequence of so many tokens that its hypothesis has already is
+//! no continuation (Paulus et al. 2018, section 2.5).
+//!
 //! Hypotheses alive have one length, so no length penalty changes which of them go on: it decides only what is kept of the
 //! finished ones and when enough is seen. One search therefore serves any number of penalties, each exactly.
 
@@ -49,9 +52,10 @@ impl<'a> Search<'a> {
         Search { options, max_length: options.max_length(source_tokens), alive, endings }
     }
 
-    /// How many continuations of each hypothesis [`Search::advance`] needs.
-    pub(super) fn candidates(options: &Options) -> usize {
-        2 * options.beam_size.max(1)
+    /// How many continuations of each hypothesis [`Search::advance`] needs: those it looks at, and those it may not take.
+    pub(super) fn candidates(&self) -> usize {
+        let barred = self.alive.iter().map(|alive| alive.barred(self.options.no_repeat_ngram_size).count());
+        2 * self.options.beam_size.max(1) + barred.max().unwrap_or(0)
     }
 
     /// The translations under each penalty, best first; call it when the search is over.
@@ -74,7 +78,9 @@ impl Sentence for Search<'_> {
         let beam = self.options.beam_size.max(1);
         let mut ranked: Vec<(f64, usize, u32)> = Vec::new();
         for (parent, (hypothesis, candidates)) in self.alive.iter().zip(continuations).enumerate() {
-            ranked.extend(candidates.iter().map(|&(token, log_p)| (hypothesis.score + log_p, parent, token)));
+            let barred: Vec<u32> = hypothesis.barred(self.options.no_repeat_ngram_size).collect();
+            let free = candidates.iter().filter(|(token, _)| !barred.contains(token));
+            ranked.extend(free.map(|&(token, log_p)| (hypothesis.score + log_p, parent, token)));
         }
         ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         ranked.truncate(2 * beam);
@@ -102,6 +108,15 @@ impl Sentence for Search<'_> {
             parents.clear();
         }
         parents
+    }
+}
+
+impl Alive {
+    /// The tokens with which it would have a sequence of `n` tokens twice, some perhaps several times; none for 0.
+    fn barred(&self, n: usize) -> impl Iterator<Item = u32> + '_ {
+        let begun = (self.ids.len() + 1).checked_sub(n).and_then(|at| self.ids.get(at..)).unwrap_or_default();
+        let earlier = self.ids.windows(n.max(1)).filter(move |earlier| n > 0 && earlier[..n - 1] == *begun);
+        earlier.map(move |earlier| earlier[n - 1])
     }
 }
 
@@ -159,6 +174,7 @@ mod tests {
         Options {
             beam_size,
             penalty,
+            no_repeat_ngram_size: 0,
             max_length_factor: 0.0,
             batch_size: 1,
             n_best: 1,

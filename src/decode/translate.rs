@@ -58,8 +58,8 @@ pub fn translate_under(
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Vec<Hypothesis>>>> {
     let begin = |line: usize| Search::new(options, penalties, sources[line].len());
-    let next = |outputs: &[Output], states: &[Tensor], _: &mut [Search]| {
-        best_tokens(outputs, states, Search::candidates(options))
+    let next = |outputs: &[Output], states: &[Tensor], all: &mut [Search]| {
+        best_tokens(outputs, states, all.iter().map(Search::candidates).max().unwrap_or(0))
     };
     let way = Way { begin, next, fewest_rows: 0 };
     let mut translations = vec![vec![vec![Hypothesis::default()]; sources.len()]; penalties.len()];
@@ -201,6 +201,7 @@ mod tests {
         Options {
             beam_size,
             penalty: Penalty { kind: LengthPenalty::Length, exponent: 0.0 },
+            no_repeat_ngram_size: 0,
             max_length_factor: 0.0,
             batch_size: 1000,
             n_best: 1,
@@ -219,6 +220,12 @@ mod tests {
         (0..n).map(|i| (0..=i * 5 % 7).map(|j| (i * 3 + j) % 11).collect()).collect()
     }
 
+    /// Whether a sequence of `n` tokens comes twice; 0 = none does.
+    fn repeats(ids: &[u32], n: usize) -> bool {
+        let all: Vec<&[u32]> = if n == 0 { Vec::new() } else { ids.windows(n).collect() };
+        all.iter().enumerate().any(|(i, sequence)| all[..i].contains(sequence))
+    }
+
     /// The best sequence of at most `left` tokens, `</s>` included, by trying all.
     fn exhaustive(model: &TableModel, source: &[u32], options: &Options) -> Hypothesis {
         let mut best = Hypothesis { normalized: f64::NEG_INFINITY, ..Hypothesis::default() };
@@ -235,7 +242,9 @@ mod tests {
                 } else if token != model.pad() && ids.len() + 1 < options.max_length(source.len()) {
                     let mut longer = ids.clone();
                     longer.push(token);
-                    open.push((longer, score));
+                    if !repeats(&longer, options.no_repeat_ngram_size) {
+                        open.push((longer, score));
+                    }
                 }
             }
         }
@@ -244,10 +253,11 @@ mod tests {
 
     #[test]
     fn a_beam_as_large_as_the_space_finds_what_exhaustive_search_finds() {
-        for (seed, exponent) in [(1, 0.0), (2, 1.0), (3, 0.6), (4, 1.0)] {
+        for (seed, exponent, no_repeat_ngram_size) in [(1, 0.0, 0), (2, 1.0, 0), (3, 0.6, 2), (4, 1.0, 1), (5, 1.0, 3)]
+        {
             let model = TableModel::new(seed, 4);
             let penalty = Penalty { kind: LengthPenalty::Length, exponent };
-            let options = Options { penalty, ..options(&model, 1 << 10) };
+            let options = Options { penalty, no_repeat_ngram_size, ..options(&model, 1 << 10) };
             let sources = sources(4);
             for (found, source) in run(&[&model], &sources, &options).iter().zip(&sources) {
                 let best = exhaustive(&model, source, &options);
@@ -275,6 +285,37 @@ mod tests {
                 ids.push(last);
             }
             assert_eq!(found[0].ids, ids);
+        }
+    }
+
+    /// However many of the most probable tokens are barred, the next one is found.
+    #[test]
+    fn nothing_that_may_not_be_repeated_hides_what_may_be_said() {
+        let model = TableModel::new(5, 9);
+        for (no_repeat_ngram_size, beam_size) in [(1, 1), (2, 1), (1, 2), (3, 4)] {
+            let options = Options { no_repeat_ngram_size, max_length_factor: 2.0, ..options(&model, beam_size) };
+            let sources = sources(12);
+            let found = run(&[&model], &sources, &options);
+            assert!(found.iter().all(|found| !repeats(&found[0].ids, no_repeat_ngram_size)));
+            let free = run(&[&model], &sources, &Options { no_repeat_ngram_size: 0, ..options });
+            assert!(
+                beam_size > 1 || free.iter().any(|free| repeats(&free[0].ids, no_repeat_ngram_size)),
+                "nothing to bar"
+            );
+            for (found, source) in found.iter().zip(&sources).filter(|_| beam_size == 1) {
+                let (mut ids, mut last) = (Vec::new(), options.start);
+                while ids.len() < options.max_length(source.len()) {
+                    let log_p = model.log_probabilities(source, last);
+                    let may = |token: &u32| !repeats(&[ids.as_slice(), &[*token]].concat(), no_repeat_ngram_size);
+                    let free = (0..log_p.len() as u32).filter(|token| *token != model.pad()).filter(may);
+                    last = free.max_by(|&a, &b| log_p[a as usize].total_cmp(&log_p[b as usize])).unwrap();
+                    if last == EOS {
+                        break;
+                    }
+                    ids.push(last);
+                }
+                assert_eq!(found[0].ids, ids);
+            }
         }
     }
 

@@ -319,6 +319,8 @@ pub struct GenerationConfig {
     pub num_beams: usize,
     /// Exponent `a` of score / length^a.
     pub length_penalty: f64,
+    /// No sequence of so many tokens comes twice; 0 = off.
+    pub no_repeat_ngram_size: Option<usize>,
 }
 
 impl Default for GenerationConfig {
@@ -333,6 +335,7 @@ impl Default for GenerationConfig {
             max_length: 20,
             num_beams: 1,
             length_penalty: 1.0,
+            no_repeat_ngram_size: None,
         }
     }
 }
@@ -350,16 +353,18 @@ impl GenerationConfig {
             max_length,
             num_beams: decode.beam_size,
             length_penalty: decode.length_penalty,
+            no_repeat_ngram_size: Some(decode.no_repeat_ngram_size),
         }
     }
 }
 
-/// Beam and length penalty; the rest of `[decode]` has no counterpart there.
+/// Beam, length penalty and what may not be repeated; the rest of `[decode]` has no counterpart there.
 impl From<&GenerationConfig> for DecodeConfig {
     fn from(generation: &GenerationConfig) -> Self {
         DecodeConfig {
             beam_size: generation.num_beams.clamp(1, LARGEST_BEAM),
             length_penalty: generation.length_penalty.max(0.0),
+            no_repeat_ngram_size: generation.no_repeat_ngram_size.unwrap_or(0),
             ..DecodeConfig::default()
         }
     }
@@ -464,7 +469,8 @@ mod tests {
     #[test]
     fn search_goes_out_and_comes_back() {
         let marian = MarianConfig::of(&model(), VOCABULARY, 2, 1024).unwrap();
-        let decode = DecodeConfig { beam_size: 4, length_penalty: 0.6, ..DecodeConfig::default() };
+        let decode =
+            DecodeConfig { beam_size: 4, length_penalty: 0.6, no_repeat_ngram_size: 4, ..DecodeConfig::default() };
         let generation = GenerationConfig::of(&marian, &decode, 512);
         let read: GenerationConfig = serde_json::from_str(&serde_json::to_string(&generation).unwrap()).unwrap();
         assert_eq!(DecodeConfig::from(&read), decode);

@@ -26,13 +26,19 @@ pub(super) fn unit(config: &Config, valid: Option<&Validator>) -> Unit {
         }
         _ => String::new(),
     };
-    let DecodeConfig { length_penalty, length_penalty_type, max_length_factor, .. } = &config.decode;
+    let DecodeConfig { length_penalty, length_penalty_type, no_repeat_ngram_size, max_length_factor, .. } =
+        &config.decode;
     let beam = config.validation.beam_size;
+    // unsaid where it is off: checkpoints of before say nothing of it
+    let repeats = match no_repeat_ngram_size {
+        0 => String::new(),
+        n => format!(", no {n}-gram twice"),
+    };
     Unit {
         metric: config.validation.early_stopping_metric,
         text,
         translation: format!(
-            "beam {beam}, penalty {length_penalty_type:?} {length_penalty}, length {max_length_factor}{further}"
+            "beam {beam}, penalty {length_penalty_type:?} {length_penalty}, length {max_length_factor}{repeats}{further}"
         ),
     }
 }

@@ -127,6 +127,8 @@ def check_generation_config(exported, found):
         got, decode, pad = found["generation_config"], exported.config["decode"], exported.model.config.vocab_size - 1
         wanted = {"num_beams": decode["beam_size"], "pad_token_id": pad, "decoder_start_token_id": pad,
                   "eos_token_id": exported.tokenizer.eos_token_id, "bad_words_ids": [[pad]]}
+        if decode["no_repeat_ngram_size"]:
+            wanted["no_repeat_ngram_size"] = decode["no_repeat_ngram_size"]
         if decode["length_penalty_type"] == "length":
             wanted["length_penalty"] = decode["length_penalty"]
         # A value that is the class's own default may be left out.
@@ -182,6 +184,15 @@ def check_beam(exported, lines):
                 ours = common.translate(exported.run, text, "--beam", 5, "--length-penalty", penalty)
                 theirs = exported.generate(text, num_beams=5, length_penalty=penalty, early_stopping=False)
                 compare(say, ours, theirs, least=0.99)
+
+
+def check_no_repeats(exported, lines):
+    for size in (1, 2, 4):
+        with check(f"{name(exported.folder)}: beam 5 of odd text without {size}-grams twice") as say:
+            text = common.odd_lines(lines)
+            ours = common.translate(exported.run, text, "--beam", 5, "--no-repeat-ngram-size", size)
+            theirs = exported.generate(text, num_beams=5, no_repeat_ngram_size=size, early_stopping=False)
+            compare(say, ours, theirs, least=0.99)
 
 
 def check_n_best(run, lines):
@@ -261,6 +272,7 @@ def main():
     check_scores(exported, args.lines)
     check_greedy(exported, args.lines)
     check_beam(exported, args.beam_lines)
+    check_no_repeats(exported, args.beam_lines)
     check_n_best(args.run, args.beam_lines)
     check_blank(args.run)
     common.finish()

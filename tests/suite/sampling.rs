@@ -111,6 +111,7 @@ fn what_makes_no_sense_is_refused_with_its_cure() {
         ("--samples 3", 2, "--samples needs --sampling"),
         ("--sampling --n-best 3", 2, "give --samples N"),
         ("--sampling --beam 5", 2, "--beam is of a search"),
+        ("--sampling --no-repeat-ngram-size 3", 2, "--no-repeat-ngram-size is of a search"),
         ("--sampling --samples 0", 3, "--samples must be 1 or more"),
         ("--sampling --samples 1001", 3, "--samples must be 1000 at most"),
         ("--sampling --top-p 0", 3, "--top-p must be in (0, 1]"),

@@ -34,6 +34,37 @@ fn waiting(toy: &Toy, args: &str, text: &str) -> Child {
     child
 }
 
+/// By the option and by the run's config, and with either as in validations.
+#[test]
+fn nothing_is_said_twice_where_that_is_forbidden() {
+    let toy = Toy::new();
+    // hardly trained, so that it repeats itself
+    toy.run("-q --config toy.toml --set train.max_updates=12").exits(0);
+    let said = |args: &str| {
+        let found = toy.pipe(&format!("translate run --format json {args}"), toy.read("valid.en")).exits(0).out;
+        let pieces = objects(&found).into_iter().map(|object| object["translations"][0]["pieces"].clone());
+        pieces.map(|pieces| strings(&pieces).into_iter().map(String::from).collect()).collect::<Vec<Vec<String>>>()
+    };
+    let repeats = |all: &[Vec<String>], n: usize| {
+        let repeats = |pieces: &Vec<String>| {
+            (n..pieces.len()).any(|i| pieces[..i].windows(n).any(|w| pieces[i + 1 - n..=i] == *w))
+        };
+        all.iter().filter(|pieces| repeats(pieces)).count()
+    };
+    assert!(repeats(&said(""), 2) > 0, "it repeats nothing");
+    for n in [1, 2] {
+        let found = said(&format!("--no-repeat-ngram-size {n}"));
+        assert_eq!(repeats(&found, n), 0, "{found:?}");
+    }
+    toy.run("-q --config toy.toml --set train.max_updates=12 --set decode.no_repeat_ngram_size=2 --set run_dir=other")
+        .exits(0);
+    let validated = toy.read("other/translations/valid-00000012.txt");
+    let translated = toy.pipe("translate other --beam 1", toy.read("valid.en")).exits(0).out;
+    assert_eq!(validated, translated);
+    let free = toy.pipe("translate other --beam 1 --no-repeat-ngram-size 0", toy.read("valid.en")).exits(0).out;
+    assert_ne!(validated, free);
+}
+
 #[test]
 fn json_has_the_texts_and_numbers_of_the_other_forms() {
     for kind in ["transformer", "rnn"] {

@@ -35,6 +35,9 @@ pub struct DecodeArgs {
     /// Formula of the length penalty: length (score / length^A) or gnmt (score / ((5 + length) / 6)^A)
     #[arg(long, value_name = "NAME", value_parser = length_penalty_type())]
     pub length_penalty_type: Option<LengthPenalty>,
+    /// No sequence of N tokens comes twice in a translation; 0 = off [default: decode.no_repeat_ngram_size]
+    #[arg(long, value_name = "N")]
+    pub no_repeat_ngram_size: Option<usize>,
     /// Source tokens × beam translated together; a longer line goes alone [default: decode.batch_size]
     #[arg(long = "max-batch-tokens", alias = "batch-size", value_name = "N")]
     pub batch_size: Option<usize>,

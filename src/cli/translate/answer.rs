@@ -46,7 +46,8 @@ impl<'a> Answers<'a> {
     /// What an answer depends on beside its line and the models, by the names of the options. Batches are not among it: they
     /// change no more than the last digit of a score.
     pub(super) fn made_with(&self) -> BTreeMap<&'static str, String> {
-        let Options { beam_size, penalty, max_length_factor, n_best, sampling, .. } = self.options;
+        let Options { beam_size, penalty, no_repeat_ngram_size, max_length_factor, n_best, sampling, .. } =
+            self.options;
         let TranslateArgs { scores, format, alignment, .. } = self.args;
         let precision = machine::precision_of(self.runs[0].model.params().device());
         let sampling = sampling.map_or("no".to_string(), |Sampling { top_k, top_p, temperature, seed, .. }| {
@@ -59,6 +60,7 @@ impl<'a> Answers<'a> {
             ("--precision", precision.name().to_string()),
             ("--beam", beam_size.to_string()),
             ("--length-penalty", format!("{} ({})", penalty.exponent, penalty.kind.name())),
+            ("--no-repeat-ngram-size", no_repeat_ngram_size.to_string()),
             ("decode.max_length_factor", max_length_factor.to_string()),
             ("--n-best", asked(self.args.n_best)),
             ("--scores", scores.to_string()),

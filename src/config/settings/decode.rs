@@ -9,12 +9,16 @@ settings! {
         pub length_penalty: f64 = 1.0,
         /// Formula: "length" (score / length^a, as Marian and fairseq) or "gnmt" (score / ((5 + length) / 6)^a).
         pub length_penalty_type: LengthPenalty = LengthPenalty::Length,
+        /// No sequence of so many tokens comes twice in a translation (Paulus et al. 2018), against those that run in circles;
+        /// 0 = off. Validations search so too. 3 or less also forbids what good translations say twice.
+        pub no_repeat_ngram_size: usize = 0,
         /// Longest translation in tokens: this factor × source tokens + 10. Above 0, 1000 at most.
         pub max_length_factor: f64 = 2.0,
         /// Source tokens × beam_size decoded together at most; a longer line goes alone. 1 or more.
         pub batch_size: usize = 2048,
         /// Draw each token from the model's distribution instead of searching: for back-translation (Edunov et al. 2018) and
-        /// for varied translations; of one translation a search makes a better one. Beam and stopping rule do not count then.
+        /// for varied translations; of one translation a search makes a better one. Beam, stopping rule
+        /// and no_repeat_ngram_size do not count then.
         pub sampling: bool = false,
         /// Draw from this many most probable tokens only (Fan et al. 2018); 0 = all.
         pub top_k: usize = 0,
