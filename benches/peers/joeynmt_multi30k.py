@@ -109,7 +109,7 @@ def train_ours(o, folder, updates, sets=()):
     sides = [f'"{o.data}/train.en.gz"', f'"{o.data}/train.de.gz"']
     sets = [f"data.train=[{', '.join(sides)}]", "data.valid=[]", "data.test=[]", f"train.batch_size={o.batch}",
             f"train.max_updates={updates}", "train.log_freq=5", "validation.valid_freq=0", "checkpoint.save_freq=0",
-            "validation.metrics=[]",
+            "validation.metrics=[]", "train.r_drop_alpha=0",  # JoeyNMT passes once
             f"data.cache_dir={o.work}/cache", *o.set, *sets, f"run_dir={folder}"]
     command = [o.nmt_train, "--config", o.config, "--force", "--quiet", "--threads", o.threads]
     run(command + [part for s in sets for part in ("--set", s)], o.threads)
