@@ -42,8 +42,7 @@ run() {
   if [ -e "$folder/checkpoints/latest" ]; then
     "$program" --resume "$folder" --final-json "$folder/final.json.part"
   else
-    "$program" --config "$config" "${options[@]}" --force --set "run_dir=$folder" --set "tokenizer.path=$out/tokenizer.json" \
-      "$@" --final-json "$folder.json"
+    "$program" --config "$config" "${options[@]}" --force --set "run_dir=$folder" "$@" --final-json "$folder.json"
     mv "$folder.json" "$folder/final.json.part"
   fi
   mv "$folder/final.json.part" "$folder/final.json"
@@ -57,20 +56,27 @@ if [ ! -s "$mono" ]; then
   mv "$mono.part" "$mono"
 fi
 
-# One vocabulary for all, of the pairs alone; the tag is in it for want of a corpus that has it yet.
+# One vocabulary for all (or one a language), of the pairs alone; the tag is in it for want of a corpus that has it yet.
 tagged=""
 [ -z "$tag" ] || tagged=", tag = \"$tag\""
 [ -s "$out/tokenizer.json" ] || "$program" tokenizer --config "$config" --out "$out" \
   --set "data.train=[{ files = $(pair "${pairs[@]}") }, { files = $(pair "${pairs[@]}")$tagged }]"
 
-run "$out/reverse" --set "data.train=$(pair "${pairs[1]}" "${pairs[0]}")" --set "data.valid=$(pair "${valid[1]}" "${valid[0]}")" \
+forward=(--set "tokenizer.path=$out/tokenizer.json") reverse=(--set "tokenizer.path=$out/tokenizer.json")
+if [ -e "$out/tokenizer.target.json" ]; then
+  forward+=(--set "tokenizer.target_path=$out/tokenizer.target.json")
+  reverse=(--set "tokenizer.path=$out/tokenizer.target.json" --set "tokenizer.target_path=$out/tokenizer.json")
+fi
+
+run "$out/reverse" "${reverse[@]}" --set "data.train=$(pair "${pairs[1]}" "${pairs[0]}")" \
+  --set "data.valid=$(pair "${valid[1]}" "${valid[0]}")" \
   --set data.test=[] --set "data.source_language=$target" --set "data.target_language=$source"
 [ -s "$back" ] || "$program" translate "$out/reverse" "${how[@]}" --input "$mono" --output "$back"
 
 both="[{ files = $(pair "${pairs[@]}") }, { files = $(pair "$back" "$mono"), weight = ${WEIGHT:-1.0}$tagged }]"
 for seed in ${SEEDS:-1 2 3}; do
-  run "$out/base-$seed" --set "seed=$seed" --set "data.train=$(pair "${pairs[@]}")"
-  run "$out/back-$seed" --set "seed=$seed" --set "data.train=$both"
+  run "$out/base-$seed" "${forward[@]}" --set "seed=$seed" --set "data.train=$(pair "${pairs[@]}")"
+  run "$out/back-$seed" "${forward[@]}" --set "seed=$seed" --set "data.train=$both"
 done
 
 # Scores, and the mean gain with its standard error over the seeds.

@@ -22,6 +22,8 @@ const PRESETS: &[(&str, &str)] = &[
     ("fine-tune", include_str!("../../../configs/fine-tune.toml")),
     ("multi30k-en-de", include_str!("../../../configs/multi30k-en-de.toml")),
     ("multi30k-en-fr", include_str!("../../../configs/multi30k-en-fr.toml")),
+    ("tatoeba-de-en", include_str!("../../../configs/tatoeba-de-en.toml")),
+    ("tatoeba-zh-en", include_str!("../../../configs/tatoeba-zh-en.toml")),
     ("multi30k-en-de-rnn", include_str!("../../../configs/multi30k-en-de-rnn.toml")),
     ("transformer-base", include_str!("../../../configs/transformer-base.toml")),
     ("multi30k-optimizers", include_str!("../../../configs/multi30k-optimizers.toml")),
