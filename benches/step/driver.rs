@@ -82,7 +82,9 @@ fn candidates(args: &Args, shape: &Shape) -> Result<Vec<Candidate>> {
     };
     let mut commands = vec![("nmt-train".to_string(), server(&std::env::current_exe()?))];
     if let Some(python) = &args.python {
-        let peer = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/torch_step.py");
+        // as cargo gives it, for a build that was carried elsewhere
+        let project = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
+        let peer = Path::new(&project).join("benches/peers/torch_step.py");
         for (name, flag) in [(table::EAGER, None), ("torch.compile", Some("--compile"))] {
             if flag.is_none() || args.compile {
                 let mut command = Command::new(python);

@@ -57,6 +57,11 @@ const VERBS: [(&str, &str); 4] = [("sees", "sieht"), ("likes", "mag"), ("hears",
 const OBJECTS: [(&str, &str); 4] =
     [("the house", "das haus"), ("a tree", "einen baum"), ("the river", "den fluss"), ("a book", "ein buch")];
 
+/// The program under test: the one this was built with, or as cargo's variable says where the tests were carried elsewhere.
+fn program() -> String {
+    std::env::var("CARGO_BIN_EXE_nmt-train").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nmt-train").into())
+}
+
 /// A folder with `train.*`, `valid.*` and `toy.toml`, in which the program runs.
 pub(crate) struct Toy {
     dir: tempfile::TempDir,
@@ -159,7 +164,7 @@ impl Toy {
 
     /// The program with arguments separated by spaces.
     pub(crate) fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nmt-train"));
+        let mut command = Command::new(program());
         command.args(args.split_whitespace()).current_dir(self.dir.path());
         command.env_remove("NMT_TRAIN_FAULT").env_remove("NMT_TRAIN_UNITS");
         command
