@@ -258,9 +258,8 @@ nmt-train translate run <in.txt >out.txt
         };
         facts.push(("weights", format!("{weights}stored as {}", self.dtype.name())));
         if let Some(described) = self.started_with("optimizer").and_then(Value::as_str) {
-            let warmup = units::count(schedule.warmup_updates);
             facts.push(("optimizer", described.to_string()));
-            facts.push(("schedule", format!("{}, {warmup} updates of warm-up", schedule.kind.name())));
+            facts.push(("schedule", schedule.describe()));
             facts.push(("label smoothing", train.label_smoothing.to_string()));
             if train.r_drop_alpha > 0.0 {
                 facts.push(("R-Drop", format!("alpha {}", train.r_drop_alpha)));

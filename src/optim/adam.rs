@@ -18,7 +18,7 @@ use candle_core::{Result, Tensor};
 use super::inplace::{frozen, updates, Elementwise, Real};
 use super::kept::{zeros, Kept};
 use super::saved::Saved;
-use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
+use super::{Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Param, ParamKind, ParamSet};
 
 /// Adam and its kin.
@@ -37,7 +37,7 @@ pub struct AdamRule {
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f64,
-    pub weight_decay: f64,
+    pub decay: Decay,
     /// Decay taken from the weights instead of added to the gradient.
     pub decoupled: bool,
     /// Rate at the top of the schedule, for [`Optimizer::describe`] only.
@@ -81,8 +81,8 @@ impl Optimizer for Adam {
     }
 
     fn describe(&self) -> String {
-        let AdamRule { name, beta1, beta2, eps, weight_decay, lr, .. } = &self.rule;
-        format!("{name}, lr {lr}, betas ({beta1}, {beta2}), eps {eps:e}{}", told(*weight_decay))
+        let AdamRule { name, beta1, beta2, eps, decay, lr, .. } = &self.rule;
+        format!("{name}, lr {lr}, betas ({beta1}, {beta2}), eps {eps:e}{}", decay.told())
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
@@ -108,8 +108,8 @@ impl Optimizer for Adam {
 impl AdamRule {
     /// Of [`Step`].
     fn scalars(&self, lr: f64, t: u64, kind: ParamKind) -> [f64; 8] {
-        let AdamRule { beta1, beta2, eps, weight_decay, decoupled, .. } = *self;
-        let (t, decay) = (t as f64, decay_of(kind, weight_decay));
+        let AdamRule { beta1, beta2, eps, decay, decoupled, .. } = *self;
+        let (t, decay) = (t as f64, decay.of(kind));
         let (coupled, shrink) = if decoupled { (0.0, lr * decay) } else { (decay, 0.0) };
         let rate = lr / (1.0 - beta1.powf(t));
         [coupled, 1.0 - beta1, beta2, 1.0 - beta2, eps, (1.0 - beta2.powf(t)).sqrt(), shrink, rate]
@@ -143,7 +143,8 @@ mod tests {
     fn the_kernel_does_the_same() -> Result<()> {
         for decoupled in [false, true] {
             let (beta1, beta2, weight_decay) = (0.9, 0.98, 0.1);
-            let rule = AdamRule { name: "", beta1, beta2, eps: 1e-9, weight_decay, decoupled, lr: 0.0 };
+            let decay = Decay { weights: weight_decay, tables: 0.0 };
+            let rule = AdamRule { name: "", beta1, beta2, eps: 1e-9, decay, decoupled, lr: 0.0 };
             agrees_on_gpu(Step, rule.scalars(0.01, 2, ParamKind::Matrix))?;
         }
         Ok(())

@@ -52,44 +52,47 @@ use crate::params::{ParamKind, ParamSet};
 
 /// The optimizer that a config names, for parameters of this number type on this device.
 pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
-    let OptimizerConfig { lr, weight_decay, .. } = *config;
+    let (lr, decay) = (config.lr, Decay { weights: config.weight_decay, tables: config.embedding_weight_decay });
     let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
-        Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, weight_decay, decoupled, lr }))
+        Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, decay, decoupled, lr }))
     };
     let (a, w, c) = (&config.adam, &config.adamw, &config.clipped_adam);
     match config.name {
         OptimizerName::Adam => adam("adam", (a.beta1, a.beta2, a.eps), false),
         OptimizerName::Adamw => adam("adamw", (w.beta1, w.beta2, w.eps), true),
         OptimizerName::ClippedAdam => adam("clipped-adam", (c.beta1, c.beta2, c.eps), false),
-        OptimizerName::Hessian2 => hessian2::build(&config.hessian2, weight_decay, lr, dtype, device),
-        OptimizerName::Muon => muon::build(&config.muon, weight_decay, lr, dtype, device),
-        OptimizerName::Hvr => Box::new(Hvr::new(config.hvr.clone(), weight_decay, lr)),
-        OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), weight_decay, lr)),
-        OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), weight_decay, lr)),
-        OptimizerName::Soap => soap::build(&config.soap, weight_decay, lr, dtype, device),
+        OptimizerName::Hessian2 => hessian2::build(&config.hessian2, decay, lr, dtype, device),
+        OptimizerName::Muon => muon::build(&config.muon, decay, lr, dtype, device),
+        OptimizerName::Hvr => Box::new(Hvr::new(config.hvr.clone(), decay, lr)),
+        OptimizerName::ScheduleFree => Box::new(ScheduleFree::new(config.schedule_free.clone(), decay, lr)),
+        OptimizerName::Sgd => Box::new(Sgd::new(config.sgd.clone(), decay, lr)),
+        OptimizerName::Soap => soap::build(&config.soap, decay, lr, dtype, device),
     }
 }
 
-/// Whether weight decay reaches a parameter: weights of linear maps and recurrences, not biases, gains and tables.
-pub fn decays(kind: ParamKind) -> bool {
-    matches!(kind, ParamKind::Matrix | ParamKind::Recurrent)
+/// Weight decay: of weights of linear maps and recurrences, and of tables. Biases and gains have none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Decay {
+    /// `optimizer.weight_decay`.
+    pub weights: f64,
+    /// `optimizer.embedding_weight_decay`.
+    pub tables: f64,
 }
 
-/// The weight decay of a parameter of this kind.
-fn decay_of(kind: ParamKind, weight_decay: f64) -> f64 {
-    if decays(kind) {
-        weight_decay
-    } else {
-        0.0
+impl Decay {
+    /// That of a parameter of this kind.
+    fn of(self, kind: ParamKind) -> f64 {
+        match kind {
+            ParamKind::Matrix | ParamKind::Recurrent => self.weights,
+            ParamKind::Table { .. } => self.tables,
+            ParamKind::Vector => 0.0,
+        }
     }
-}
 
-/// The end of [`Optimizer::describe`].
-fn told(weight_decay: f64) -> String {
-    if weight_decay > 0.0 {
-        format!(", weight decay {weight_decay}")
-    } else {
-        String::new()
+    /// The end of [`Optimizer::describe`].
+    fn told(self) -> String {
+        let told = |what: &str, decay: f64| if decay > 0.0 { format!(", {what} {decay}") } else { String::new() };
+        told("weight decay", self.weights) + &told("decay of tables", self.tables)
     }
 }
 

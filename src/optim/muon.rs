@@ -18,15 +18,15 @@ use super::algebra::{Mats, Number, View};
 use super::per_matrix::{per_matrix, Common};
 use super::rule::{Direction, MatrixRule, Now, Slot};
 use super::slots::Slots;
-use super::{decays, Optimizer};
+use super::{Decay, Optimizer};
 use crate::config::{MuonConfig, MuonScale};
-use crate::params::Param;
+use crate::params::{Param, ParamKind};
 
 const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 const EPS: f64 = 1e-7;
 
-pub(super) fn build(config: &MuonConfig, decay: f64, lr: f64, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
-    let common = Common { adam: (config.beta1, config.beta2, config.eps), weight_decay: decay, lr };
+pub(super) fn build(config: &MuonConfig, decay: Decay, lr: f64, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
+    let common = Common { adam: (config.beta1, config.beta2, config.eps), decay, lr };
     per_matrix!(Muon { config: config.clone() }, common, dtype, device)
 }
 
@@ -47,7 +47,7 @@ impl<M: Mats> MatrixRule<M> for Muon {
 
     /// Hidden weights.
     fn takes(&self, param: &Param) -> bool {
-        decays(param.kind)
+        matches!(param.kind, ParamKind::Matrix | ParamKind::Recurrent)
     }
 
     fn slots(&self, shape: [usize; 2], _table: bool) -> Vec<Slot> {

@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::rule::{Direction, MatrixRule, Now};
 use super::saved::Saved;
 use super::slots::Slots;
-use super::{decay_of, told, Adam, AdamRule, Gradients, Optimizer, OptimizerState, StepContext};
+use super::{Adam, AdamRule, Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Param, ParamSet};
 
 /// Settings that all of them have.
@@ -24,7 +24,7 @@ use crate::params::{Param, ParamSet};
 pub(super) struct Common {
     /// β₁, β₂ and ε of Adam for the other parameters.
     pub(super) adam: (f64, f64, f64),
-    pub(super) weight_decay: f64,
+    pub(super) decay: Decay,
     /// For [`Optimizer::describe`] only.
     pub(super) lr: f64,
 }
@@ -66,8 +66,8 @@ struct Unit<M: Mats> {
 
 impl<M: Mats, R: MatrixRule<M>> PerMatrix<R, M> {
     pub(super) fn new(rule: R, common: Common) -> Self {
-        let (Common { weight_decay, lr, .. }, (beta1, beta2, eps)) = (common, common.adam);
-        let adam = AdamRule { name: "adam", beta1, beta2, eps, weight_decay, decoupled: true, lr };
+        let (Common { decay, lr, .. }, (beta1, beta2, eps)) = (common, common.adam);
+        let adam = AdamRule { name: "adam", beta1, beta2, eps, decay, decoupled: true, lr };
         PerMatrix { rule, adam: Adam::new(adam), common, units: Vec::new(), health: Health::default() }
     }
 
@@ -162,8 +162,7 @@ impl<M: Mats, R: MatrixRule<M>> PerMatrix<R, M> {
         let trust = moves.choose(&((one.clone() * most) / size.clone()).min(1.0), &one);
 
         let rate = plan.of_weights(|weight| context.rate(weight.kind))?;
-        let decay = |kind| decay_of(kind, self.common.weight_decay);
-        let shrink = plan.of_weights(|weight| context.rate(weight.kind) * decay(weight.kind))?;
+        let shrink = plan.of_weights(|weight| context.rate(weight.kind) * self.common.decay.of(weight.kind))?;
         let rates = M::per_block(plan, &(rate * trust.clone() * moves.clone()))?;
         let shrinks = M::per_block(plan, &(shrink * finite.clone()))?;
         let steps: Vec<_> = rates.into_iter().zip(shrinks).collect();
@@ -248,8 +247,8 @@ impl<M: Mats> Unit<M> {
 
 /// One line for the pre-flight table.
 fn describe(name: &str, settings: &str, common: Common) -> String {
-    let Common { lr, weight_decay, .. } = common;
-    format!("{name}, lr {lr}, {settings}{}", told(weight_decay))
+    let Common { lr, decay, .. } = common;
+    format!("{name}, lr {lr}, {settings}{}", decay.told())
 }
 
 impl<M: Mats, R: MatrixRule<M>> Optimizer for PerMatrix<R, M> {

@@ -1,7 +1,7 @@
 //! The learning rate as a function of the update.
 //!
 //! With n = 1, 2, … the update counted from `start_update`, W = `warmup_updates`, N the last update of the schedule counted
-//! the same way, w = max(W, 1), p = (n − w)/(N + 1 − w) clamped to [0, 1]:
+//! the same way, w = max(W, 1), b = max(w, `flat`·N), p = (n − b)/(N + 1 − b) clamped to [0, 1]:
 //!
 //! | kind | n < W | n ≥ W |
 //! |---|---|---|
@@ -12,7 +12,8 @@
 //! | cosine | lr·n/W | min_lr + (lr − min_lr)·(1 + cos πp)/2 (Loshchilov & Hutter 2017) |
 //! | plateau | lr·n/W | lr; the factor is in the scale (PyTorch's ReduceLROnPlateau) |
 //!
-//! linear and cosine reach `min_lr` after their last update, so none is done in vain. After warm-up the rate is at least
+//! linear and cosine fall after b (`flat` = 0: from the end of warm-up on; Hägele et al. 2024 leave the rate at its top for
+//! most of the run) and reach `min_lr` after their last update, so none is done in vain. After warm-up the rate is at least
 //! `min_lr`. A scale for plateaus and roll-backs multiplies everything.
 
 use crate::config::{Config, ScheduleConfig, ScheduleKind};
@@ -65,7 +66,7 @@ impl Schedule {
 
     /// The rate of the update after `step` updates. `lr`: that at the top; `scale`: after plateaus and roll-backs.
     pub fn rate(&self, step: u64, lr: f64, scale: f64) -> f64 {
-        let ScheduleConfig { kind, warmup_updates, start_update, min_lr, .. } = self.config;
+        let ScheduleConfig { kind, warmup_updates, start_update, min_lr, flat, .. } = self.config;
         let update = (step + 1).saturating_sub(start_update).max(1);
         let (n, warmup) = (update as f64, warmup_updates as f64);
         if update < warmup_updates {
@@ -73,7 +74,9 @@ impl Schedule {
             return scale * lr * top * n / warmup;
         }
         let peak = warmup.max(1.0);
-        let done = ((n - peak) / (self.total.saturating_sub(start_update) as f64 + 1.0 - peak)).clamp(0.0, 1.0);
+        let length = self.total.saturating_sub(start_update) as f64;
+        let begin = peak.max(flat * length);
+        let done = ((n - begin) / (length + 1.0 - begin)).clamp(0.0, 1.0);
         let rate = match kind {
             ScheduleKind::Constant | ScheduleKind::Plateau => lr,
             ScheduleKind::InverseSqrt => lr * (peak / n).sqrt(),
@@ -130,6 +133,24 @@ mod tests {
         close(at(&schedule(InverseSqrt, 4, 0, 0.1), 1_000_000), 0.1);
         close(schedule(Cosine, 10, 109, 0.5).rate(59, 3.0, 1.0), 1.75);
         close(schedule(Plateau, 0, 0, 0.0).rate(7, LR, 0.25), 0.5);
+    }
+
+    #[test]
+    fn a_share_of_the_updates_may_be_flat() {
+        for kind in [ScheduleKind::Linear, ScheduleKind::Cosine] {
+            let flat = |flat| {
+                let config = ScheduleConfig { kind, warmup_updates: 10, flat, ..ScheduleConfig::default() };
+                Schedule::new(&config, 512, 100).unwrap()
+            };
+            let s = flat(0.4);
+            (10..=40).for_each(|n| assert_eq!(at(&s, n), LR));
+            assert!((40..=100).all(|n| at(&s, n + 1) < at(&s, n)) && at(&s, 100) > 0.0 && at(&s, 101) == 0.0);
+            // (101 - 40)/2 updates on, half of the way is gone
+            close((at(&s, 70) + at(&s, 71)) / 2.0, 1.0);
+            close(at(&s, 5), 1.0);
+            // what lies within warm-up changes nothing
+            (1..=101).for_each(|n| assert_eq!(at(&flat(0.05), n), at(&flat(0.0), n)));
+        }
     }
 
     #[test]

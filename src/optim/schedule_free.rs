@@ -25,14 +25,14 @@ use super::average::Toward;
 use super::inplace::{frozen, owned, updates, Elementwise, Real};
 use super::kept::{zeros, Kept};
 use super::saved::Saved;
-use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
+use super::{Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::{DecayAt, ScheduleFreeConfig};
 use crate::params::{Param, ParamKind, ParamSet};
 
 /// See the module.
 pub struct ScheduleFree {
     config: ScheduleFreeConfig,
-    weight_decay: f64,
+    decay: Decay,
     lr: f64,
     counters: Counters,
     /// z and v.
@@ -51,9 +51,9 @@ struct Counters {
 
 impl ScheduleFree {
     /// `lr`: for [`Optimizer::describe`] only.
-    pub fn new(config: ScheduleFreeConfig, weight_decay: f64, lr: f64) -> Self {
+    pub fn new(config: ScheduleFreeConfig, decay: Decay, lr: f64) -> Self {
         let (counters, kept) = (Counters::default(), Kept::new(["z", "v"]));
-        ScheduleFree { config, weight_decay, lr, counters, kept, aside: None }
+        ScheduleFree { config, decay, lr, counters, kept, aside: None }
     }
 
     /// Counts an update; returns the share c of the new z in the mean.
@@ -74,7 +74,7 @@ impl ScheduleFree {
     fn scalars(&self, lr: f64, share: f64, kind: ParamKind) -> [f64; 9] {
         let ScheduleFreeConfig { beta1, beta2, eps, decay_at, .. } = self.config;
         let root_correction = (1.0 - beta2.powf(self.counters.updates as f64)).sqrt();
-        let decay = decay_of(kind, self.weight_decay);
+        let decay = self.decay.of(kind);
         let (decay_y, decay_z) = if decay_at == DecayAt::Y { (decay, 0.0) } else { (0.0, decay) };
         let lr_y = lr * (beta1 * (1.0 - share) - 1.0);
         [beta2, 1.0 - beta2, eps, root_correction, decay_y, decay_z, share, lr_y, lr]
@@ -102,7 +102,7 @@ impl Optimizer for ScheduleFree {
             text += &format!(", r {r}, weight_lr_power {weight_lr_power}");
         }
         let at = if *decay_at == DecayAt::Y { " at y" } else { " at z" };
-        text + &told(self.weight_decay) + if self.weight_decay > 0.0 { at } else { "" }
+        text + &self.decay.told() + if self.decay == Decay::default() { "" } else { at }
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
@@ -216,7 +216,7 @@ mod tests {
         for (decay_at, r) in [(DecayAt::Y, 0.0), (DecayAt::Z, 1.5)] {
             let config = ScheduleFreeConfig { decay_at, r, ..ScheduleFreeConfig::default() };
             let params = params()?;
-            let mut optimizer = ScheduleFree::new(config.clone(), 0.1, 0.01);
+            let mut optimizer = ScheduleFree::new(config.clone(), Decay { weights: 0.1, tables: 0.0 }, 0.01);
             // z = x = y, v = 0
             let mut x = values(&params);
             let (mut y, mut z) = (x.clone(), x.clone());
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn averages_swap_in_and_out_bit_for_bit_and_are_what_is_saved() -> Result<()> {
         let params = params()?;
-        let mut optimizer = ScheduleFree::new(ScheduleFreeConfig::default(), 0.1, 0.01);
+        let mut optimizer = ScheduleFree::new(ScheduleFreeConfig::default(), Decay { weights: 0.1, tables: 0.0 }, 0.01);
         let start = values(&params);
         for step in 0..20 {
             optimizer.step(&params, &gradients(&params, step)?, &at(step))?;

@@ -15,14 +15,14 @@ use candle_core::Result;
 use super::inplace::{frozen, updates, Elementwise, Real};
 use super::kept::{zeros, Kept};
 use super::saved::Saved;
-use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
+use super::{Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::SgdConfig;
 use crate::params::ParamSet;
 
 /// Stochastic gradient descent.
 pub struct Sgd {
     config: SgdConfig,
-    weight_decay: f64,
+    decay: Decay,
     lr: f64,
     /// b.
     buffers: Kept<1>,
@@ -30,8 +30,8 @@ pub struct Sgd {
 
 impl Sgd {
     /// `lr`: for [`Optimizer::describe`] only.
-    pub fn new(config: SgdConfig, weight_decay: f64, lr: f64) -> Self {
-        Sgd { config, weight_decay, lr, buffers: Kept::new(["momentum"]) }
+    pub fn new(config: SgdConfig, decay: Decay, lr: f64) -> Self {
+        Sgd { config, decay, lr, buffers: Kept::new(["momentum"]) }
     }
 }
 
@@ -44,13 +44,13 @@ impl Optimizer for Sgd {
         let SgdConfig { momentum, dampening, nesterov } = self.config;
         let dampening = if dampening > 0.0 { format!(", dampening {dampening}") } else { String::new() };
         let nesterov = if nesterov { ", Nesterov" } else { "" };
-        format!("sgd, lr {}, momentum {momentum}{dampening}{nesterov}{}", self.lr, told(self.weight_decay))
+        format!("sgd, lr {}, momentum {momentum}{dampening}{nesterov}{}", self.lr, self.decay.told())
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
         let SgdConfig { momentum, dampening, nesterov } = self.config;
         if momentum == 0.0 {
-            return plain(params, gradients, context, self.weight_decay);
+            return plain(params, gradients, context, self.decay);
         }
         // w ← w − lr·(s·g + r·b) is both forms without a branch
         let (s, r) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
@@ -58,7 +58,7 @@ impl Optimizer for Sgd {
             for (param, gradient) in params.iter().zip(&gradients.tensors) {
                 let take = if self.buffers.get(param).is_none() { 1.0 } else { 1.0 - dampening };
                 let [b] = self.buffers.of(param, |_| zeros(param))?;
-                let (lr, decay) = (context.rate(param.kind), decay_of(param.kind, self.weight_decay));
+                let (lr, decay) = (context.rate(param.kind), self.decay.of(param.kind));
                 let scalars = [lr, decay, momentum, take, s, r];
                 updates.add(Momentum, scalars, frozen(param), [&param.var, b], gradient)?;
             }
@@ -83,15 +83,10 @@ impl Optimizer for Sgd {
 }
 
 /// An update without momentum.
-pub(super) fn plain(
-    params: &ParamSet,
-    gradients: &Gradients,
-    context: &StepContext<'_>,
-    weight_decay: f64,
-) -> Result<()> {
+pub(super) fn plain(params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>, decay: Decay) -> Result<()> {
     updates(|updates| {
         for (param, gradient) in params.iter().zip(&gradients.tensors) {
-            let scalars = [context.rate(param.kind), decay_of(param.kind, weight_decay)];
+            let scalars = [context.rate(param.kind), decay.of(param.kind)];
             updates.add(Plain, scalars, frozen(param), [&param.var], gradient)?;
         }
         Ok(())

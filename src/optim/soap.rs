@@ -20,12 +20,12 @@ use super::algebra::{Mats, Number, Start, View};
 use super::per_matrix::{per_matrix, Common};
 use super::rule::{Direction, MatrixRule, Now, Slot};
 use super::slots::Slots;
-use super::Optimizer;
+use super::{Decay, Optimizer};
 use crate::config::SoapConfig;
 use crate::params::{Param, ParamKind};
 
-pub(super) fn build(config: &SoapConfig, decay: f64, lr: f64, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
-    let common = Common { adam: (config.beta1, config.beta2, config.eps), weight_decay: decay, lr };
+pub(super) fn build(config: &SoapConfig, decay: Decay, lr: f64, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
+    let common = Common { adam: (config.beta1, config.beta2, config.eps), decay, lr };
     per_matrix!(Soap { config: config.clone() }, common, dtype, device)
 }
 

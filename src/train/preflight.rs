@@ -174,7 +174,7 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         ),
         ("length", length),
         ("optimizer", optimizer),
-        ("schedule", describe_schedule(config)),
+        ("schedule", config.schedule.describe()),
         ("regularization", regularization),
     ];
     if config.checkpoint.average_last > 0 {
@@ -306,11 +306,6 @@ fn describe_regularization(config: &Config) -> String {
         text.push_str(&format!(", R-Drop {} (two passes)", config.train.r_drop_alpha));
     }
     text
-}
-
-fn describe_schedule(config: &Config) -> String {
-    let s = &config.schedule;
-    format!("{}, warm-up {} updates", name(s.kind), units::count(s.warmup_updates))
 }
 
 /// The word a config writes for an enum value.

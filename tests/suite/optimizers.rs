@@ -137,7 +137,8 @@ fn every_optimizer_finds_the_minimum_of_a_parabola_and_of_rosenbrock() -> Result
 
 #[test]
 fn every_optimizer_equals_its_reference_over_100_random_steps() -> Result<()> {
-    for row in rows() {
+    for mut row in rows() {
+        row.config.embedding_weight_decay = 0.03;
         for (dtype, tolerance) in [(DType::F32, row.tolerance.0), (DType::F64, row.tolerance.1)] {
             let set = four_of(dtype, ["a", "b", "c", "d"], row.square)?;
             let mut optimizer = build(&row.config, &set);
@@ -150,7 +151,11 @@ fn every_optimizer_equals_its_reference_over_100_random_steps() -> Result<()> {
                 let input = M::of(32, 20, &input);
                 for (i, param) in set.iter().enumerate() {
                     let g = gradients.tensors[i].flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
-                    let decays = matches!(param.kind, ParamKind::Matrix | ParamKind::Recurrent);
+                    let weight_decay = match param.kind {
+                        ParamKind::Matrix | ParamKind::Recurrent => row.config.weight_decay,
+                        ParamKind::Table { .. } => row.config.embedding_weight_decay,
+                        ParamKind::Vector => 0.0,
+                    };
                     let dims = param.var.dims();
                     let moment = Moment {
                         name: &param.name,
@@ -160,7 +165,7 @@ fn every_optimizer_equals_its_reference_over_100_random_steps() -> Result<()> {
                         step,
                         seed: 1,
                         lr: 1e-3,
-                        weight_decay: if decays { row.config.weight_decay } else { 0.0 },
+                        weight_decay,
                         input: (param.name == "a").then_some(&input),
                     };
                     references[i].step(&moment, &mut expected[i], &g);
@@ -330,16 +335,18 @@ fn four_micro_batches_equal_one_batch() -> Result<()> {
 #[test]
 fn a_zero_gradient_moves_nothing_but_decay() -> Result<()> {
     for config in configs() {
-        for weight_decay in [0.0, 0.1] {
+        for (weight_decay, embedding_weight_decay) in [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1)] {
             let set = four(DType::F32, ["a", "b", "c", "d"])?;
-            let before = ["a", "b"].map(|name| weights(&set, name));
+            let before = ["a", "b", "d"].map(|name| weights(&set, name));
             let zero = Gradients { tensors: set.iter().map(|p| p.var.zeros_like()).collect::<Result<_>>()? };
-            let mut optimizer = build(&OptimizerConfig { weight_decay, ..config.clone() }, &set);
+            let mut optimizer =
+                build(&OptimizerConfig { weight_decay, embedding_weight_decay, ..config.clone() }, &set);
             for step in 0..3 {
                 optimizer.step(&set, &zero, &at(step, 0.01))?;
             }
             assert_eq!(weights(&set, "a") == before[0], weight_decay == 0.0, "{}", optimizer.describe());
             assert_eq!(weights(&set, "b"), before[1]);
+            assert_eq!(weights(&set, "d") == before[2], embedding_weight_decay == 0.0, "{}", optimizer.describe());
         }
     }
     Ok(())

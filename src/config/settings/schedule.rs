@@ -1,6 +1,7 @@
 //! `[schedule]`.
 
 use super::{Checks, Config, ModelKind};
+use crate::units;
 
 settings! {
     /// Learning rate over updates.
@@ -10,6 +11,8 @@ settings! {
         pub kind: ScheduleKind = ScheduleKind::InverseSqrt,
         /// Updates of linear growth from 0 to the full rate. 0 or more.
         pub warmup_updates: u64 = 4000,
+        /// Share of its updates, warm-up among them, after which linear and cosine begin to fall. In [0, 1).
+        pub flat: f64 = 0.0,
         /// Last update of linear and cosine; they reach min_lr after it. 0 = train.max_updates.
         pub total_updates: u64 = 0,
         /// Updates done when the schedule begins, warm-up included: above 0 for a new curve in a run that goes on. 0 or
@@ -25,6 +28,17 @@ settings! {
 }
 
 impl ScheduleConfig {
+    /// As a person reads it: "linear, warm-up 400 updates, flat for 0.3 of its updates".
+    pub fn describe(&self) -> String {
+        let flat = match self.kind {
+            ScheduleKind::Linear | ScheduleKind::Cosine if self.flat > 0.0 => {
+                format!(", flat for {} of its updates", self.flat)
+            }
+            _ => String::new(),
+        };
+        format!("{}, warm-up {} updates{flat}", self.kind.name(), units::count(self.warmup_updates))
+    }
+
     pub(super) fn rules(&self, check: &mut Checks, config: &Config) {
         // noam's lr is a factor, not a rate
         check.rule(

@@ -15,7 +15,7 @@ mod white;
 use candle_core::{DType, Device};
 
 use super::per_matrix::{per_matrix, Common};
-use super::Optimizer;
+use super::{Decay, Optimizer};
 use crate::config::{Hessian2Config, Hessian2Scope, Hessian2Variant};
 use crate::params::ParamKind;
 
@@ -25,12 +25,12 @@ pub(super) use self::{kron::Kron, white::White};
 /// The variant that the config names.
 pub(super) fn build(
     config: &Hessian2Config,
-    weight_decay: f64,
+    decay: Decay,
     lr: f64,
     dtype: DType,
     device: &Device,
 ) -> Box<dyn Optimizer> {
-    let common = Common { adam: (config.beta1, config.beta2, config.eps), weight_decay, lr };
+    let common = Common { adam: (config.beta1, config.beta2, config.eps), decay, lr };
     match config.variant {
         Hessian2Variant::White => per_matrix!(white::White { config: config.clone() }, common, dtype, device),
         Hessian2Variant::Kron => per_matrix!(kron::Kron::new(config), common, dtype, device),

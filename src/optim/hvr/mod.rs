@@ -45,7 +45,7 @@ use candle_core::{Result, Tensor};
 use super::clip::sums_of_squares;
 use super::saved::Saved;
 use super::sgd::plain;
-use super::{decay_of, told, Gradients, Optimizer, OptimizerState, StepContext};
+use super::{Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::config::{HvrAutomatic, HvrConfig, HvrForm, HvrTruncation};
 use crate::ops::{rows, Windowed};
 use crate::params::{Param, ParamSet};
@@ -54,7 +54,7 @@ use block::{Block, Rule};
 /// See the module.
 pub struct Hvr {
     config: HvrConfig,
-    weight_decay: f64,
+    decay: Decay,
     lr: f64,
     updates: u64,
     /// In the order of the parameters; empty before the first update and in the form `code`.
@@ -65,8 +65,8 @@ pub struct Hvr {
 
 impl Hvr {
     /// `lr`: for [`Optimizer::describe`] only.
-    pub fn new(config: HvrConfig, weight_decay: f64, lr: f64) -> Self {
-        Hvr { config, weight_decay, lr, updates: 0, blocks: Vec::new(), logged: Vec::new() }
+    pub fn new(config: HvrConfig, decay: Decay, lr: f64) -> Self {
+        Hvr { config, decay, lr, updates: 0, blocks: Vec::new(), logged: Vec::new() }
     }
 
     /// Plain SGD, and the log.
@@ -76,7 +76,7 @@ impl Hvr {
             (format!("mean_square.{}", param.name), square / gradient.elem_count().max(1) as f64)
         };
         self.logged = squares.map(mean).collect();
-        plain(params, gradients, context, self.weight_decay)
+        plain(params, gradients, context, self.decay)
     }
 }
 
@@ -138,7 +138,7 @@ impl Optimizer for Hvr {
         if *form == HvrForm::Literal && *literal_cap > 0.0 {
             text += &format!(", at most {literal_cap} times Adam's direction");
         }
-        text + &told(self.weight_decay)
+        text + &self.decay.told()
     }
 
     fn step(&mut self, params: &ParamSet, gradients: &Gradients, context: &StepContext<'_>) -> Result<()> {
@@ -149,10 +149,10 @@ impl Optimizer for Hvr {
         if self.blocks.is_empty() {
             self.blocks = params.iter().map(|param| Block::new(&self.config, param)).collect::<Result<_>>()?;
         }
-        let (weight_decay, t) = (self.weight_decay, self.updates as f64);
+        let (decay, t) = (self.decay, self.updates as f64);
         let jobs = self.blocks.iter_mut().zip(params).zip(&gradients.tensors).map(|((block, param), gradient)| {
             let lr = context.rate(param.kind);
-            let tensors = block.windowed(param, gradient, t, lr, lr * decay_of(param.kind, weight_decay));
+            let tensors = block.windowed(param, gradient, t, lr, lr * decay.of(param.kind));
             (block, tensors)
         });
         let (turned, others): (Vec<_>, Vec<_>) = jobs.partition(|(block, _)| block.rule.turns());

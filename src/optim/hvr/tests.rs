@@ -45,7 +45,15 @@ fn train(optimizer: &mut dyn Optimizer, steps: u64) -> Result<ParamSet> {
 
 fn adamw() -> Adam {
     let HvrConfig { beta1, beta2, eps, .. } = HvrConfig::default();
-    Adam::new(AdamRule { name: "adamw", beta1, beta2, eps, weight_decay: 0.1, decoupled: true, lr: 0.01 })
+    Adam::new(AdamRule {
+        name: "adamw",
+        beta1,
+        beta2,
+        eps,
+        decay: Decay { weights: 0.1, tables: 0.0 },
+        decoupled: true,
+        lr: 0.01,
+    })
 }
 
 #[test]
@@ -54,7 +62,7 @@ fn heavy_damping_is_adamw_and_vectors_are_always() -> Result<()> {
     for form in [HvrForm::Inv, HvrForm::Isqrt] {
         for (lambda_rel, same) in [(1e13, true), (1.0, false)] {
             let config = HvrConfig { form, lambda_rel, ..HvrConfig::default() };
-            let got = train(&mut Hvr::new(config, 0.1, 0.01), 40)?;
+            let got = train(&mut Hvr::new(config, Decay { weights: 0.1, tables: 0.0 }, 0.01), 40)?;
             for name in ["a", "b", "e"] {
                 let close = values(&got, name).iter().zip(values(&expected, name)).all(|(x, y)| (x - y).abs() < 1e-10);
                 assert_eq!(close, same || name == "b", "{form:?} {lambda_rel} {name}");
@@ -68,7 +76,7 @@ fn heavy_damping_is_adamw_and_vectors_are_always() -> Result<()> {
 fn the_gram_matrix_stays_that_of_the_window() -> Result<()> {
     for form in [HvrForm::Isqrt, HvrForm::Literal] {
         let config = HvrConfig { form, window: 5, ..HvrConfig::default() };
-        let mut hvr = Hvr::new(config, 0.0, 0.01);
+        let mut hvr = Hvr::new(config, Decay::default(), 0.01);
         train(&mut hvr, 23)?;
         let state: BTreeMap<String, Tensor> = hvr.state()?.tensors.into_iter().collect();
         for name in ["a", "e"] {
@@ -86,7 +94,7 @@ fn the_gram_matrix_stays_that_of_the_window() -> Result<()> {
 #[test]
 fn health_tells_windows_failures_and_the_mean_squares_of_the_documents_program() -> Result<()> {
     let names = |hvr: &Hvr| hvr.health().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    let mut hvr = Hvr::new(HvrConfig::default(), 0.0, 0.01);
+    let mut hvr = Hvr::new(HvrConfig::default(), Decay::default(), 0.01);
     assert!(hvr.health().is_empty());
     train(&mut hvr, 20)?;
     let expected = ["window", "effective_rank", "lambda_rel", "cholesky_failures", "cleared_windows", "psd_shifts"];
@@ -98,11 +106,11 @@ fn health_tells_windows_failures_and_the_mean_squares_of_the_documents_program()
     assert_eq!(health[3].1 + health[4].1 + health[5].1, 0.0);
 
     let literal = |form| HvrConfig { form, ..HvrConfig::default() };
-    let mut hvr = Hvr::new(literal(HvrForm::Literal), 0.0, 0.01);
+    let mut hvr = Hvr::new(literal(HvrForm::Literal), Decay::default(), 0.01);
     train(&mut hvr, 3)?;
     assert_eq!(names(&hvr), ["window", "effective_rank"]);
 
-    let mut hvr = Hvr::new(literal(HvrForm::Code), 0.0, 0.01);
+    let mut hvr = Hvr::new(literal(HvrForm::Code), Decay::default(), 0.01);
     let params = train(&mut hvr, 3)?;
     assert_eq!(names(&hvr), ["mean_square.a", "mean_square.b", "mean_square.e"]);
     let last = gradients(&params, 2)?.tensors[1].sqr()?.mean_all()?.to_scalar::<f64>()?;
@@ -113,7 +121,7 @@ fn health_tells_windows_failures_and_the_mean_squares_of_the_documents_program()
 #[test]
 fn a_window_that_can_not_be_solved_is_forgotten_and_the_step_is_adams() -> Result<()> {
     let config = HvrConfig { window: 4, ..HvrConfig::default() };
-    let mut hvr = Hvr::new(config.clone(), 0.1, 0.01);
+    let mut hvr = Hvr::new(config.clone(), Decay { weights: 0.1, tables: 0.0 }, 0.01);
     let params = train(&mut hvr, 6)?;
     let mut state = hvr.state()?;
     let gram = state.tensors.iter_mut().find(|(name, _)| name == "a.gram").unwrap();
@@ -136,14 +144,17 @@ fn a_window_that_can_not_be_solved_is_forgotten_and_the_step_is_adams() -> Resul
 
 #[test]
 fn state_of_another_window_is_refused_by_name() -> Result<()> {
-    let mut hvr = Hvr::new(HvrConfig { window: 4, ..HvrConfig::default() }, 0.0, 0.01);
+    let mut hvr = Hvr::new(HvrConfig { window: 4, ..HvrConfig::default() }, Decay::default(), 0.01);
     let params = train(&mut hvr, 2)?;
-    let message = Hvr::new(HvrConfig::default(), 0.0, 0.01).load_state(&params, hvr.state()?).unwrap_err().to_string();
+    let message = Hvr::new(HvrConfig::default(), Decay::default(), 0.01)
+        .load_state(&params, hvr.state()?)
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("a.gamma is F64 [4, 240], expected F64 [16, 240]"), "{message}");
     let diag = HvrConfig { form: HvrForm::Diag, ..HvrConfig::default() };
-    let message = Hvr::new(HvrConfig::default(), 0.0, 0.01)
+    let message = Hvr::new(HvrConfig::default(), Decay::default(), 0.01)
         .load_state(&params, {
-            let mut hvr = Hvr::new(diag, 0.0, 0.01);
+            let mut hvr = Hvr::new(diag, Decay::default(), 0.01);
             train(&mut hvr, 2)?;
             hvr.state()?
         })
@@ -158,7 +169,7 @@ fn a_direction_of_the_diagonal_stays_bounded_when_gradients_come_and_go() -> Res
     // elements that see one gradient in 40 updates, as rare words do, of every size
     let mut params = ParamSet::new(1, DType::F32, &Device::Cpu);
     params.add("e", ParamKind::Table { tied: false }, &[40, 2], Init::Zeros)?;
-    let mut hvr = Hvr::new(HvrConfig { form: HvrForm::Diag, ..HvrConfig::default() }, 0.0, 1.0);
+    let mut hvr = Hvr::new(HvrConfig { form: HvrForm::Diag, ..HvrConfig::default() }, Decay::default(), 1.0);
     let read = || params.get("e").unwrap().var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     for step in 0..200u64 {
         let mut g = vec![1e-7f32; 80];
@@ -202,7 +213,7 @@ fn a_gpu_does_what_the_cpu_does() -> Result<()> {
     let all = forms.map(|form| (form, HvrTruncation::None));
     for (form, truncation) in all.into_iter().chain([(HvrForm::Diag, HvrTruncation::Entries)]) {
         let config = HvrConfig { form, truncation, window: 6, threshold: 0.1, ..HvrConfig::default() };
-        let new = || Hvr::new(config.clone(), 0.1, 0.01);
+        let new = || Hvr::new(config.clone(), Decay { weights: 0.1, tables: 0.0 }, 0.01);
         let (on_cpu, on_gpu) = (params(&Device::Cpu)?, params(&gpu)?);
         let (mut cpu, mut other) = (new(), new());
         for at in 0..4 {

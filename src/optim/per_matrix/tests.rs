@@ -12,7 +12,7 @@ use crate::optim::algebra::Batch;
 use crate::optim::hessian2::{Kron, White};
 use crate::optim::muon::Muon;
 use crate::optim::soap::Soap;
-use crate::optim::{build, Gradients, Optimizer, OptimizerState, StepContext};
+use crate::optim::{build, Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Init, ParamKind, ParamSet};
 use crate::rng::{stream, Purpose};
 
@@ -269,7 +269,11 @@ fn crossing(make: impl Fn() -> [Box<dyn Optimizer>; 2], runs: [Run; 2], toleranc
 /// On the CPU and in tensors.
 fn forms(config: OptimizerConfig, dtype: DType) -> impl Fn() -> [Box<dyn Optimizer>; 2] {
     move || {
-        let of = |adam| Common { adam, weight_decay: config.weight_decay, lr: config.lr };
+        let of = |adam| Common {
+            adam,
+            decay: Decay { weights: config.weight_decay, tables: config.embedding_weight_decay },
+            lr: config.lr,
+        };
         let (muon, soap, h) = (config.muon.clone(), config.soap.clone(), config.hessian2.clone());
         let hessian2 = of((h.beta1, h.beta2, h.eps));
         let batched: Box<dyn Optimizer> = match (config.name, h.variant) {

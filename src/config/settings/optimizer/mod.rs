@@ -114,6 +114,8 @@ macro_rules! optimizers {
                 /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others).
                 /// It leaves biases, gains and embedding tables alone. 0 or more.
                 pub weight_decay: f64 = 0.0,
+                /// The same of embedding tables (the tied output layer is one of them). 0 or more.
+                pub embedding_weight_decay: f64 = 0.0,
                 /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0.
                 pub embedding_lr_scale: f64 = 1.0,
                 $(pub $table: $config = <$config>::default(),)*
