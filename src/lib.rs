@@ -11,7 +11,7 @@
 //! | 3 | `objective` `decode` `checkpoint` |
 //! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` `sentencepiece` |
-//! | 0 | `kinds` `scores` `symptoms` `rng` `fsio` `units` `exit` `exact` `shell` |
+//! | 0 | `kinds` `scores` `symptoms` `ranks` `rng` `fsio` `units` `exit` `exact` `shell` |
 
 pub mod batch;
 pub mod checkpoint;
@@ -32,6 +32,7 @@ pub mod objective;
 pub mod ops;
 pub mod optim;
 pub mod params;
+pub mod ranks;
 pub mod report;
 pub mod rng;
 pub mod run;

@@ -144,6 +144,22 @@ impl Dataset {
         (self.source_tokens, self.target_tokens)
     }
 
+    /// How often each id of a target vocabulary of this size is in the targets.
+    pub fn target_counts(&self, vocabulary: usize) -> Vec<u64> {
+        let mut counts = vec![0; vocabulary];
+        let mut ids = Vec::new();
+        for i in 0..self.len() {
+            ids.clear();
+            self.target(i).extend(&mut ids);
+            for &id in &ids {
+                if let Some(count) = counts.get_mut(id as usize) {
+                    *count += 1;
+                }
+            }
+        }
+        counts
+    }
+
     /// Where pair `i` comes from: index of its corpus in `data.train` and 1-based line in the file.
     pub fn origin(&self, i: usize) -> (usize, u64) {
         let at = self.layout.lines() + 4 * i;

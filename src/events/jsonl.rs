@@ -156,6 +156,9 @@ fn valid_row(row: &mut Map<String, Value>, point: &ValidPoint) {
     put(row, "seconds_valid", point.seconds_valid);
     judged(row, &point.scores, point.improvement, point.is_best, point.early_stopping_metric);
     hypotheses(row, &point.hypotheses);
+    for (rank, nll) in point.by_rank.iter() {
+        put(row, &format!("nll_by_rank.{rank}"), nll);
+    }
 }
 
 fn average_row(row: &mut Map<String, Value>, point: &AveragePoint) {

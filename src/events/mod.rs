@@ -18,6 +18,7 @@ pub mod tensorboard;
 
 use std::path::PathBuf;
 
+use crate::ranks::ByRank;
 use crate::scores::{Metric, Scores};
 use crate::symptoms::Symptoms;
 
@@ -130,6 +131,8 @@ pub struct ValidPoint {
     pub improvement: Option<f64>,
     pub early_stopping_metric: Option<Metric>,
     pub hypotheses: Hypotheses,
+    /// The NLL by frequency of the token in the training text.
+    pub by_rank: ByRank,
     pub samples: Vec<Sample>,
 }
 

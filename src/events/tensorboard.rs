@@ -101,7 +101,8 @@ impl Sink for TensorBoard {
                 let ppl = point.scores.get(Metric::Nll).map(|nll| ("valid/ppl".to_string(), nll.exp()));
                 let symptoms = point.hypotheses.symptoms.iter();
                 let symptoms = symptoms.map(|(symptom, value)| (format!("hypotheses/{}", symptom.name()), value));
-                let scalars: Vec<_> = scores.chain(ppl).chain(symptoms).collect();
+                let ranks = point.by_rank.iter().map(|(rank, nll)| (format!("nll_by_rank/{rank}"), nll));
+                let scalars: Vec<_> = scores.chain(ppl).chain(symptoms).chain(ranks).collect();
                 self.write_scalars(point.step, &scalars)
             }
             Event::Average(point) => {

@@ -47,10 +47,18 @@ pub fn loss(
 /// # Errors
 /// As [`loss`].
 pub fn pair_nlls(model: &dyn Model, batch: &Batch) -> Result<Vec<f64>> {
+    let nll = token_nlls(model, batch)?;
+    Ok((0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum()).collect())
+}
+
+/// The same of each target token, one sentence after the other.
+///
+/// # Errors
+/// As [`loss`].
+pub fn token_nlls(model: &dyn Model, batch: &Batch) -> Result<Vec<f64>> {
     let (output, forward) = (model.output(), Forward::eval());
     let memory = model.encode(&batch.source, &forward)?;
     let states = model.decode(&memory, &batch.target.shifted_right(output.pad), &forward)?;
     let targets = Targets { labels: &batch.target.ids, masked: Some(output.pad) };
-    let nll = token_nll(&states, &output.table, &output.prepacked, output.bias.as_ref(), targets)?;
-    Ok((0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum()).collect())
+    token_nll(&states, &output.table, &output.prepacked, output.bias.as_ref(), targets)
 }

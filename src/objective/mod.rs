@@ -10,6 +10,6 @@ mod cross_entropy;
 mod embedding_distance;
 mod lexicon;
 
-pub use cross_entropy::{loss, pair_nlls, Loss};
+pub use cross_entropy::{loss, pair_nlls, token_nlls, Loss};
 pub use embedding_distance::{table_health, DistanceContext, DistanceStats, EmbeddingDistance, TableHealth};
 pub use lexicon::{word_pairs, Limits as PairLimits, WordPair};

@@ -4,10 +4,12 @@ use crate::units;
 
 use super::chart::{Chart, Series};
 use super::method::{Method, Setting};
+use super::numbers::median;
 use super::plane::Axis;
 use super::run::{Horizon, Run, ValidRow};
 use super::task::Task;
 use super::text::by_rate;
+use crate::ranks;
 use crate::scores::Metric;
 use crate::symptoms::Symptom;
 
@@ -73,6 +75,7 @@ pub(super) fn charts(task: &Task, score: Metric, styles: &Styles) -> Vec<Group> 
         groups.push(curves(task, score, styles, *horizon, target));
     }
     groups.push(sensitivity(task, score, styles, &horizons));
+    groups.push(by_rank(task, styles, &horizons));
     groups.push(hypotheses(task, styles, &horizons));
     groups.push(health(task, styles, &horizons));
     for group in &mut groups {
@@ -245,6 +248,52 @@ fn sensitivity(task: &Task, score: Metric, styles: &Styles, horizons: &[Horizon]
     Group { heading: "Sensitivity to the learning rate".to_string(), charts: charts.collect() }
 }
 
+/// Where the bin of all the other ranks is drawn.
+const MORE: f64 = 5000.0;
+
+/// The last NLL by frequency of the token; where there is a baseline, what runs differ from the median of its own by.
+fn by_rank(task: &Task, styles: &Styles, horizons: &[Horizon]) -> Group {
+    let place = |name: &str| name.parse().unwrap_or(MORE);
+    let points = |run: &Run| -> Vec<(f64, f64)> {
+        let last = run.valid.last().into_iter();
+        last.flat_map(|row| row.by_rank().map(|(name, nll)| (place(name), nll)).collect::<Vec<_>>()).collect()
+    };
+    let charts = horizons.iter().map(|horizon| {
+        let chosen = chosen(task, styles, *horizon);
+        let baseline = chosen.iter().find(|(label, _)| styles.baseline.as_ref() == Some(label));
+        let own: Vec<(f64, f64)> = baseline.iter().flat_map(|(_, setting)| &setting.runs).flat_map(points).collect();
+        let level = |at: f64| match baseline {
+            Some(_) => median(own.iter().filter(|(x, _)| *x == at).map(|(_, nll)| *nll)),
+            None => 0.0,
+        };
+        let of = |run: &Run| -> Vec<(f64, f64)> {
+            let all = points(run).into_iter().map(|(at, nll)| (at, nll - level(at)));
+            all.filter(|(_, nll)| nll.is_finite()).collect()
+        };
+        let series = chosen.iter().map(|(label, setting)| Series {
+            label: label.clone(),
+            style: styles.style(label),
+            lines: setting.runs.iter().map(of).collect(),
+            dots: true,
+        });
+        let (minus, y) = match baseline {
+            Some((label, _)) => (format!(" minus {label}'s"), "difference of NLL"),
+            None => (String::new(), "NLL"),
+        };
+        let show = |at: f64| if at == MORE { "more".to_string() } else { plain(at) };
+        let at = ranks::NAMES.map(place).to_vec();
+        Chart {
+            title: format!("NLL by rank{minus}, horizon {} updates", units::count(horizon.updates)),
+            x: Axis { log: true, at, ..axis("rank in the training text, up to", show) },
+            y: axis(y, plain),
+            series: series.collect(),
+            target: None,
+            from_the_better: false,
+        }
+    });
+    Group { heading: "Loss by frequency of the token".to_string(), charts: charts.collect() }
+}
+
 /// What translations look like beside their references, where they show anything.
 fn hypotheses(task: &Task, styles: &Styles, horizons: &[Horizon]) -> Group {
     let title = |symptom| match symptom {
@@ -340,6 +389,7 @@ mod tests {
             "Curves, horizon 500 updates",
             "Curves, horizon 250 updates",
             "Sensitivity to the learning rate",
+            "Loss by frequency of the token",
         ];
         assert_eq!(headings, expected);
         let titles: Vec<&str> = groups[1].charts.iter().map(|chart| chart.title.as_str()).collect();
@@ -347,6 +397,26 @@ mod tests {
         // the best setting of each method, a line a seed; the baseline has a style of its own
         let series = &groups[1].charts[0].series;
         assert_eq!(series.iter().map(|s| (s.style, s.lines.len())).collect::<Vec<_>>(), [(Some(0), 2), (None, 2)]);
+    }
+
+    #[test]
+    fn losses_by_rank_are_beside_those_of_the_baseline() {
+        let groups = groups(sweep());
+        let charts = &groups.last().unwrap().charts;
+        // adam ends at 2.52 and 2.54, hessian2 at 2.32 and 2.34; half of it up to rank 30, twice of it beyond 2000
+        let expected =
+            [(Some(0), [-0.105, -0.42]), (Some(0), [-0.095, -0.38]), (None, [-0.005, -0.02]), (None, [0.005, 0.02])];
+        let lines = charts[0].series.iter().flat_map(|series| series.lines.iter().map(|line| (series.style, line)));
+        for ((style, line), (wanted, heights)) in lines.zip(expected) {
+            assert_eq!(style, wanted);
+            assert_eq!(line.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [30.0, MORE]);
+            assert!(line.iter().zip(heights).all(|((_, found), height)| (found - height).abs() < 1e-9), "{line:?}");
+        }
+        assert_eq!(charts[0].title, "NLL by rank minus adam's, horizon 1 000 updates");
+        // alone, it is the loss itself
+        let alone = self::groups(vec![made("a", |_| {}, 2.0, 0.5)]);
+        let chart = &alone.last().unwrap().charts[0];
+        assert_eq!(chart.series[0].lines[0], [(30.0, 1.0), (MORE, 4.0)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::method::{Method, Setting};
 use super::run::{Run, RunState};
 use super::task::Task;
 use super::Report;
+use crate::ranks;
 use crate::scores::Metric;
 use crate::symptoms::Symptom;
 
@@ -38,8 +39,9 @@ const MORE_COLUMNS: [&str; 8] = [
 pub fn csv(report: &Report) -> String {
     let scores = Metric::ALL.iter().map(|metric| metric.name());
     let symptoms = Symptom::ALL.map(|symptom| format!("hypotheses.{}", symptom.name()));
+    let ranks = ranks::NAMES.map(|rank| format!("nll_by_rank.{rank}"));
     let columns = COLUMNS.into_iter().chain(scores).chain(MORE_COLUMNS).map(String::from);
-    let mut out = line(columns.chain(symptoms));
+    let mut out = line(columns.chain(symptoms).chain(ranks));
     for task in &report.tasks {
         for (method, setting) in task.settings() {
             for run in &setting.runs {
@@ -90,7 +92,8 @@ fn row(score: Metric, task: &Task, method: &Method, setting: &Setting, run: &Run
         run.skipped_updates.to_string(),
     ];
     let symptoms = Symptom::ALL.map(|symptom| number(last.symptoms().get(symptom)));
-    first.into_iter().chain(scores).chain(more).chain(symptoms)
+    let ranks = ranks::NAMES.map(|rank| number(last.by_rank().find(|&(name, _)| name == rank).map(|(_, nll)| nll)));
+    first.into_iter().chain(scores).chain(more).chain(symptoms).chain(ranks)
 }
 
 fn line(cells: impl Iterator<Item = String>) -> String {

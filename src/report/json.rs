@@ -105,6 +105,9 @@ fn run(run: &Run, score: Metric) -> Value {
     for (symptom, value) in last.map(|row| row.symptoms()).unwrap_or_default().iter() {
         found[format!("hypotheses.{}", symptom.name())] = value.into();
     }
+    for (rank, nll) in last.iter().flat_map(|row| row.by_rank()) {
+        found[format!("nll_by_rank.{rank}")] = nll.into();
+    }
     if let Some(average) = &run.average {
         found["average_steps"] = average.steps.clone().into();
         found["average_is_best"] = average.is_best.into();

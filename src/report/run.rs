@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{self, Config, ScheduleKind};
 
+use crate::ranks;
 use crate::run::rows::{self, Row};
 use crate::run::Paths;
 use crate::scores::{Metric, Scores};
@@ -107,6 +108,12 @@ impl ValidRow {
     /// The value of a score here, if it was measured.
     pub fn score(&self, score: Metric) -> Option<f64> {
         self.others.get(score.name())?.as_f64()
+    }
+
+    /// The NLL by frequency of the token: name and value of each bin.
+    pub fn by_rank(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        let value = |rank: &str| self.others.get(&format!("nll_by_rank.{rank}"))?.as_f64();
+        ranks::NAMES.into_iter().filter_map(move |rank| Some((rank, value(rank)?)))
     }
 
     /// What the translations looked like.
@@ -271,7 +278,12 @@ pub(super) mod tests {
                 format!(
                     r#"{{"event":"train",{common},"nll":{nll},"peak_memory_bytes":1048576,"optimizer.resets":0.0}}"#
                 ),
-                format!(r#"{{"event":"valid",{common},"nll":{nll},"bleu":{}}}"#, 40.0 - nll),
+                format!(
+                    r#"{{"event":"valid",{common},"nll":{nll},"bleu":{},"nll_by_rank.30":{},"nll_by_rank.more":{}}}"#,
+                    40.0 - nll,
+                    nll / 2.0,
+                    2.0 * nll
+                ),
             ]
         });
         let machine = r#""threads":1,"computed_by":"cpu, f32, AVX-512""#;

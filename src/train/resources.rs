@@ -12,7 +12,9 @@ use crate::interop::Origin;
 use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
+use crate::ranks::Ranks;
 use crate::run::vocabulary;
+use crate::scores::Metric;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
@@ -85,7 +87,10 @@ impl Resources {
                 false => Validator::new(text, references, &tokenizers, bleu_tokenizer.clone()).map(Some),
             }
         };
-        let valid = held_out(valid.pairs, valid_references)?;
+        let mut valid = held_out(valid.pairs, valid_references)?;
+        if let Some(valid) = valid.as_mut().filter(|_| config.validation.metrics.contains(&Metric::Nll)) {
+            valid.set_ranks(Ranks::of(&train.target_counts(tokenizers.target.vocab_size())));
+        }
         let test = held_out(test.pairs, test_references)?;
         let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
         let survey = Survey::of(&config.data, &tokenizers, &train, sets)?;

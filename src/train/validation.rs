@@ -103,6 +103,7 @@ impl Trainer {
             improvement: judged.improvement,
             early_stopping_metric: Some(self.rules.metric),
             hypotheses,
+            by_rank: found.by_rank,
             samples: self.samples(&found),
         }));
         if nll.is_some_and(|nll| !nll.is_finite()) {

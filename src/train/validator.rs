@@ -9,6 +9,7 @@ use crate::decode::{self, DecodeError};
 use crate::metrics::{self, BleuTokenizer};
 use crate::model::Model;
 use crate::objective;
+use crate::ranks::{ByRank, Ranks};
 use crate::scores::{Metric, Scores};
 use crate::symptoms::Symptoms;
 use crate::tokenizer::Tokenizers;
@@ -26,6 +27,8 @@ pub struct Validator {
     nothing: [u32; 1],
     /// Of BLEU.
     tokenizer: BleuTokenizer,
+    /// Of target tokens in the training text; without them no loss by rank.
+    ranks: Ranks,
 }
 
 /// What was found on a held-out set.
@@ -39,6 +42,8 @@ pub struct Evaluation {
     pub hypotheses: Vec<String>,
     /// What they look like beside sources and references.
     pub symptoms: Symptoms,
+    /// The NLL by frequency of the token.
+    pub by_rank: ByRank,
 }
 
 impl Validator {
@@ -56,7 +61,13 @@ impl Validator {
         let targets: Vec<&str> = text.iter().map(|(_, target)| target.as_str()).collect();
         let source = tokenizers.source.encode_lines(&sources)?;
         let target = tokenizers.target.encode_lines(&targets)?;
-        Ok(Validator { source, target, nothing: [tokenizers.target.eos_id()], text, further, tokenizer })
+        let (nothing, ranks) = ([tokenizers.target.eos_id()], Ranks::default());
+        Ok(Validator { source, target, nothing, text, further, tokenizer, ranks })
+    }
+
+    /// From here on the loss is told by the frequency of the token too.
+    pub(super) fn set_ranks(&mut self, ranks: Ranks) {
+        self.ranks = ranks;
     }
 
     /// Number of pairs.
@@ -109,8 +120,9 @@ impl Validator {
     ) -> Result<Option<Evaluation>> {
         let mut found = Evaluation::default();
         if wanted.contains(&Metric::Nll) {
-            let Some(nll) = self.nll(model, options.batch_size, stop)? else { return Ok(None) };
+            let Some((nll, by_rank)) = self.nll(model, options.batch_size, stop)? else { return Ok(None) };
             found.scores.set(Metric::Nll, nll);
+            found.by_rank = by_rank;
         }
         let of_text: Vec<Metric> = wanted.iter().copied().filter(|metric| metric.is_of_text()).collect();
         if of_text.is_empty() {
@@ -138,12 +150,12 @@ impl Validator {
 
     /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
     /// not count: it is translated to nothing without asking the model. A blank target is `</s>` alone. So this is what
-    /// [`decode::log_likelihoods`] says of the same pairs, over their tokens.
-    fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
+    /// [`decode::log_likelihoods`] says of the same pairs, over their tokens. And the same by the frequency of the token.
+    fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<(f64, ByRank)>> {
         let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
         let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
         let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), labels(i).len())).collect();
-        let (mut sum, mut tokens) = (0.0, 0);
+        let (mut sum, mut tokens, mut by_rank) = (0.0, 0, ByRank::default());
         for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
             if stop() {
                 return Ok(None);
@@ -154,9 +166,11 @@ impl Validator {
                 target: Sequences::pack(pairs.iter().map(|&i| labels(i))),
                 pairs: pairs.iter().map(|&i| i as u64).collect(),
             };
-            sum += objective::pair_nlls(model, &batch)?.iter().sum::<f64>();
+            let nll = objective::token_nlls(model, &batch)?;
+            sum += (0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum::<f64>()).sum::<f64>();
             tokens += batch.target.tokens();
+            batch.target.ids.iter().zip(&nll).for_each(|(&id, &nll)| by_rank.add(&self.ranks, id, nll));
         }
-        Ok(Some(sum / tokens.max(1) as f64))
+        Ok(Some((sum / tokens.max(1) as f64, by_rank)))
     }
 }

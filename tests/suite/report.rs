@@ -54,6 +54,32 @@ fn one_run_has_a_report_and_the_next_run_clears_it() {
 }
 
 #[test]
+fn the_loss_is_told_by_frequency_of_the_token() {
+    let toy = Toy::new();
+    // words that are rarer than the toy's own, one of them in the validation text
+    for (file, word, count) in
+        [("train.en", "x", 90), ("train.de", "y", 90), ("valid.en", "x", 1), ("valid.de", "y", 1)]
+    {
+        let more: String = (0..count).map(|i| format!("{word}{}\n", 100 + i)).collect();
+        toy.write(file, toy.read(file) + &more);
+    }
+    toy.run("-q --config toy.toml --set tokenizer.vocab_size=150").exits(0);
+    let rows = toy.rows("run");
+    for row in rows.iter().filter(|row| row["event"] == "valid") {
+        let of = |rank: &str| row.get(format!("nll_by_rank.{rank}")).and_then(Value::as_f64);
+        let (frequent, rare, nll) = (of("30").unwrap(), of("100").unwrap(), row["nll"].as_f64().unwrap());
+        assert!(frequent.min(rare) < nll && nll < frequent.max(rare) && of("1000").is_none(), "{row}");
+    }
+    toy.run("report run --csv runs.csv --json report.json").exits(0);
+    let json: Value = serde_json::from_str(&toy.read("report.json")).unwrap();
+    let last = rows.iter().rfind(|row| row["event"] == "valid").unwrap();
+    let run = &json["tasks"][0]["methods"][0]["settings"][0]["runs"][0];
+    assert_eq!(run["nll_by_rank.30"], last["nll_by_rank.30"], "{json}");
+    assert!(toy.read("runs.csv").lines().next().unwrap().ends_with("nll_by_rank.2000,nll_by_rank.more"));
+    assert!(toy.read("run/report.html").contains("Loss by frequency of the token"));
+}
+
+#[test]
 fn a_target_and_a_baseline_can_be_given() {
     let toy = swept();
     let both = "report sweep/adam-60-1 sweep/hessian2-60-1 --baseline hessian2 --target 99";
