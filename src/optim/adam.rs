@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Kingma & Ba 2015; Loshchilov & Hutter 2019. As in PyTorch, ε is added after the bias correction of v. Unlike
-//! PyTorch's default, weight decay leaves vectors and embedding tables alone ([`super::decays`]).
+//! PyTorch's default, weight decay leaves vectors alone, and tables have their own ([`super::Decay`]).
 
 use candle_core::{Result, Tensor};
 

@@ -7,8 +7,8 @@
 //! w ← w − lr·b        or, Nesterov,  w ← w − lr·(g + momentum·b)
 //! ```
 //!
-//! Without momentum b is g and nothing is stored. Weight decay leaves vectors and embedding tables alone
-//! ([`super::decays`]), unlike PyTorch's default.
+//! Without momentum b is g and nothing is stored. Weight decay leaves vectors alone, and tables have their own
+//! ([`super::Decay`]), unlike PyTorch's default.
 
 use candle_core::Result;
 
