@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a build with CUDA does on a real GPU, in at most eight minutes, as one folder of logs and one JSON line:
+# What a build with CUDA does on a real GPU, in three minutes, eight at most, as one folder of logs and one JSON line:
 #
 #   scripts/gpu-check.sh pack PROGRAMS           where nvcc and a compiler are: builds, and packs programs and tests (45 MB)
 #   scripts/gpu-check.sh run PROGRAMS [OUT]      where the GPU is: nothing is built and nothing fetched
@@ -7,7 +7,7 @@
 # Run: the kernels' tests, the program's (losses beside the CPU, resume bit for bit, checkpoints there and back), the
 # quickstart's first 400 updates on GPU and CPU, and a training step of Transformer-base in bf16 beside PyTorch's (eager and
 # compiled; PYTHON names an interpreter with torch). OUT: gpu-check unless given; it gets a log a step and gpu-check.json.
-# LIBRARIES: a folder with CUDA's libraries, where neither the loader nor /usr/local nor /opt has them.
+# CUDA's libraries are those of the loader and of LD_LIBRARY_PATH, else what /usr/local or /opt has.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -22,7 +22,8 @@ pack() {
   cargo build --release --features cuda
   cp "$target/release/nmt-train" "$target/release/nmt-train-cuda" "$packed"
   # the folder and name of each test program, as cargo tells them
-  list=$(cargo test --release --features cuda --no-run --lib --test suite 2>&1 && cargo bench --features cuda --no-run --bench step 2>&1)
+  list=$(cargo test --release --features cuda --no-run --lib --test suite 2>&1 &&
+    cargo bench --features cuda --no-run --bench step 2>&1)
   local name pattern
   for pair in 'lib-tests src/lib.rs' 'suite tests/suite/main.rs' 'step benches/step/main.rs'; do
     read -r name pattern <<<"$pair"
@@ -34,9 +35,9 @@ pack() {
   du -ch ./*.xz
 }
 
+# Folders of CUDA's libraries that the loader does not know, each with a colon behind it.
 libraries() {
   local library found
-  printf '%s' "${LIBRARIES:+$LIBRARIES:}"
   for library in libcublas.so libcublasLt.so libcurand.so libnvrtc.so libcuda.so.1; do
     ! ldconfig -p | grep "$library" >/dev/null || continue
     found=$(find /usr/local /opt -name "$library*" -print -quit 2>/dev/null)
@@ -72,6 +73,9 @@ last() {
 run() {
   local programs python=${PYTHON:-python3} device
   programs=$(mktemp -d)
+  # the name must outlive this function
+  # shellcheck disable=SC2064
+  trap "rm -r '$programs'" EXIT
   for file in "$packed"/*.xz; do
     unpack "$file" >"$programs/$(basename "$file" .xz)"
   done
@@ -84,11 +88,12 @@ run() {
   rm -f "$out/steps"
   local program=$programs/nmt-train
   step kernels 120 "$programs/lib-tests" --test-threads 8 &
-  step program 180 env "CARGO_BIN_EXE_nmt-train=$program" "$programs/suite" cuda:: --test-threads 6 --skip the_size_of_a_batch &
+  step program 120 env "CARGO_BIN_EXE_nmt-train=$program" "$programs/suite" cuda:: --test-threads 6 --skip the_size_of_a_batch &
   wait
   # fills the GPU's memory
   step memory 60 env "CARGO_BIN_EXE_nmt-train=$program" "$programs/suite" the_size_of_a_batch
-  local quickstart=(--config configs/quickstart.toml --force --set train.precision=f32 --set train.max_updates=400 --set validation.valid_freq=400 --set checkpoint.save_freq=400 --set data.test=[])
+  local quickstart=(--config configs/quickstart.toml --force --set train.precision=f32 --set train.max_updates=400
+    --set validation.valid_freq=400 --set checkpoint.save_freq=400 --set 'data.test=[]')
   step quickstart-gpu 60 "$program" "${quickstart[@]}" --device cuda --set run_dir="$out/gpu"
   step quickstart-cpu 120 "$program" "${quickstart[@]}" --device cpu --set run_dir="$out/cpu"
   step torch 120 "$programs/step" --python "$(command -v "$python")" --compile --preset base --batch 400 --device cuda \
@@ -108,6 +113,7 @@ run() {
 case $mode in
   pack) pack ;;
   run)
+    compgen -G "$packed/*.xz" >/dev/null || { echo "gpu-check.sh: no packed programs in $packed" >&2; exit 2; }
     mkdir -p "${3:-gpu-check}"
     out=$(cd "${3:-gpu-check}" && pwd)
     run
