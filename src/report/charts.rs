@@ -85,17 +85,17 @@ pub(super) fn charts(task: &Task, score: Metric, styles: &Styles) -> Vec<Group> 
     groups
 }
 
-fn axis(label: &str, show: fn(f64) -> String) -> Axis {
+pub(super) fn axis(label: &str, show: fn(f64) -> String) -> Axis {
     Axis { label: label.to_string(), log: false, at: Vec::new(), show }
 }
 
-fn plain(value: f64) -> String {
+pub(super) fn plain(value: f64) -> String {
     // enough digits for ticks of any step, without the noise of binary fractions
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-fn thousands(value: f64) -> String {
+pub(super) fn thousands(value: f64) -> String {
     match value {
         v if v.abs() >= 1e6 => format!("{} M", plain(v / 1e6)),
         v if v.abs() >= 1e4 => format!("{} k", plain(v / 1e3)),

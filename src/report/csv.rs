@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn one_row_a_run_with_every_column() {
         let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
-        let text = csv(&Report { score: Metric::Nll, tasks, left_out: Vec::new() });
+        let text = csv(&Report::new(Metric::Nll, tasks, Vec::new()));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 1 + 12);
         assert!(lines[0].starts_with("run,task,method,setting,optimizer.name,optimizer.lr"));

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::batches::Family;
 use super::chart::{classes, escaped};
-use super::charts::{charts, Styles};
+use super::charts::{charts, Group, Styles};
 use super::relative::{Comparison, Relative};
 use super::task::Task;
 use super::text::{known, rates, ratio, sentences, table};
@@ -26,6 +27,9 @@ pub fn html(report: &Report) -> String {
          <h1>{title}</h1>\n"
     );
     let mut next_id = 0;
+    for found in &report.families {
+        family(&mut out, found, &mut next_id);
+    }
     for found in &report.tasks {
         task(&mut out, found, report.score, &mut next_id);
     }
@@ -43,6 +47,25 @@ pub fn html(report: &Report) -> String {
     out
 }
 
+fn family(out: &mut String, family: &Family, next_id: &mut usize) {
+    let _ = write!(out, "<section>\n<h2>{}</h2>\n", escaped(&family.label));
+    let _ = writeln!(out, "<p class=\"lead\">{}.</p>", escaped(&family.lead()));
+    rows(out, &family.table(), 2);
+    legend(out, &family.legend());
+    group(out, &family.charts(), next_id);
+    out.push_str("</section>\n");
+}
+
+fn group(out: &mut String, group: &Group, next_id: &mut usize) {
+    let _ = write!(out, "<h3>{}</h3>\n<div class=\"charts\">\n", escaped(&group.heading));
+    for chart in &group.charts {
+        let svg = chart.svg(*next_id);
+        let _ = writeln!(out, "<figure><figcaption>{}</figcaption>{svg}</figure>", escaped(&chart.title));
+        *next_id += 1;
+    }
+    out.push_str("</div>\n");
+}
+
 fn task(out: &mut String, task: &Task, score: Metric, next_id: &mut usize) {
     let _ = write!(out, "<section>\n<h2>{}</h2>\n", escaped(&task.label));
     if let Some(comparison) = &task.comparison {
@@ -55,20 +78,8 @@ fn task(out: &mut String, task: &Task, score: Metric, next_id: &mut usize) {
     }
     let styles = Styles::of(task);
     let groups = charts(task, score, &styles);
-    legend(out, &styles);
-    for group in &groups {
-        let _ = write!(out, "<h3>{}</h3>\n<div class=\"charts\">\n", escaped(&group.heading));
-        for chart in &group.charts {
-            let _ = writeln!(
-                out,
-                "<figure><figcaption>{}</figcaption>{}</figure>",
-                escaped(&chart.title),
-                chart.svg(*next_id)
-            );
-            *next_id += 1;
-        }
-        out.push_str("</div>\n");
-    }
+    legend(out, &styles.legend());
+    groups.iter().for_each(|found| group(out, found, next_id));
     out.push_str("<h3>All settings, best first</h3>\n");
     rows(out, &table(task, score), 3);
     let rates = rates(task, score);
@@ -111,10 +122,10 @@ fn relative_table(out: &mut String, comparison: &Comparison, score: Metric) {
     );
 }
 
-fn legend(out: &mut String, styles: &Styles) {
+fn legend(out: &mut String, entries: &[(String, Option<usize>)]) {
     out.push_str("<ul class=\"legend\">\n");
-    for (label, style) in styles.legend() {
-        let (classes, label) = (classes(style), escaped(&label));
+    for (label, style) in entries {
+        let (classes, label) = (classes(*style), escaped(label));
         let _ = writeln!(
             out,
             r#"<li><svg viewBox="0 0 28 8" aria-hidden="true"><g class="{classes}"><polyline points="1,4 27,4"/></g></svg>{label}</li>"#
@@ -155,7 +166,7 @@ mod tests {
 
     fn page(runs: Vec<Run>) -> String {
         let tasks = sort(runs, &options()).unwrap_or_else(|e| panic!("{e}"));
-        html(&Report { score: Metric::Nll, tasks, left_out: vec!["runs/<x>: damaged".to_string()] })
+        html(&Report::new(Metric::Nll, tasks, vec!["runs/<x>: damaged".to_string()]))
     }
 
     /// Every tag that is opened is closed, in order: what a browser would otherwise repair in silence.

@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value};
 
+use super::batches::{Family, Size};
 use super::csv::state;
 use super::method::{Method, Setting};
 use super::relative::{Comparison, Ratio, Relative};
@@ -15,6 +16,7 @@ pub fn json(report: &Report) -> Value {
     json!({
         "score": report.score.name(),
         "tasks": report.tasks.iter().map(|found| task(found, report.score)).collect::<Vec<_>>(),
+        "by_batch": report.families.iter().map(family).collect::<Vec<_>>(),
         "left_out": report.left_out,
     })
 }
@@ -39,6 +41,15 @@ fn comparison(found: &Comparison) -> Value {
         "target_given": found.given,
         "methods": found.relatives.iter().map(relative).collect::<Vec<_>>(),
     })
+}
+
+fn family(found: &Family) -> Value {
+    let one = |size: &Size| {
+        let method = |(method, updates, seconds): &(String, Ratio, Ratio)| json!({ "method": method, "updates": ratio(updates), "seconds": ratio(seconds) });
+        let methods = size.ratios.iter().map(method).collect::<Vec<_>>();
+        json!({ "tokens": size.tokens, "baseline": size.baseline, "methods": methods })
+    };
+    json!({ "label": found.label, "sizes": found.sizes.iter().map(one).collect::<Vec<_>>() })
 }
 
 fn relative(found: &Relative) -> Value {
@@ -129,7 +140,7 @@ mod tests {
     #[test]
     fn programs_find_the_ratio_and_every_run() {
         let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
-        let value = json(&Report { score: Metric::Nll, tasks, left_out: Vec::new() });
+        let value = json(&Report::new(Metric::Nll, tasks, Vec::new()));
         let comparison = &value["tasks"][0]["comparison"];
         assert_eq!((&comparison["baseline"], &comparison["horizon"]), (&"adam".into(), &1000.into()));
         assert_eq!(comparison["methods"][0]["method"], "hessian2");

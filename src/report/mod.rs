@@ -6,6 +6,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `batches` | the same comparison at several sizes of the batch |
 //! | `chart` | a line chart as SVG: axes, ticks, lines |
 //! | `charts` | which charts a task gets |
 //! | `csv` | the report as CSV: one row a run, one column a fact |
@@ -22,6 +23,7 @@
 //! | `task` | runs sorted into tasks |
 //! | `text` | the report as text for a terminal |
 
+mod batches;
 mod chart;
 mod charts;
 mod csv;
@@ -38,6 +40,7 @@ mod run;
 mod task;
 mod text;
 
+pub use batches::{Family, Size};
 pub use csv::csv;
 pub use find::find;
 pub use html::html;
@@ -68,11 +71,17 @@ pub struct Options {
 pub struct Report {
     pub score: Metric,
     pub tasks: Vec<Task>,
+    /// Tasks that differ in the batch alone.
+    pub families: Vec<Family>,
     /// Folders that could not be read, each with the reason.
     pub left_out: Vec<String>,
 }
 
 impl Report {
+    fn new(score: Metric, tasks: Vec<Task>, left_out: Vec<String>) -> Self {
+        Report { score, families: batches::families(&tasks), tasks, left_out }
+    }
+
     /// Reads the runs and compares them.
     ///
     /// # Errors
@@ -90,6 +99,6 @@ impl Report {
             return Err(crate::exit::InputError(left_out.join("\n")));
         }
         let tasks = task::sort(runs, options)?;
-        Ok(Report { score: options.score, tasks, left_out })
+        Ok(Report::new(options.score, tasks, left_out))
     }
 }

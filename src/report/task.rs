@@ -17,6 +17,8 @@ use super::Options;
 #[derive(Clone, Debug)]
 pub struct Task {
     pub label: String,
+    /// What its runs have in common: keys and their values.
+    pub(super) key: Values,
     /// Best first.
     pub methods: Vec<Method>,
     /// Against the baseline, when there is one.
@@ -67,7 +69,7 @@ pub(super) fn sort(runs: Vec<Run>, options: &Options) -> Result<Vec<Task>, Input
         let comparison = compare(&methods, options);
         let notes = notes(&methods, comparison.as_ref(), options.score);
         let target = options.target.or(comparison.as_ref().map(|comparison| comparison.target));
-        tasks.push(Task { label, methods, comparison, target, notes });
+        tasks.push(Task { label, key: key.clone(), methods, comparison, target, notes });
     }
     let found = tasks.iter().any(|task| task.comparison.is_some());
     if !options.baseline.is_empty() && !found {

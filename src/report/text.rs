@@ -15,6 +15,9 @@ use crate::scores::Metric;
 /// The whole report.
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
+    for family in &report.families {
+        out.push_str(&format!("{}\n{}\n\n{}\n", family.label, family.lead(), columns(&family.table())));
+    }
     for task in &report.tasks {
         out.push_str(&format!("{}\n\n", task.label));
         // a terminal has no room for the tokens; the page and the files have them
@@ -276,7 +279,7 @@ mod tests {
 
     fn report() -> Report {
         let tasks = sort(sweep(), &options()).unwrap_or_else(|e| panic!("{e}"));
-        Report { score: Metric::Nll, tasks, left_out: vec!["runs/x: damaged".to_string()] }
+        Report::new(Metric::Nll, tasks, vec!["runs/x: damaged".to_string()])
     }
 
     #[test]
@@ -302,7 +305,7 @@ mod tests {
         let runs = sweep().into_iter().take(1).collect();
         let options = super::super::Options { baseline: Vec::new(), ..options() };
         let tasks = sort(runs, &options).unwrap_or_else(|e| panic!("{e}"));
-        let text = text(&Report { score: Metric::Nll, tasks, left_out: Vec::new() });
+        let text = text(&Report::new(Metric::Nll, tasks, Vec::new()));
         assert!(text.contains("3.020  adam    lr=0.004  500      1"), "{text}");
         assert!(!text.contains("by learning rate") && !text.contains("Target") && !text.contains("Mind"), "{text}");
     }
