@@ -9,7 +9,7 @@
 //! | 5 | `interop` |
 //! | 4 | `run` |
 //! | 3 | `objective` `decode` `checkpoint` |
-//! | 2 | `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
+//! | 2 | `world` `machine` `data` `tokenizer` `model` `optim` `metrics` (siblings do not see each other), the sinks of `events` |
 //! | 1 | `ops` `config` `params` `batch` `events` `sentencepiece` |
 //! | 0 | `kinds` `scores` `symptoms` `ranks` `rng` `fsio` `units` `exit` `exact` `shell` |
 
@@ -44,3 +44,4 @@ pub mod symptoms;
 pub mod tokenizer;
 pub mod train;
 pub mod units;
+pub mod world;

@@ -22,6 +22,22 @@ pub fn device(name: DeviceName, precision: Precision) -> Result<Device, InputErr
     Ok(device)
 }
 
+/// As [`device`], for one of several processes of a host, of this number among them: each takes the next GPU, or the only one
+/// that its launcher lets it see.
+///
+/// # Errors
+/// As [`device`].
+pub fn device_of_rank(name: DeviceName, precision: Precision, number: usize) -> Result<Device, InputError> {
+    let next = |first: u16| DeviceName::Cuda(first.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)));
+    match name {
+        DeviceName::Cuda(first) => device(next(first), precision).or_else(|_| device(name, precision)),
+        DeviceName::Auto if number > 0 && gpu(0, precision).is_ok() => {
+            device(next(0), precision).or_else(|_| device(name, precision))
+        }
+        _ => device(name, precision),
+    }
+}
+
 /// As [`device`], for a model that is there: where nothing was `asked` for, the CPU computes in f32 whatever the model was
 /// `trained` in.
 ///
@@ -149,10 +165,30 @@ pub fn keep_candle_on_one_thread() {
 
 /// Physical cores this process may use.
 pub fn physical_cores() -> usize {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
     let siblings = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
     let per_core = siblings.map_or(1, |list| list.trim().split([',', '-']).count().max(1));
-    (available / per_core).max(1)
+    (cores() / per_core).max(1)
+}
+
+/// Physical cores of this host.
+pub fn physical_cores_of_host() -> usize {
+    (cores_of_host() * physical_cores() / cores()).max(1)
+}
+
+/// Logical cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Logical cores of this host, as far as the system tells.
+pub fn cores_of_host() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<usize>().ok()? + 1 - first.parse::<usize>().ok()?)
+    };
+    let counts: Option<Vec<usize>> = online.trim().split(',').map(count).collect();
+    counts.map_or(1, |counts| counts.iter().sum()).max(cores())
 }
 
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not tell.

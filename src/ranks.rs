@@ -43,6 +43,22 @@ impl ByRank {
         }
     }
 
+    /// Takes in those of other tokens.
+    pub fn merge(&mut self, other: &ByRank) {
+        self.sums.iter_mut().zip(other.sums).for_each(|(sum, more)| *sum += more);
+        self.tokens.iter_mut().zip(other.tokens).for_each(|(tokens, more)| *tokens += more);
+    }
+
+    /// Sum and tokens of each bin.
+    pub fn parts(&self) -> [[f64; 2]; NAMES.len()] {
+        std::array::from_fn(|bin| [self.sums[bin], self.tokens[bin] as f64])
+    }
+
+    /// The inverse of [`ByRank::parts`].
+    pub fn of_parts(parts: [[f64; 2]; NAMES.len()]) -> Self {
+        ByRank { sums: parts.map(|[sum, _]| sum), tokens: parts.map(|[_, tokens]| tokens as u64) }
+    }
+
     /// Name and mean NLL in nats of the bins that have tokens, the most frequent first.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
         let bins = NAMES.iter().zip(&self.sums).zip(&self.tokens);

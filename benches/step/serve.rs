@@ -39,7 +39,9 @@ pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
     let base = nmt_train::machine::peak_memory_bytes();
     let model = model(shape, &nmt_train::machine::device(of_config(&args.device)?, of_config(&args.precision)?)?)?;
     let mut optimizer = optim::build(&OptimizerConfig::default(), DType::F32, model.params().device());
-    let batch = [batch(shape)];
+    let batch = [Some(batch(shape))];
+    let world = nmt_train::world::World::alone();
+    let mut sharing = nmt_train::train::Sharing::default();
     let mut done = 0;
     let mut steps = |count: usize| -> Result<(Vec<f64>, f64)> {
         let (mut seconds, mut loss) = (Vec::new(), 0.0);
@@ -53,6 +55,8 @@ pub(crate) fn serve(args: &Args, shape: &Shape) -> Result<()> {
                 criterion: nmt_train::ops::Criterion::smoothed(0.1),
                 clip_norm: Some(1.0),
                 distance: None,
+                world: &world,
+                sharing: &mut sharing,
             };
             match stepper.update(&batch, done, &StepContext::new(3e-4, done, 1))? {
                 Update::Done(stats) => loss = stats.loss / stats.tokens as f64,

@@ -20,6 +20,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `average` | the mean of several checkpoints' weights |
+//! | `bytes` | checkpoints as one piece of memory, for the other ranks of a job |
 //! | `format` | the bytes of a checkpoint: safetensors files and the manifest that vouches for them |
 //! | `retain` | which checkpoints stay, as a pure function |
 //! | `store` | the folder of checkpoints: saving, finding, verifying, deleting |
@@ -27,6 +28,7 @@
 //! | `weights` | weights in and out of a model, with names and shapes compared before anything changes |
 
 mod average;
+mod bytes;
 mod format;
 mod retain;
 mod store;
@@ -34,6 +36,7 @@ mod validated;
 mod weights;
 
 pub use average::average;
+pub use bytes::{from_bytes, to_bytes};
 pub use format::{write_tensors, FORMAT_VERSION};
 pub use retain::{plan, Existing, Plan};
 pub use store::{Best, Found, Store, Which, FOLDER};

@@ -380,7 +380,7 @@ pub(super) fn model_bytes(dir: &Path) -> Result<(PathBuf, Vec<u8>)> {
     Ok((dir.join(MODEL), verified(dir, &Manifest::read(dir)?, MODEL)?))
 }
 
-fn pack(state: &OptimizerState) -> Result<Vec<(String, Tensor)>> {
+pub(super) fn pack(state: &OptimizerState) -> Result<Vec<(String, Tensor)>> {
     let mut tensors = state.tensors.clone();
     for (name, value) in &state.scalars {
         tensors.push((format!("{SCALAR}{name}"), Tensor::new(&[*value], &Device::Cpu)?));
@@ -388,7 +388,7 @@ fn pack(state: &OptimizerState) -> Result<Vec<(String, Tensor)>> {
     Ok(tensors)
 }
 
-fn unpack(packed: Vec<(String, Tensor)>) -> Result<OptimizerState> {
+pub(super) fn unpack(packed: Vec<(String, Tensor)>) -> Result<OptimizerState> {
     let mut state = OptimizerState::default();
     for (name, tensor) in packed {
         match name.strip_prefix(SCALAR) {

@@ -12,8 +12,8 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use super::common::CommonArgs;
 use crate::config::{self, LengthPenalty};
-use crate::events::console::Color;
 use crate::interop::{self, Dtype};
 use crate::scores::Metric;
 
@@ -138,23 +138,6 @@ pub struct TrainArgs {
     /// Write the last screen as JSON to a file, or to stdout with "-"
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub final_json: Option<PathBuf>,
-}
-
-/// What every command knows.
-#[derive(Clone, Debug, Args)]
-pub struct CommonArgs {
-    /// Compute on cpu, cuda, cuda:N or auto, instead of what the config says
-    #[arg(long, global = true, value_name = "DEVICE", hide_short_help = true)]
-    pub device: Option<String>,
-    /// Threads, instead of what the config says; 0 = physical cores, at most four for each core
-    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
-    pub threads: Option<usize>,
-    /// No progress; warnings and errors only
-    #[arg(short, long, global = true, hide_short_help = true)]
-    pub quiet: bool,
-    /// When to colour stderr; auto = on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
-    pub color: Color,
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -11,14 +11,16 @@ use crate::metrics::{self, BleuTokenizer};
 use crate::run::Usable;
 use crate::scores::Metric;
 use crate::symptoms::Progress;
+use crate::world::World;
 
 use super::args::{CommonArgs, EvaluateArgs};
+use super::helpers::Team;
 use super::say;
-use super::search::{encode, search, search_options};
+use super::search::{encode, search_options};
 use super::text::{aligned, Lengths, Words};
 use super::trained;
 
-pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitCode> {
+pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs, world: &World) -> Result<ExitCode> {
     let Some(input) = args.hypothesis.as_ref().or(args.source.as_ref()) else {
         return Err(InputError::new("evaluating a run needs --source FILE").into());
     };
@@ -32,7 +34,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs) -> Result<ExitC
     let references = texts.split_off(1);
     let input = texts.remove(0);
     let (sources, hypotheses) = match run {
-        Some(_) => (Some(&input), translations(&runs, &input, args, common)?),
+        Some(_) => (Some(&input), translations(Team { world, runs: &runs }, &input, args, common)?),
         None => (None, input.clone()),
     };
     let sources: Option<Vec<&str>> = sources.map(|lines| lines.iter().map(String::as_str).collect());
@@ -72,11 +74,12 @@ fn tell_symptoms(
 }
 
 /// The best translation of each line.
-fn translations(runs: &[Usable], lines: &[String], args: &EvaluateArgs, common: &CommonArgs) -> Result<Vec<String>> {
+fn translations(team: Team, lines: &[String], args: &EvaluateArgs, common: &CommonArgs) -> Result<Vec<String>> {
+    let runs = team.runs;
     let sources = encode(&runs[0].tokenizers.source, lines)?;
     let mut lengths = Lengths::of(runs);
     lengths.look(&sources, 0);
     lengths.tell(&mut |text| say(common, text));
-    let found = search(runs, &sources, &search_options(&runs[0], &args.decode)?, &mut |_| ())?;
+    let found = team.search(&sources, &search_options(&runs[0], &args.decode)?, &mut |_| ())?;
     Ok(decode::best_lines(&found, &runs[0].tokenizers.target)?)
 }

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `args` | what can be typed: types and help, no logic |
 //! | `average` | `nmt-train average`: the mean of the weights of the last checkpoints |
+//! | `common` | the arguments that all commands take |
 //! | `evaluate` | `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them |
 //! | `export` | `nmt-train export`: a run's model as a folder that other programs load |
+//! | `helpers` | ranks that help one that translates or scores |
 //! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
 //! | `report` | `nmt-train report`: compares runs |
 //! | `score` | `nmt-train score`: scores of given translations, one a line |
@@ -21,8 +23,10 @@
 pub mod args;
 mod average;
 mod check;
+mod common;
 mod evaluate;
 mod export;
+mod helpers;
 mod import;
 mod report;
 mod score;
@@ -38,6 +42,7 @@ mod tune;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -47,6 +52,8 @@ use crate::events::console::Console;
 use crate::events::sinks::Sinks;
 use crate::exit::{ExitCode, InputError, UsageError};
 use crate::interop::{self, Origin};
+use crate::train::Signals;
+use crate::world::{self, Wish, World};
 use crate::{checkpoint, data, decode, fsio, machine, metrics, model, tokenizer as tokenizers};
 
 use args::{Cli, Command, CommonArgs};
@@ -69,6 +76,38 @@ pub fn main() -> std::process::ExitCode {
             exit_code(&error).into()
         }
     }
+}
+
+/// Does `work` as the ranks of a job, if this process is one of them: they end together, well or not.
+fn together(common: &CommonArgs, work: impl FnOnce(&World) -> Result<ExitCode>) -> Result<ExitCode> {
+    let limit = Duration::from_secs(common.mpi_timeout);
+    let world = match World::join(&Wish { join: common.mpi, limit }) {
+        Err(_) if world::leaves_speaking_to_another() => {
+            std::thread::sleep(world::POLITE);
+            return Ok(ExitCode::Input);
+        }
+        world => world?,
+    };
+    if world.library().is_none() {
+        return work(&world);
+    }
+    let ended = work(&world);
+    let error = match ended {
+        Ok(code) => match world.leave() {
+            Ok(()) => return Ok(code),
+            Err(error) => error.into(),
+        },
+        Err(error) => error,
+    };
+    // what all of them met, the leader says
+    if !world.leads() {
+        std::thread::sleep(world::POLITE);
+    }
+    let who = if world.leads() { String::new() } else { format!("{}: ", world.name_of(world.rank())) };
+    tell(&format!("{who}{}", message(&error)));
+    let code = exit_code(&error);
+    world::end_all(code);
+    Ok(code)
 }
 
 /// The command line, program name included. Paths go into configs, commands and messages, all of them UTF-8, so that
@@ -100,19 +139,41 @@ fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
         return Err(InputError::new(format!("--threads {threads} {why}")).into());
     }
     match command {
-        None => train::train(&train_args, &common, words),
-        Some(Command::Check(args)) => check::check(&args, &common),
-        Some(Command::Init(args)) => init(args.preset.as_deref()),
-        Some(Command::Tokenizer(args)) => tokenizer::tokenizer(&args, &common),
-        Some(Command::Translate(args)) => translate::translate(&args, &common),
-        Some(Command::Evaluate(args)) => evaluate::evaluate(&args, &common),
-        Some(Command::Tune(args)) => tune::tune(&args, &common, words),
-        Some(Command::Score(args)) => score::score(&args, &common),
-        Some(Command::Average(args)) => average::average(&args),
-        Some(Command::Export(args)) => export::export(&args, &common),
-        Some(Command::Import(args)) => import::import(&args, &common, words),
-        Some(Command::Sweep(args)) => sweep::sweep(&args, &common, words),
-        Some(Command::Report(args)) => report::report(&args, &common),
+        None => {
+            // before the library has handlers of its own
+            let signals = Signals::install()?;
+            together(&common, |world| train::train(&train_args, &common, words, signals, world))
+        }
+        Some(command) => together(&common, |world| match world.leads() {
+            true => {
+                let code = lead(&command, &common, words, world)?;
+                helpers::dismiss(world)?;
+                Ok(code)
+            }
+            false => helpers::help(&command, &common, world),
+        }),
+    }
+}
+
+/// A command that one process does.
+fn lead(command: &Command, common: &CommonArgs, words: &[String], world: &World) -> Result<ExitCode> {
+    match command {
+        Command::Sweep(_) if !world.is_alone() => Err(InputError::new(
+            "a sweep starts a process for each of its runs: start it without a launcher of several processes",
+        )
+        .into()),
+        Command::Check(args) => check::check(args, common),
+        Command::Init(args) => init(args.preset.as_deref()),
+        Command::Tokenizer(args) => tokenizer::tokenizer(args, common),
+        Command::Translate(args) => translate::translate(args, common, world),
+        Command::Evaluate(args) => evaluate::evaluate(args, common, world),
+        Command::Tune(args) => tune::tune(args, common, words),
+        Command::Score(args) => score::score(args, common, world),
+        Command::Average(args) => average::average(args),
+        Command::Export(args) => export::export(args, common),
+        Command::Import(args) => import::import(args, common, words),
+        Command::Sweep(args) => sweep::sweep(args, common, words),
+        Command::Report(args) => report::report(args, common),
     }
 }
 

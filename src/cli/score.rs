@@ -4,16 +4,18 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use crate::decode::{self, Penalty};
+use crate::decode::Penalty;
 use crate::exit::ExitCode;
+use crate::world::World;
 
 use super::args::{CommonArgs, ScoreArgs};
+use super::helpers::Team;
 use super::say;
 use super::search::{at_least_one, encode, length_penalty, BATCH};
 use super::text::{aligned, Lengths};
 use super::trained;
 
-pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
+pub(super) fn score(args: &ScoreArgs, common: &CommonArgs, world: &World) -> Result<ExitCode> {
     let texts = aligned(&[&args.source, &args.target])?;
     let runs = [trained::load(&args.run, &args.weights, common)?.prepacked()?];
     let run = &runs[0];
@@ -31,8 +33,7 @@ pub(super) fn score(args: &ScoreArgs, common: &CommonArgs) -> Result<ExitCode> {
         lengths.tell(&mut |text| say(common, text));
     }
     let pairs: Vec<_> = sources.into_iter().zip(targets).collect();
-    let start = run.model.output().pad;
-    let scores = decode::log_likelihoods(&[run.model.as_ref()], &pairs, start, batch_size, &mut |_| (), &|| false)?;
+    let scores = Team { world, runs: &runs }.score(&pairs, batch_size)?;
     let score = |(score, (_, target)): (&f64, &(_, Vec<u32>))| penalty.normalize(*score, target.len());
     let text: String = scores.iter().zip(&pairs).map(|pair| format!("{:.6}\n", score(pair))).collect();
     Ok(std::io::stdout().lock().write_all(text.as_bytes()).map(|()| ExitCode::Success)?)

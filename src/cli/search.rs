@@ -1,11 +1,10 @@
-//! What the command line changes of how a run's model translates, and translating.
+//! What the command line changes of how a run's model translates.
 
 use anyhow::Result;
 
 use crate::config::{DecodeConfig, LARGEST_BEAM};
-use crate::decode::{self, Hypothesis, Options};
+use crate::decode::Options;
 use crate::exit::{InputError, UsageError};
-use crate::model::Model;
 use crate::run::Usable;
 use crate::tokenizer::Tokenizer;
 
@@ -83,16 +82,4 @@ pub(super) fn at_least_one(option: &str, n: usize, most: usize) -> Result<(), In
 /// Lines as a model reads them.
 pub(super) fn encode(tokenizer: &Tokenizer, lines: &[String]) -> Result<Vec<Vec<u32>>> {
     Ok(tokenizer.encode_lines(&lines.iter().map(String::as_str).collect::<Vec<_>>())?)
-}
-
-/// Translations, best first each, or as they were drawn; a line without ids gives one empty translation. `on_progress` gets the number of lines
-/// done.
-pub(super) fn search(
-    runs: &[Usable],
-    sources: &[Vec<u32>],
-    options: &Options,
-    on_progress: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<Hypothesis>>> {
-    let models: Vec<&dyn Model> = runs.iter().map(|run| run.model.as_ref()).collect();
-    Ok(decode::translate(&models, sources, options, on_progress, &|| false)?)
 }

@@ -28,10 +28,12 @@ use crate::data::Lines;
 use crate::decode::{Options, Sampling};
 use crate::exit::{ExitCode, UsageError};
 use crate::run::Usable;
+use crate::world::World;
 
 use super::args::{CommonArgs, Format, TranslateArgs};
+use super::helpers::Team;
 use super::say;
-use super::search::{at_least_one, encode, search, search_options};
+use super::search::{at_least_one, encode, search_options};
 use super::text::{is_stdin, Lengths};
 use super::trained;
 use answer::Answers;
@@ -42,7 +44,7 @@ use progress::Bar;
 /// As [`BLOCK_LINES`], of a file: no more than these are lost when a job is interrupted.
 const JOB_LINES: usize = 1024;
 
-pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<ExitCode> {
+pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs, world: &World) -> Result<ExitCode> {
     let stdin = std::io::stdin();
     let input = args.input.as_deref().filter(|path| !is_stdin(path));
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
@@ -52,7 +54,7 @@ pub(super) fn translate(args: &TranslateArgs, common: &CommonArgs) -> Result<Exi
     let runs = runs.into_iter().map(Usable::prepacked).collect::<Result<Vec<_>>>()?;
     let mut options = search_options(&runs[0], &args.decode)?;
     how_many(args, &mut options)?;
-    let translator = Translator { runs: &runs, options, answers: Answers::new(args, &runs, options) };
+    let translator = Translator { runs: &runs, world, options, answers: Answers::new(args, &runs, options) };
     let (lines, whole) = match input {
         Some(path) => (Lines::open(&path.to_string_lossy())?, !path.exists() || path.is_file()),
         None if stdin.is_terminal() => return interactive(&translator, common),
@@ -107,6 +109,7 @@ fn how_many(args: &TranslateArgs, options: &mut Options) -> Result<()> {
 /// The models, and how they are asked.
 struct Translator<'a> {
     runs: &'a [Usable],
+    world: &'a World,
     options: Options,
     answers: Answers<'a>,
 }
@@ -122,7 +125,8 @@ impl Translator<'_> {
         lengths.tell(&mut |text| bar.tell(text));
         let sampling = self.options.sampling.map(|sampling| Sampling { first_line, ..sampling });
         let options = Options { sampling, ..self.options };
-        let found = search(self.runs, &sources, &options, &mut |done| bar.show(first_line + done))?;
+        let team = Team { world: self.world, runs: self.runs };
+        let found = team.search(&sources, &options, &mut |done| bar.show(first_line + done))?;
         self.answers.text(lines, &sources, &found, first_line)
     }
 

@@ -182,7 +182,7 @@ fn validation_text(run: &Usable) -> Result<(Vec<String>, Vec<Vec<String>>)> {
 /// Makes a setting that of the run.
 fn write(run: &Path, best: &Tried, words: &[String]) -> Result<()> {
     let folder = RunFolder::open(run)?;
-    let plain = CommonArgs { device: None, threads: None, quiet: true, color: Color::Auto };
+    let plain = CommonArgs { device: None, threads: None, quiet: true, color: Color::Auto, mpi: false, mpi_timeout: 0 };
     let loaded = load_run_config(&folder.config(), &plain)?;
     if let Some(gone) = loaded.removed.first() {
         return Err(InputError::new(format!(

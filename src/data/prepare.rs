@@ -34,6 +34,8 @@ pub struct Prepare<'a> {
     pub tags: &'a [Option<u32>],
     /// Folder of cache files; created if absent.
     pub cache_dir: &'a Path,
+    /// Whether the encoder is asked for whole blocks of lines, one after the other, as one that has others work too.
+    pub whole_blocks: bool,
 }
 
 /// Pairs and bytes of text in memory at once (twice: one block is read while the other is encoded).
@@ -141,7 +143,7 @@ fn encode_block(
     (encode, spell): (&Encode, &Spell),
 ) -> Result<Vec<EncodedPair>, Error> {
     let calls: Vec<Vec<EncodedPair>> = block
-        .par_chunks(CALL)
+        .par_chunks(if job.whole_blocks { BLOCK_PAIRS } else { CALL })
         .map(|pairs| {
             let side = |side: Side, text: fn(&Pair) -> &str, file: Option<&String>| {
                 let lines: Vec<&str> = pairs.iter().map(text).collect();

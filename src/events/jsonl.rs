@@ -138,6 +138,9 @@ fn train_row(row: &mut Map<String, Value>, point: &TrainPoint) {
     put(row, "skipped_updates", point.skipped_updates);
     put(row, "tokens_per_second", point.tokens_per_second);
     put(row, "source_tokens_per_second", point.source_tokens_per_second);
+    if let Some(share) = point.communication {
+        put(row, "communication", share);
+    }
     put(row, "peak_memory_bytes", point.peak_memory_bytes);
     for (name, value) in &point.optimizer {
         put(row, &format!("optimizer.{name}"), *value);

@@ -63,7 +63,7 @@ pub(super) fn progress(p: &Progress, style: Style) -> String {
     let mut parts = vec![
         position(p.step, p.max_updates, p.epoch, style),
         format!("loss {}", number(p.loss)),
-        speed(p.tokens_per_second),
+        speed(p.tokens_per_second) + &by(p.ranks),
         format!("lr {:.2e}", p.lr),
         format!("grad {}", number(p.grad_norm)),
     ];
@@ -91,6 +91,15 @@ pub(super) fn train(t: &TrainPoint, max_updates: u64, eta: Option<f64>, style: S
 fn position(step: u64, max_updates: u64, epoch: u64, style: Style) -> String {
     let of = if max_updates > 0 { format!("/{max_updates}") } else { String::new() };
     format!("{}  epoch {epoch}", style.bold(&format!("step {step}{of}")))
+}
+
+/// " by 4 ranks", where there are several.
+fn by(ranks: usize) -> String {
+    if ranks > 1 {
+        format!(" by {ranks} ranks")
+    } else {
+        String::new()
+    }
 }
 
 fn speed(tokens_per_second: f64) -> String {

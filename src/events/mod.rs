@@ -79,8 +79,10 @@ pub struct Progress {
     pub loss: f64,
     pub lr: f64,
     pub grad_norm: f64,
-    /// Target tokens a second over the last few seconds.
+    /// Target tokens a second over the last few seconds, of all ranks.
     pub tokens_per_second: f64,
+    /// Processes that train; 0 or 1: this one.
+    pub ranks: usize,
     /// Seconds to the end, validation included; `None` when no limit is set.
     pub eta: Option<f64>,
 }
@@ -108,6 +110,8 @@ pub struct TrainPoint {
     pub skipped_updates: u64,
     pub tokens_per_second: f64,
     pub source_tokens_per_second: f64,
+    /// Share of the time since the last point that rank 0 spent in exchanges, waiting included; of several ranks.
+    pub communication: Option<f64>,
     pub peak_memory_bytes: u64,
     /// Health of the optimizer; names without the `optimizer.` prefix.
     pub optimizer: Vec<(String, f64)>,

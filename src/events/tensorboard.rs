@@ -91,6 +91,7 @@ impl Sink for TensorBoard {
                     ("train/clipped".to_string(), point.clipped),
                     ("train/tokens_per_second".to_string(), point.tokens_per_second),
                 ];
+                scalars.extend(point.communication.map(|share| ("train/communication".to_string(), share)));
                 scalars.extend(point.r_drop_kl.map(|kl| ("train/r_drop_kl".to_string(), kl)));
                 scalars.extend(point.optimizer.iter().map(|(name, value)| (format!("optimizer/{name}"), *value)));
                 scalars.extend(point.embedding.iter().map(|(name, value)| (format!("embedding/{name}"), *value)));

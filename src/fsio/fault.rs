@@ -4,6 +4,8 @@
 //! - `save:kill` or `save:kill=K`: the process kills itself (SIGKILL) in the middle of its first or K-th folder.
 //! - `append:bytes=N`: the disk is full after N bytes of append-only files ([`super::AppendLog`]).
 //! - `gradient:nan=A-B`: gradients are not finite in updates that begin with micro-batch A to B of the run.
+//! - `rank:panic=R@M`, `rank:hang=R@M`: rank R of an MPI job panics, or does nothing any more, in the update that begins with
+//!   micro-batch M or later.
 //! - `score:nan=STEP`, `score:inf=STEP`: the validation of this update finds such a loss.
 //!
 //! Several are separated by commas.
@@ -20,6 +22,7 @@ enum Fault {
     Appended { after_bytes: u64 },
     Gradient { first: u64, last: u64 },
     Score { step: u64, infinite: bool },
+    Rank { rank: usize, micro_batch: u64, hangs: bool },
 }
 
 /// Folders begun so far; faults strike inside folders only.
@@ -77,6 +80,19 @@ pub fn gradient(micro_batch: u64) -> bool {
     active().iter().any(strikes)
 }
 
+/// Strikes a rank in an update, if a fault says so.
+pub fn rank(own: usize, now: u64) {
+    for fault in active() {
+        match fault {
+            Fault::Rank { rank, micro_batch, hangs } if *rank == own && *micro_batch <= now => match hangs {
+                true => std::thread::sleep(std::time::Duration::from_secs(3600)),
+                false => panic!("a fault for tests"),
+            },
+            _ => (),
+        }
+    }
+}
+
 /// What the validation of this update is to find as its loss, if a fault says so.
 pub fn score(at: u64) -> Option<f64> {
     active().iter().find_map(|fault| match fault {
@@ -102,6 +118,11 @@ fn parse(text: &str) -> Option<Fault> {
             let (first, last) = number.split_once('-')?;
             Some(Fault::Gradient { first: first.parse().ok()?, last: last.parse().ok()? })
         }
+        "rank:panic" | "rank:hang" => {
+            let (rank, micro_batch) = number.split_once('@')?;
+            let (rank, micro_batch) = (rank.parse().ok()?, micro_batch.parse().ok()?);
+            Some(Fault::Rank { rank, micro_batch, hangs: what == "rank:hang" })
+        }
         "score:nan" => Some(Fault::Score { step: number.parse().ok()?, infinite: false }),
         "score:inf" => Some(Fault::Score { step: number.parse().ok()?, infinite: true }),
         _ => None,
@@ -120,6 +141,8 @@ mod tests {
         assert_eq!(parse("append:bytes=7"), Some(Fault::Appended { after_bytes: 7 }));
         assert_eq!(parse("gradient:nan=7-9"), Some(Fault::Gradient { first: 7, last: 9 }));
         assert_eq!(parse("score:inf=20"), Some(Fault::Score { step: 20, infinite: true }));
+        assert_eq!(parse("rank:hang=1@20"), Some(Fault::Rank { rank: 1, micro_batch: 20, hangs: true }));
+        assert_eq!(parse("rank:panic=1"), None);
         assert_eq!(parse("save:fire"), None);
     }
 }

@@ -22,6 +22,7 @@
 //! | `lanes` | how recurrences visit packed sentences |
 //! | `linear` | y = dropout(φ(x·Wᵀ + b)) |
 //! | `many` | orthogonal factors and inverses of many small matrices |
+//! | `mpi` | the functions of an MPI library, found at run time |
 //! | `norm` | residual and normalization, the ends of a sublayer |
 //! | `precision` | in which precision products on the CPU take their operands, and with which instructions |
 //! | `prepacked` | weights laid out for products once, of models that are only used |
@@ -60,6 +61,7 @@ mod lanes;
 mod linear;
 #[cfg(any(feature = "cuda", test))]
 mod many;
+pub mod mpi;
 mod norm;
 mod precision;
 mod prepacked;

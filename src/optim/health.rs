@@ -22,6 +22,23 @@ pub(super) struct Outcome<N> {
     pub(super) weights: usize,
 }
 
+impl<N: Number> Outcome<N> {
+    /// Of one weight, for other processes: five numbers to the bit.
+    pub(super) fn packed(&self) -> Result<[f64; 5]> {
+        let first = |number: &N| Ok::<f64, candle_core::Error>(number.values()?.first().copied().unwrap_or_default());
+        let residual = self.residual.as_ref().map_or(Ok(f64::NEG_INFINITY), first)?;
+        Ok([first(&self.rms)?, first(&self.clipped)?, first(&self.reset)?, residual, self.weights as f64])
+    }
+
+    /// The inverse of [`Outcome::packed`].
+    pub(super) fn unpacked([rms, clipped, reset, residual, weights]: [f64; 5], device: &Device) -> Result<Self> {
+        let number = |value: f64| N::from_values(&[value], device);
+        let residual = if residual == f64::NEG_INFINITY { None } else { Some(number(residual)?) };
+        let (rms, clipped, reset) = (number(rms)?, number(clipped)?, number(reset)?);
+        Ok(Outcome { rms, clipped, reset, residual, weights: weights as usize })
+    }
+}
+
 /// The four numbers in the order of [`FIELDS`]; none before the first update.
 pub(super) struct Health<N>(Option<[N; 4]>);
 

@@ -9,6 +9,8 @@
 //! | `per_matrix` | what all of them share: `plan` of blocks and batches, Adam for the rest, trust clip, decay, write, `health`, checkpoints |
 //! | `hvr/` | document 1, all its forms |
 //! | `saved` | a checkpoint on its way into an optimizer |
+//! | `share` | the work of an update shared by several processes |
+//! | `spared` | decay of tables by how often a row is seen, around any of them |
 //! | `decompose` | eigenvectors |
 //! | `gradients` `clip` `schedule` `average` | what is around an optimizer: from the tape, their norm, the rate, the moving average |
 
@@ -31,8 +33,10 @@ mod saved;
 mod schedule;
 mod schedule_free;
 mod sgd;
+mod share;
 mod slots;
 mod soap;
+mod spared;
 
 pub use adam::{Adam, AdamRule};
 pub use average::Ema;
@@ -43,6 +47,7 @@ pub use rule::probe_stream;
 pub use schedule::{NoEnd, Schedule};
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
+pub use share::Share;
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -52,7 +57,12 @@ use crate::params::{ParamKind, ParamSet};
 
 /// The optimizer that a config names, for parameters of this number type on this device.
 pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
-    let (lr, decay) = (config.lr, Decay { weights: config.weight_decay, tables: config.embedding_weight_decay });
+    let (lr, tables, power) = (config.lr, config.embedding_weight_decay, config.embedding_decay_power);
+    if tables > 0.0 && power > 0.0 {
+        let inner = build(&OptimizerConfig { embedding_weight_decay: 0.0, ..config.clone() }, dtype, device);
+        return Box::new(spared::Spared::new(inner, tables, power));
+    }
+    let decay = Decay { weights: config.weight_decay, tables };
     let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
         Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, decay, decoupled, lr }))
     };
@@ -124,12 +134,14 @@ pub struct StepContext<'a> {
     pub seed: u64,
     /// What the linear maps were applied to in the last micro-batch; empty unless [`Optimizer::needs_inputs`].
     pub inputs: &'a [LinearInput],
+    /// Processes that share the work; `None`: this one does all of it.
+    pub share: Option<&'a dyn Share>,
 }
 
 impl StepContext<'_> {
     /// One rate for all, without the inputs of linear maps.
     pub fn new(lr: f64, step: u64, seed: u64) -> Self {
-        StepContext { lr, embedding_lr_scale: 1.0, step, seed, inputs: &[] }
+        StepContext { lr, embedding_lr_scale: 1.0, step, seed, inputs: &[], share: None }
     }
 
     /// Learning rate of a parameter of this kind.
@@ -182,6 +194,20 @@ pub trait Optimizer: Send {
     fn averages(&self, params: &ParamSet) -> Result<Option<Vec<(String, Tensor)>>> {
         let _ = params;
         Ok(None)
+    }
+
+    /// Whether updates have parts that processes can share ([`StepContext::share`]).
+    fn can_share(&self) -> bool {
+        false
+    }
+
+    /// Brings together what processes that share the work have each learned, so that [`Optimizer::state`] has all of it.
+    ///
+    /// # Errors
+    /// When one of them does not come.
+    fn collect(&mut self, share: &dyn Share) -> Result<()> {
+        let _ = share;
+        Ok(())
     }
 
     /// Numbers for the metrics, names without prefix.

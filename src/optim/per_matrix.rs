@@ -15,6 +15,7 @@ use super::health::{Health, Outcome};
 use super::plan::Plan;
 use super::rule::{Direction, MatrixRule, Now};
 use super::saved::Saved;
+use super::share::{self, Share};
 use super::slots::Slots;
 use super::{Adam, AdamRule, Decay, Gradients, Optimizer, OptimizerState, StepContext};
 use crate::params::{Param, ParamSet};
@@ -96,7 +97,7 @@ impl<M: Mats, R: MatrixRule<M>> PerMatrix<R, M> {
     }
 
     /// Units for the weights that the rule takes now, with the state that there is.
-    fn renew(&mut self, params: &ParamSet) -> Result<()> {
+    fn renew(&mut self, params: &ParamSet, share: Option<&dyn Share>) -> Result<()> {
         let taken = params.iter().enumerate().filter(|(_, param)| self.takes(param)).map(|(index, _)| index);
         let mut present: Vec<usize> =
             self.units.iter().flat_map(|unit| unit.plan.weights.iter().map(|weight| weight.index)).collect();
@@ -104,11 +105,50 @@ impl<M: Mats, R: MatrixRule<M>> PerMatrix<R, M> {
         if taken.eq(present) {
             return Ok(());
         }
+        if let Some(share) = share {
+            self.collect(share)?;
+        }
         let mut state = OptimizerState::default();
         self.units.iter().try_for_each(|unit| unit.save(&mut state, self.rule.longest().is_some()))?;
         let mut saved = Saved::partial(state);
         self.units = self.start(params)?;
         self.units.iter_mut().try_for_each(|unit| unit.load(&mut saved, self.rule.longest().is_some()))
+    }
+
+    /// The process that computes each unit.
+    fn owners(&self, share: Option<&dyn Share>) -> Vec<usize> {
+        let cost = |unit: &Unit<M>| {
+            let of = |shape: &super::plan::Shape| (shape.rows * shape.columns * (shape.columns + shape.rows)) as u64;
+            unit.plan.batches.iter().map(of).sum()
+        };
+        let costs: Vec<u64> = self.units.iter().map(cost).collect();
+        share::owners(&costs, share.map_or(1, |share| share.size()))
+    }
+
+    /// Hands the new weights of one's own units to the others, and takes theirs; what became of all units.
+    fn exchange(
+        &self,
+        params: &ParamSet,
+        share: &dyn Share,
+        owners: &[usize],
+        own: &[Outcome<M::Number>],
+    ) -> Result<Vec<Outcome<M::Number>>> {
+        let vars: Vec<&Tensor> = params.iter().map(|param| param.var.as_tensor()).collect();
+        let units = self.units.iter().zip(owners);
+        let tensors = units.flat_map(|(unit, owner)| unit.plan.weights.iter().map(|w| (vars[w.index], *owner)));
+        share::exchange(share, &tensors.collect::<Vec<_>>())?;
+        let mut bytes = Vec::with_capacity(own.len() * 40);
+        for outcome in own {
+            bytes.extend(outcome.packed()?.into_iter().flat_map(f64::to_le_bytes));
+        }
+        let told = share.gather(&bytes)?;
+        let mut lists: Vec<_> = told.iter().map(|bytes| bytes.chunks_exact(40)).collect();
+        let number = |eight: &[u8]| f64::from_le_bytes(eight.try_into().unwrap_or_default());
+        let next = |owner: &usize| {
+            let Some(bytes) = lists[*owner].next() else { candle_core::bail!("a rank tells of too few matrices") };
+            Outcome::unpacked(std::array::from_fn(|i| number(&bytes[8 * i..8 * i + 8])), params.device())
+        };
+        owners.iter().map(next).collect()
     }
 
     fn update(
@@ -268,15 +308,40 @@ impl<M: Mats, R: MatrixRule<M>> Optimizer for PerMatrix<R, M> {
         self.rule.observe(params, context)?;
         let rest: Vec<_> = params.iter().zip(&gradients.tensors).filter(|(param, _)| !self.takes(param)).collect();
         self.adam.step_some(rest.into_iter(), context)?;
-        self.renew(params)?;
+        let share = context.share.filter(|_| M::ALONE);
+        self.renew(params, share)?;
+        let owners = self.owners(share);
+        let mine = |(unit, owner): (_, &usize)| share.is_none_or(|share| share.rank() == *owner).then_some(unit);
         let mut units = std::mem::take(&mut self.units);
         let update = |unit: &mut Unit<M>| self.update(unit, params, gradients, context);
-        let outcomes = match &mut units[..] {
+        let mut own: Vec<&mut Unit<M>> = units.iter_mut().zip(&owners).filter_map(mine).collect();
+        let outcomes = match &mut own[..] {
             [unit] => update(unit).map(|outcome| vec![outcome]),
-            units => units.par_iter_mut().with_max_len(1).map(update).collect::<Result<Vec<_>>>(),
+            own => own.par_iter_mut().with_max_len(1).map(|unit| update(unit)).collect::<Result<Vec<_>>>(),
         };
         self.units = units;
-        self.health.note(&outcomes?)
+        let outcomes = match share {
+            Some(share) => self.exchange(params, share, &owners, &outcomes?)?,
+            None => outcomes?,
+        };
+        self.health.note(&outcomes)
+    }
+
+    fn can_share(&self) -> bool {
+        M::ALONE
+    }
+
+    fn collect(&mut self, share: &dyn Share) -> Result<()> {
+        if !M::ALONE || self.units.is_empty() {
+            return Ok(());
+        }
+        let owners = self.owners(Some(share));
+        let numbered = self.rule.longest().is_some();
+        let mut own = OptimizerState::default();
+        let mine = self.units.iter().zip(&owners).filter(|(_, owner)| **owner == share.rank());
+        mine.map(|(unit, _)| unit).try_for_each(|unit| unit.save(&mut own, numbered))?;
+        let mut all = Saved::whole(share::join(share, &own)?);
+        self.units.iter_mut().try_for_each(|unit| unit.load(&mut all, numbered))
     }
 
     fn reset(&mut self) {

@@ -51,8 +51,12 @@ fn family(out: &mut String, family: &Family, next_id: &mut usize) {
     let _ = write!(out, "<section>\n<h2>{}</h2>\n", escaped(&family.label));
     let _ = writeln!(out, "<p class=\"lead\">{}.</p>", escaped(&family.lead()));
     rows(out, &family.table(), 2);
-    legend(out, &family.legend());
-    group(out, &family.charts(), next_id);
+    let charts = family.charts();
+    // bounds alone are no picture
+    if !charts.charts.is_empty() {
+        legend(out, &family.legend());
+        group(out, &charts, next_id);
+    }
     out.push_str("</section>\n");
 }
 

@@ -37,6 +37,7 @@ const ROLES: &[(&str, Role)] = &[
     ("train.max_epochs", Role::Horizon),
     ("train.max_hours", Role::Idle),
     ("train.log_freq", Role::Idle),
+    ("train.share_optimizer", Role::Idle),
     ("train.ema_decay", Role::Method),
     ("train.", Role::Tuned),
     ("optimizer.", Role::Tuned),

@@ -108,7 +108,8 @@ impl Paths {
 /// [`Paths`] of a run that is written to; holds its lock while alive.
 pub struct RunFolder {
     paths: Paths,
-    _lock: RunLock,
+    /// `None` where the leader of this run's ranks has it.
+    _lock: Option<RunLock>,
 }
 
 impl RunFolder {
@@ -151,7 +152,12 @@ impl RunFolder {
         if !root.is_dir() {
             return Err(InputError::new(format!("there is no run folder {}", root.display())).into());
         }
-        Ok(RunFolder { paths: Paths::of(root), _lock: RunLock::acquire(root)? })
+        Ok(RunFolder { paths: Paths::of(root), _lock: Some(RunLock::acquire(root)?) })
+    }
+
+    /// Of a rank that leaves writing to its leader, who has opened it.
+    pub fn follow(root: &Path) -> Self {
+        RunFolder { paths: Paths::of(root), _lock: None }
     }
 
     /// Writes the resolved config and appends the command line.

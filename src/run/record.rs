@@ -1,10 +1,11 @@
 //! What a run writes: its checkpoints, the pointers to them, metrics.jsonl, translations, and what the screen shows. All
-//! of it follows from the ledger, and nothing else writes into a run folder while the run lives.
+//! of it follows from the ledger, and nothing else writes into a run folder while the run lives. Of several ranks the leader
+//! writes, and reads for all of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 use candle_core::{Device, Tensor};
 
 use super::due::Rules;
@@ -22,7 +23,9 @@ use crate::events::Event;
 use crate::exit::InputError;
 use crate::fsio;
 use crate::optim::OptimizerState;
+use crate::params::ParamSet;
 use crate::shell;
+use crate::world::World;
 
 /// See the module.
 pub struct Record {
@@ -33,6 +36,7 @@ pub struct Record {
     metrics: Option<Jsonl>,
     /// Step of the last row `checkpoint` in metrics.jsonl: a checkpoint that is written again is told once.
     told: Option<u64>,
+    world: World,
 }
 
 /// The tensors of a checkpoint.
@@ -50,9 +54,9 @@ pub struct Tensors {
 
 impl Record {
     /// With the sinks of the terminal. Nothing is written yet.
-    pub fn new(folder: RunFolder, sinks: Sinks) -> Self {
+    pub fn new(folder: RunFolder, sinks: Sinks, world: World) -> Self {
         let store = Store::at(folder.root());
-        Record { folder, store, sinks, metrics: None, told: None }
+        Record { folder, store, sinks, metrics: None, told: None, world }
     }
 
     pub fn paths(&self) -> &Paths {
@@ -69,6 +73,9 @@ impl Record {
     /// # Errors
     /// When the folder can not be written.
     pub fn begin(&mut self, config: &Config, command: &str, ledger: &Ledger, rules: &Rules) -> Result<()> {
+        if !self.world.leads() {
+            return Ok(());
+        }
         self.store = Store::open(self.folder.root())?;
         self.folder.record(config, command)?;
         let is_new = ledger.saved_at().is_none();
@@ -86,6 +93,9 @@ impl Record {
     /// # Errors
     /// When they can not be written.
     pub fn returned(&mut self, ledger: &Ledger, rules: &Rules) -> Result<()> {
+        if !self.world.leads() {
+            return Ok(());
+        }
         self.store.forget_after(ledger.step)?;
         self.with_metrics(|metrics| metrics.cut(ledger.metrics_bytes));
         self.emit(&Event::Returned { step: ledger.step });
@@ -110,7 +120,10 @@ impl Record {
     /// # Errors
     /// When they can not be written.
     pub fn keep_weights(&self, step: u64, weights: &[(String, Tensor)]) -> Result<()> {
-        Ok(self.store.save_validated(step, weights)?)
+        if self.world.leads() {
+            self.store.save_validated(step, weights)?;
+        }
+        Ok(())
     }
 
     /// Deletes those that no mean will be asked of.
@@ -118,7 +131,10 @@ impl Record {
     /// # Errors
     /// When they can not be deleted.
     pub fn forget_weights(&self, ledger: &Ledger) -> Result<()> {
-        Ok(self.store.retain_validated(&ledger.weights_kept())?)
+        if self.world.leads() {
+            self.store.retain_validated(&ledger.weights_kept())?;
+        }
+        Ok(())
     }
 
     /// Writes the mean of the weights that the validations after `steps` scored, of those that are there; these, and its
@@ -127,14 +143,41 @@ impl Record {
     /// # Errors
     /// When they can not be read, or it not be written.
     pub fn average(&self, steps: &[u64]) -> Result<Option<(Vec<u64>, PathBuf)>> {
-        let found = self.store.validated_there(steps);
+        let found = if self.world.leads() { self.store.validated_there(steps) } else { Vec::new() };
+        let found: Vec<u64> = serde_json::from_slice(&self.world.lead(serde_json::to_vec(&found)?)?)?;
         if found.is_empty() {
             return Ok(None);
         }
-        let files: Vec<PathBuf> = found.iter().map(|&step| self.store.validated(step)).collect();
         let path = self.folder.average();
-        checkpoint::save_weights(&path, &checkpoint::average(&files)?)?;
+        if self.world.leads() {
+            let files: Vec<PathBuf> = found.iter().map(|&step| self.store.validated(step)).collect();
+            checkpoint::save_weights(&path, &checkpoint::average(&files)?)?;
+        }
         Ok(Some((found, path)))
+    }
+
+    /// Fills the parameters of all ranks with the weights of a file or a checkpoint's folder.
+    ///
+    /// # Errors
+    /// When they can not be read or do not fit.
+    pub fn load_weights(&self, path: &Path, params: &ParamSet) -> Result<()> {
+        if self.world.leads() {
+            checkpoint::load_weights(path, params)?;
+        }
+        if self.world.is_alone() {
+            return Ok(());
+        }
+        let own = if self.world.leads() { checkpoint::to_bytes(&of_params(params))? } else { Vec::new() };
+        Ok(checkpoint::fill(path, checkpoint::from_bytes(&self.world.lead(own)?)?, params)?)
+    }
+
+    /// Whether the checkpoint of an update is there.
+    ///
+    /// # Errors
+    /// Those of the ranks' library.
+    pub fn has(&self, step: u64) -> Result<bool> {
+        let own = self.world.leads() && self.checkpoint(step).exists();
+        Ok(self.world.any(own)?)
     }
 
     /// The mean is the best there is, until the run goes on.
@@ -142,7 +185,10 @@ impl Record {
     /// # Errors
     /// When the pointer can not be written.
     pub fn average_is_best(&self) -> Result<()> {
-        Ok(self.store.point_best_at_average()?)
+        if self.world.leads() {
+            self.store.point_best_at_average()?;
+        }
+        Ok(())
     }
 
     /// The event of a checkpoint that metrics.jsonl does not have yet.
@@ -156,6 +202,23 @@ impl Record {
     /// # Errors
     /// No checkpoint, none that can be used.
     pub fn newest(&mut self) -> Result<(Snapshot, Ledger)> {
+        let own = if self.world.leads() { Some(self.read_newest()?) } else { None };
+        if self.world.is_alone() {
+            return own.ok_or_else(|| InputError::new("nobody reads the checkpoint").into());
+        }
+        let bytes = own.as_ref().map(|(snapshot, _)| snapshot.to_bytes()).transpose()?.unwrap_or_default();
+        let bytes = self.world.lead(bytes)?;
+        match own {
+            Some(own) => Ok(own),
+            None => {
+                let snapshot = Snapshot::from_bytes(&bytes)?;
+                let ledger = Ledger::read(&snapshot.state).map_err(|e| InputError::new(e.to_string()))?;
+                Ok((snapshot, ledger))
+            }
+        }
+    }
+
+    fn read_newest(&mut self) -> Result<(Snapshot, Ledger)> {
         let mut problems = Vec::new();
         let usable = |snapshot: &Snapshot| Ledger::read(&snapshot.state).map_err(|e| e.to_string());
         let Some((snapshot, ledger)) = self.store.load_newest(&Device::Cpu, &usable, &mut problems)? else {
@@ -183,7 +246,12 @@ impl Record {
         self.with_metrics(|metrics| metrics.sync());
         let metrics_bytes = self.metrics.as_ref().map_or(ledger.metrics_bytes, Jsonl::bytes_written);
         let Tensors { weights, raw_weights, optimizer, trained, computed_by } = tensors;
+        self.compare(ledger.step, raw_weights.as_ref().unwrap_or(&weights))?;
         ledger.saving(metrics_bytes, trained, computed_by);
+        if !self.world.leads() {
+            ledger.saved(0.0);
+            return Ok(());
+        }
         let snapshot = Snapshot { step: ledger.step, weights, raw_weights, optimizer, state: ledger.to_json()? };
         self.store.save(&snapshot)?;
         let seconds_save = clock.elapsed().as_secs_f64();
@@ -195,12 +263,31 @@ impl Record {
         Ok(())
     }
 
+    /// All ranks must have come to the same weights.
+    fn compare(&self, step: u64, weights: &[(String, Tensor)]) -> Result<()> {
+        if self.world.is_alone() {
+            return Ok(());
+        }
+        let hash = xxhash_rust::xxh3::xxh3_64(&checkpoint::to_bytes(weights)?);
+        let all = self.world.gather(&hash.to_le_bytes())?;
+        let apart: Vec<String> = (0..all.len()).filter(|&i| all[i] != all[0]).map(|i| self.world.name_of(i)).collect();
+        if apart.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "after update {step} the weights of {} are not those of {}: the ranks compute differently or read other data; \
+             nothing was saved",
+            apart.join(", "),
+            self.world.name_of(0)
+        )
+    }
+
     /// Writes translations, one a line, under a name as "valid-00001000".
     ///
     /// # Errors
     /// When they can not be written.
     pub fn translations(&self, name: &str, lines: &[String]) -> Result<()> {
-        if lines.is_empty() {
+        if lines.is_empty() || !self.world.leads() {
             return Ok(());
         }
         let mut text = lines.join("\n");
@@ -231,4 +318,9 @@ impl Record {
         let message = format!("metrics.jsonl can not be written and is switched off: {error}");
         self.sinks.emit(&Event::Warning { step: self.sinks.step(), message });
     }
+}
+
+/// The parameters by name.
+fn of_params(params: &ParamSet) -> Vec<(String, Tensor)> {
+    params.iter().map(|param| (param.name.clone(), param.var.as_detached_tensor())).collect()
 }

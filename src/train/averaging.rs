@@ -5,7 +5,6 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use crate::checkpoint;
 use crate::events::{AveragePoint, Event};
 use crate::run::Ledger;
 
@@ -45,13 +44,14 @@ impl Trainer {
                 self.rules.average_last
             ));
         }
-        checkpoint::load_weights(&path, self.model.params())?;
+        self.record.load_weights(&path, self.model.params())?;
         let clock = Instant::now();
         let Some(found) = self.evaluate_validation_set()? else { return Ok(Average::Interrupted) };
         self.record.translations("average", &found.hypotheses)?;
         let metric = self.rules.metric;
         let value = found.scores.get(metric).filter(|value| value.is_finite());
-        let rival = ledger.scored.iter().find(|scored| Some(scored.step) == self.best_there(ledger));
+        let there = self.best_there(ledger)?;
+        let rival = ledger.scored.iter().find(|scored| Some(scored.step) == there);
         let rival = rival.and_then(|rival| rival.value(metric));
         let improvement = value.zip(rival).map(|(new, old)| metric.gain(old, new));
         let point = AveragePoint {

@@ -14,6 +14,8 @@ use crate::optim;
 use crate::run::Rules;
 use crate::units;
 
+use crate::world::World;
+
 use super::batch_size;
 use super::preflight::{self, Facts};
 use super::resources::{self, Resources};
@@ -67,6 +69,8 @@ pub fn check(
         total_updates,
         speed_of_bf16: trial::speed_of_bf16(config, &resources, model.as_ref(), &epoch)?,
         threads,
+        world: &World::alone(),
+        mates: &[],
         run,
         step: 0,
     });

@@ -13,12 +13,14 @@
 //! | `phases` | `[[phase]]`: puts into force what the number of the update says |
 //! | `preflight` | the table shown before the first step: what was read, what will be trained, with what |
 //! | `progress` | what the run tells while it goes: the pre-flight table, the live line, rows of metrics, the last screen |
+//! | `ranks` | how the ranks of a job come up together |
 //! | `rates` | the learning rate of a run that goes on under another config |
 //! | `resources` | what a run reads: tokenizers, encoded training pairs, held-out text |
 //! | `run` | a run from its first screen to its last |
 //! | `saving` | checkpoints of a run: what of the model and the optimizer goes into them, and back |
 //! | `segmentation` | training text that is cut into pieces anew in each epoch |
 //! | `session` | how a run comes up: fresh, or from a checkpoint |
+//! | `shares` | what the ranks of a job make of an update together |
 //! | `step` | one update: forward, backward, finite check, clip, optimizer, average |
 //! | `stop` | what stops a process of a run from outside: signals, and the end of its time |
 //! | `survey` | what the text shows before training |
@@ -37,12 +39,14 @@ mod memory;
 mod phases;
 mod preflight;
 mod progress;
+mod ranks;
 mod rates;
 mod resources;
 mod run;
 mod saving;
 mod segmentation;
 mod session;
+mod shares;
 mod step;
 mod stop;
 mod survey;
@@ -57,6 +61,7 @@ pub use finished::Finished;
 pub use resources::{obtain_tokenizers, Resources};
 pub use run::{run, Ended};
 pub use session::{Job, Opened, Session};
+pub use shares::Sharing;
 pub use step::{DistanceUpdate, Stepper, Update};
 pub use stop::Signals;
 pub use validator::{Evaluation, Validator};

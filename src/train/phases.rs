@@ -10,6 +10,7 @@ use crate::run::{Ledger, Trained};
 use crate::units;
 
 use super::preflight::name;
+use super::shares::Sharing;
 use super::trainer::Trainer;
 
 /// The parameters that are trained, sharing their values with the model's.
@@ -64,6 +65,7 @@ impl Trainer {
 
     fn use_optimizer_of(&mut self, now: &InForce) {
         self.params = trained_params(self.model.params(), now.trainable);
+        self.sharing = Sharing::wanted(&self.world, self.config.train.share_optimizer);
         self.optimizer = optim::build(&now.optimizer, self.params.dtype(), self.params.device());
     }
 }

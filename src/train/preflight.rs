@@ -10,10 +10,12 @@ use crate::machine;
 use crate::model::Model;
 use crate::ops::{self, Level};
 use crate::units;
+use crate::world::{Mate, World};
 
 use super::distance;
 use super::memory::memory_estimate;
 use super::phases;
+use super::ranks;
 use super::resources::{Resources, Vectors};
 use super::survey::{HeldOutSurvey, Survey};
 use super::validator::Validator;
@@ -32,6 +34,8 @@ pub(super) struct Facts<'a> {
     /// Times as fast as f32, where it was measured.
     pub speed_of_bf16: Option<f64>,
     pub threads: usize,
+    pub world: &'a World,
+    pub mates: &'a [Mate],
     pub run: &'a std::path::Path,
     pub step: u64,
 }
@@ -56,6 +60,7 @@ pub(super) fn start(facts: &Facts) -> Start {
         "total_updates": facts.total_updates,
         "optimizer": facts.optimizer,
         "threads": facts.threads,
+        "ranks": facts.world.size(),
         "precision": machine::precision_of(device).name(),
         "computed_by": machine::computed_by(device),
         "seed": config.seed,
@@ -197,6 +202,7 @@ fn machine_rows(facts: &Facts) -> Vec<(&'static str, String)> {
         ("seed", facts.config.seed.to_string()),
         ("run folder", facts.run.display().to_string()),
     ];
+    rows.extend(ranks::rows(facts.world, facts.mates));
     if facts.step > 0 {
         rows.push(("goes on after", format!("update {}", units::count(facts.step))));
     }

@@ -12,6 +12,7 @@ use crate::shell;
 use super::distance;
 use super::finished;
 use super::preflight::{self, Facts};
+use super::ranks;
 use super::trainer::Trainer;
 use super::trial;
 use super::validator::Evaluation;
@@ -58,10 +59,15 @@ impl Trainer {
             total_updates: self.pace.total_updates,
             speed_of_bf16: trial::speed_of_bf16(&self.config, &self.resources, self.model.as_ref(), &epoch)?,
             threads: self.threads,
+            world: &self.world,
+            mates: &self.mates,
             run: self.record.paths().root(),
             step: ledger.step,
         });
         self.record.emit(&Event::Start(start));
+        for warning in ranks::warnings(&self.world, &self.mates) {
+            self.record.warn(ledger.step, warning);
+        }
         // a resumed run told them when it began
         if ledger.step == 0 {
             for warning in warnings(&self.config, &self.resources, &self.pretrained, self.pace.total_updates) {
@@ -88,6 +94,7 @@ impl Trainer {
             lr: stats.lr,
             grad_norm: stats.grad_norm,
             tokens_per_second: self.pace.tokens_per_second.unwrap_or(0.0),
+            ranks: self.world.size(),
             eta: (total > 0).then(|| each * total.saturating_sub(ledger.step) as f64),
         }));
     }
@@ -96,6 +103,8 @@ impl Trainer {
     pub(super) fn emit_train_point(&mut self, ledger: &mut Ledger, lr: f64) {
         let sums = ledger.logged();
         let Sums { updates, tokens, .. } = sums;
+        let exchanging = std::mem::take(&mut self.exchanging);
+        let communication = (!self.world.is_alone()).then(|| exchanging / sums.seconds.max(1e-9));
         let (updates, target_tokens) = (updates.max(1) as f64, tokens.max(1) as f64);
         self.record.emit(&Event::Train(TrainPoint {
             step: ledger.step,
@@ -111,6 +120,7 @@ impl Trainer {
             skipped_updates: ledger.skipped_updates,
             tokens_per_second: target_tokens / sums.seconds.max(1e-9),
             source_tokens_per_second: sums.source_tokens as f64 / sums.seconds.max(1e-9),
+            communication,
             peak_memory_bytes: peak_memory_bytes_of(self.params.device()),
             optimizer: self.optimizer.health(),
             embedding: distance::columns(&sums, &ledger.distance.latest),

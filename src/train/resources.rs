@@ -18,6 +18,7 @@ use crate::scores::Metric;
 use crate::tokenizer::{Tokenizer, Tokenizers};
 use crate::units;
 
+use super::ranks::{self, Helpers};
 use super::segmentation::Segmentation;
 use super::survey::Survey;
 use super::validator::Validator;
@@ -53,6 +54,17 @@ impl Resources {
         cache_dir: &Path,
         note: &mut dyn FnMut(String),
     ) -> Result<Self> {
+        Self::load_with(None, config, known, cache_dir, note)
+    }
+
+    /// As [`Resources::load`], with ranks that encode too.
+    pub(super) fn load_with(
+        helpers: Option<&Helpers>,
+        config: &Config,
+        known: Option<(Tokenizers, String)>,
+        cache_dir: &Path,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Self> {
         // Held-out text first: it is small, and its faults should show before minutes go into the training text.
         let (wanted, language) = (&config.validation.tokenize, &config.data.target_language);
         let bleu_tokenizer =
@@ -79,7 +91,10 @@ impl Resources {
             .into());
         }
         let mut segmentation = Segmentation::new(config, &tokenizers)?;
-        let train = encode_training_text(config, &tokenizers, &segmentation, cache_dir, note)?;
+        if let Some(helpers) = helpers {
+            helpers.begin(&tokenizers)?;
+        }
+        let train = encode_training_text(config, &tokenizers, &segmentation, cache_dir, helpers, note)?;
         segmentation.measure(&train);
         let held_out = |text: Vec<(String, String)>, references| -> Result<Option<Validator>> {
             match text.is_empty() {
@@ -187,6 +202,7 @@ fn encode_training_text(
     tokenizers: &Tokenizers,
     segmentation: &Segmentation,
     cache_dir: &Path,
+    helpers: Option<&Helpers>,
     note: &mut dyn FnMut(String),
 ) -> Result<Dataset> {
     let tags = tags(config, &tokenizers.source)?;
@@ -197,13 +213,11 @@ fn encode_training_text(
         spelled: segmentation.sides(),
         tags: &tags,
         cache_dir,
+        whole_blocks: helpers.is_some(),
     };
-    let encode = |side, lines: &[&str]| {
-        let tokenizer = match side {
-            Side::Source => &tokenizers.source,
-            Side::Target => &tokenizers.target,
-        };
-        tokenizer.encode_lines(lines).map_err(|e| e.to_string())
+    let encode = |side, lines: &[&str]| match helpers {
+        Some(helpers) => helpers.encode(tokenizers, side, lines),
+        None => ranks::encoded(tokenizers, side, lines),
     };
     let mut told = 0;
     let mut progress = |pairs: u64| {

@@ -53,7 +53,7 @@ impl Trainer {
 
     /// Puts the weights to test into the model, which has others: those of the best validation that are there.
     pub(super) fn load_best(&mut self, ledger: &Ledger) -> Result<()> {
-        let there = self.best_there(ledger).unwrap_or(ledger.step);
+        let there = self.best_there(ledger)?.unwrap_or(ledger.step);
         if let Some(best) = ledger.best().map(|best| best.step).filter(|&best| best != there) {
             self.record.note(format!(
                 "the best checkpoint, of update {best}, was not kept (checkpoint.keep_best = {}): the test text is \
@@ -61,12 +61,17 @@ impl Trainer {
                 self.config.checkpoint.keep_best
             ));
         }
-        Ok(checkpoint::load_weights(&self.record.checkpoint(there), self.model.params())?)
+        self.record.load_weights(&self.record.checkpoint(there), self.model.params())
     }
 
     /// The best validated update whose checkpoint is there.
-    pub(super) fn best_there(&self, ledger: &Ledger) -> Option<u64> {
-        ledger.ranked(self.rules.metric).into_iter().find(|&step| self.record.checkpoint(step).exists())
+    pub(super) fn best_there(&self, ledger: &Ledger) -> Result<Option<u64>> {
+        for step in ledger.ranked(self.rules.metric) {
+            if self.record.has(step)? {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -14,13 +14,15 @@ use crate::model;
 use crate::optim::{self, Ema, Schedule};
 use crate::run::{Ledger, Record, Rules, RunFolder, Unit};
 use crate::tokenizer::Tokenizers;
+use crate::world::World;
 
 use super::finished::Finished;
 use super::progress::Pace;
-use super::resources::{self, Resources};
+use super::resources;
+use super::shares::Sharing;
 use super::stop::{Limits, Signals};
 use super::trainer::Trainer;
-use super::{batch_size, distance, phases, rates, saving, validation};
+use super::{batch_size, distance, phases, ranks, rates, saving, validation};
 
 /// A run that is ready to train.
 pub struct Session {
@@ -42,6 +44,8 @@ pub struct Job {
     pub threads: usize,
     /// For `command.txt`.
     pub command: String,
+    /// The processes that train.
+    pub world: World,
 }
 
 /// What opening a run leads to.
@@ -57,9 +61,9 @@ impl Session {
     /// Bad data, a bad tokenizer, a full disk; on resume also: no checkpoint that can be used, one that does not fit, data
     /// or tokenizer changed since, a longer run without a decision about its learning rate.
     pub fn open(job: Job) -> Result<Opened> {
-        let Job { mut config, previous, origin, folder, sinks, signals, threads, command } = job;
-        let device = machine::device(config.device, config.train.precision)?;
-        let mut record = Record::new(folder, sinks);
+        let Job { mut config, previous, origin, folder, sinks, signals, threads, command, world } = job;
+        let device = machine::device_of_rank(config.device, config.train.precision, world.rank_on_host())?;
+        let mut record = Record::new(folder, sinks, world.clone());
         if let Some(told) = machine::fallback(&device, config.train.precision) {
             record.note(told);
         }
@@ -88,7 +92,7 @@ impl Session {
             }
             None => resources::inherited(&config, origin.as_ref()),
         };
-        let mut resources = Resources::load(&config, known, &cache, &mut note)?;
+        let mut resources = ranks::resources(&world, &config, known, &run, &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
         batch_size::settle(&mut config, &mut resources, model.as_ref(), &mut note)?;
         let (begins, pretrained) = match checkpoint {
@@ -120,10 +124,13 @@ impl Session {
                 ledger
             }
             None => {
-                resources.tokenizers.save(&run)?;
+                if world.leads() {
+                    resources.tokenizers.save(&run)?;
+                }
                 fresh
             }
         };
+        let mates = ranks::compare(&world, &config, &ledger, &machine::computed_by(&device))?;
         let unit = validation::unit(&config, resources.valid.as_ref());
         if let Some(told) = ledger.measured_by(unit.clone(), &unit) {
             record.note(told);
@@ -134,8 +141,13 @@ impl Session {
         // From here on the folder holds a run; a start that failed before left nothing that bars the next one.
         let rules = Rules::of(&config);
         record.begin(&config, &command, &ledger, &rules)?;
+        let sharing = Sharing::wanted(&world, config.train.share_optimizer);
         let trainer = Trainer {
-            limits: Limits::begin(config.train.max_hours, signals),
+            limits: Limits::begin(config.train.max_hours, signals, world.clone()),
+            world,
+            mates,
+            sharing,
+            exchanging: 0.0,
             pace: Pace::new(ledger.step, 0),
             config,
             rules,

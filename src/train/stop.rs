@@ -4,7 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Result;
+
 use crate::run::StopReason;
+use crate::world::World;
+
+use super::shares;
 
 /// SIGINT, SIGTERM and SIGUSR1 as one flag; the second signal ends the process at once.
 #[derive(Clone, Debug, Default)]
@@ -38,16 +43,36 @@ pub(super) struct Limits {
     max_hours: f64,
     started: Instant,
     signals: Signals,
+    world: World,
+    /// What the ranks last agreed on.
+    agreed: Option<StopReason>,
 }
 
 impl Limits {
     /// `max_hours` count from now; 0 = no limit.
-    pub(super) fn begin(max_hours: f64, signals: Signals) -> Self {
-        Limits { max_hours, started: Instant::now(), signals }
+    pub(super) fn begin(max_hours: f64, signals: Signals, world: World) -> Self {
+        Limits { max_hours, started: Instant::now(), signals, world, agreed: None }
     }
 
-    /// Whether something from outside asks to stop; long phases (validation, decoding) give up then.
+    /// Whether something from outside asks to stop, and all ranks know it.
     pub(super) fn interrupted(&self) -> Option<StopReason> {
+        if self.world.is_alone() {
+            self.asked()
+        } else {
+            self.agreed
+        }
+    }
+
+    /// A signal in one rank is one in all from here on; all of them come here.
+    pub(super) fn agree(&mut self) -> Result<()> {
+        if !self.world.is_alone() {
+            self.agreed = shares::agreed(&self.world, self.asked())?;
+        }
+        Ok(())
+    }
+
+    /// Whether something from outside asks this process to stop; long phases (validation, decoding) give up then.
+    pub(super) fn asked(&self) -> Option<StopReason> {
         if self.signals.raised() {
             return Some(StopReason::Signal);
         }
@@ -62,7 +87,7 @@ mod tests {
 
     #[test]
     fn hours_count_and_no_limit_is_none() {
-        assert_eq!(Limits::begin(1e-12, Signals::default()).interrupted(), Some(StopReason::MaxHours));
-        assert_eq!(Limits::begin(0.0, Signals::default()).interrupted(), None);
+        assert_eq!(Limits::begin(1e-12, Signals::default(), World::alone()).interrupted(), Some(StopReason::MaxHours));
+        assert_eq!(Limits::begin(0.0, Signals::default(), World::alone()).interrupted(), None);
     }
 }

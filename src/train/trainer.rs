@@ -15,10 +15,12 @@ use crate::optim::{Ema, Optimizer, Schedule, StepContext};
 use crate::params::ParamSet;
 use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, Updated, Validation, Work};
 use crate::symptoms::Symptom;
+use crate::world::{Mate, World};
 
 use super::distance;
 use super::progress::Pace;
 use super::resources::{Resources, Vectors};
+use super::shares::Sharing;
 use super::step::{self, Stepper, Update};
 use super::stop::Limits;
 use super::validator::Evaluation;
@@ -40,6 +42,12 @@ pub(super) struct Trainer {
     pub(super) schedule: Schedule,
     pub(super) ema: Option<Ema>,
     pub(super) limits: Limits,
+    pub(super) world: World,
+    /// What the ranks said of themselves.
+    pub(super) mates: Vec<Mate>,
+    pub(super) sharing: Sharing,
+    /// Seconds of exchanges between ranks in updates since the last row of metrics.jsonl.
+    pub(super) exchanging: f64,
     pub(super) pace: Pace,
     pub(super) threads: usize,
     /// What the weights were at the start, where they were not drawn, for the pre-flight table.
@@ -73,6 +81,8 @@ impl Trainer {
             criterion: step::criterion(&self.config.train),
             clip_norm: self.in_force.optimizer.clip_norm(self.config.train.clip_grad_norm),
             distance,
+            world: &self.world,
+            sharing: &mut self.sharing,
         };
         (stepper, context)
     }
@@ -111,6 +121,7 @@ impl Work for Trainer {
     }
 
     fn save(&mut self, ledger: &mut Ledger) -> Result<()> {
+        self.sharing.collect(&self.world, self.optimizer.as_mut())?;
         let tensors = self.tensors()?;
         self.record.save(ledger, &self.rules, tensors)
     }
@@ -122,13 +133,22 @@ impl Work for Trainer {
 
     fn update(&mut self, ledger: &mut Ledger, taken: Taken) -> Result<Updated> {
         let clock = Instant::now();
+        fault::rank(self.world.rank(), taken.first_micro_batch);
         let Some((_, epoch)) = &self.epoch else { anyhow::bail!("an update outside of an epoch") };
-        let batches: Vec<_> = taken.batches.map(|i| self.resources.batch(epoch, i as usize)).collect();
+        let own: BTreeSet<usize> = self.world.share(taken.batches.clone().count()).collect();
+        // the distance looks at all of them
+        let all = self.distance.is_some();
+        let wanted = |i: usize| all || own.contains(&i);
+        let batch = |(i, number): (usize, u64)| wanted(i).then(|| self.resources.batch(epoch, number as usize));
+        let batches: Vec<Option<_>> = taken.batches.enumerate().map(batch).collect();
+        let before = self.world.seconds();
         let (mut stepper, context) = self.stepper(ledger);
         let update = match fault::gradient(taken.first_micro_batch) {
             true => Update::NonFinite { parameter: "a test".to_string() },
             false => stepper.update(&batches, taken.first_micro_batch, &context)?,
         };
+        self.limits.agree()?;
+        self.exchanging += self.world.seconds() - before;
         let seconds = clock.elapsed().as_secs_f64();
         match update {
             Update::Done(stats) => Ok(Updated::Done(UpdateStats { seconds, ..stats })),

@@ -72,13 +72,18 @@ impl Trainer {
     }
 
     pub(super) fn evaluate_validation_set(&mut self) -> Result<Option<Evaluation>> {
-        let Trainer { config, resources, model, record, limits, .. } = self;
+        let Trainer { config, resources, model, record, limits, world, .. } = self;
         let Some(valid) = &resources.valid else { return Ok(Some(Evaluation::default())) };
         let options = DecodeConfig { beam_size: config.validation.beam_size, sampling: false, ..config.decode.clone() };
         let mut progress = |done| record.emit(&Event::Phase { name: "validating", done });
-        let stop = || limits.interrupted().is_some();
+        let stop = || limits.asked().is_some();
         let metrics = &config.validation.metrics;
-        valid.score(model.as_ref(), &resources.tokenizers, metrics, &options, &mut progress, &stop)
+        let found =
+            valid.score(world, model.as_ref(), &resources.tokenizers, metrics, &options, &mut progress, &stop)?;
+        if found.is_none() {
+            limits.agree()?;
+        }
+        Ok(found)
     }
 
     /// The row, the lasting line, the warnings of a validation.
@@ -120,15 +125,18 @@ impl Trainer {
     /// BLEU, chrF and what else of text `validation.metrics` names on the test set, with beam and length penalty of
     /// `[decode]`; `None` without a test set or when interrupted.
     pub(super) fn score_test_set(&mut self) -> Result<Option<Evaluation>> {
-        let Trainer { config, resources, model, record, limits, .. } = self;
+        let Trainer { config, resources, model, record, limits, world, .. } = self;
         let Some(test) = &resources.test else { return Ok(None) };
         let mut progress = |done| record.emit(&Event::Phase { name: "translating the test set", done });
-        let stop = || limits.interrupted().is_some();
+        let stop = || limits.asked().is_some();
         let usual = [Metric::Bleu, Metric::Chrf];
         let wanted = |metric: &Metric| usual.contains(metric) || config.validation.metrics.contains(metric);
         let metrics: Vec<Metric> = Metric::of_text().filter(wanted).collect();
         let found =
-            test.score(model.as_ref(), &resources.tokenizers, &metrics, &config.decode, &mut progress, &stop)?;
+            test.score(world, model.as_ref(), &resources.tokenizers, &metrics, &config.decode, &mut progress, &stop)?;
+        if found.is_none() {
+            limits.agree()?;
+        }
         if let Some(found) = &found {
             self.record.translations("test", &found.hypotheses)?;
         }

@@ -9,10 +9,13 @@ use crate::decode::{self, DecodeError};
 use crate::metrics::{self, BleuTokenizer};
 use crate::model::Model;
 use crate::objective;
-use crate::ranks::{ByRank, Ranks};
+use crate::ranks::{self, ByRank, Ranks};
 use crate::scores::{Metric, Scores};
 use crate::symptoms::Symptoms;
 use crate::tokenizer::Tokenizers;
+use crate::world::World;
+
+use super::shares;
 
 /// A held-out set, ready to be scored many times.
 pub struct Validator {
@@ -105,12 +108,14 @@ impl Validator {
         [&self.source, &self.target]
     }
 
-    /// Scores the model; `None` when `stop` asked to give up on the way.
+    /// Scores the model, each rank its share of the set; `None` when `stop` asked one of them to give up on the way.
     ///
     /// # Errors
     /// Errors of the computation.
+    #[expect(clippy::too_many_arguments, reason = "what to score, how, and who does it")]
     pub fn score(
         &self,
+        world: &World,
         model: &dyn Model,
         tokenizers: &Tokenizers,
         wanted: &[Metric],
@@ -120,7 +125,7 @@ impl Validator {
     ) -> Result<Option<Evaluation>> {
         let mut found = Evaluation::default();
         if wanted.contains(&Metric::Nll) {
-            let Some((nll, by_rank)) = self.nll(model, options.batch_size, stop)? else { return Ok(None) };
+            let Some((nll, by_rank)) = self.nll(world, model, options.batch_size, stop)? else { return Ok(None) };
             found.scores.set(Metric::Nll, nll);
             found.by_rank = by_rank;
         }
@@ -129,14 +134,10 @@ impl Validator {
             return Ok(Some(found));
         }
         let search = decode::Options::new(options, tokenizers.target.eos_id(), model.output().pad);
-        let total = self.len() as f64;
-        let mut done = |sentences: usize| on_progress(sentences as f64 / total);
-        let model = model.share().prepacked()?;
-        let best = match decode::translate(&[model.as_ref()], &self.source, &search, &mut done, stop) {
-            Err(DecodeError::Stopped) => return Ok(None),
-            best => best?,
+        let Some(lines) = self.translate(world, model, tokenizers, &search, on_progress, stop)? else {
+            return Ok(None);
         };
-        found.hypotheses = decode::best_lines(&best, &tokenizers.target)?;
+        found.hypotheses = lines;
         let hypotheses: Vec<&str> = found.hypotheses.iter().map(String::as_str).collect();
         let references = self.references();
         for metric in of_text {
@@ -148,29 +149,79 @@ impl Validator {
         Ok(Some(found))
     }
 
+    /// The best translations of all sentences; `None` when given up.
+    fn translate(
+        &self,
+        world: &World,
+        model: &dyn Model,
+        tokenizers: &Tokenizers,
+        search: &decode::Options,
+        on_progress: &mut dyn FnMut(f64),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<String>>> {
+        let mut own = vec![Vec::new(); self.len()];
+        world.share(self.len()).for_each(|i| own[i].clone_from(&self.source[i]));
+        let total = (self.len() / world.size()).max(1) as f64;
+        let mut done = |sentences: usize| on_progress((sentences as f64 / total).min(1.0));
+        let model = model.share().prepacked()?;
+        let best = match decode::translate(&[model.as_ref()], &own, search, &mut done, stop) {
+            Err(DecodeError::Stopped) => None,
+            best => Some(best?),
+        };
+        if world.any(best.is_none())? {
+            return Ok(None);
+        }
+        let best = best.unwrap_or_default();
+        let own: Vec<_> = world.share(self.len()).map(|i| best[i].clone()).collect();
+        let lines = decode::best_lines(&own, &tokenizers.target)?;
+        Ok(Some(shares::all_lines(world, lines, self.len())?))
+    }
+
     /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do
     /// not count: it is translated to nothing without asking the model. A blank target is `</s>` alone. So this is what
     /// [`decode::log_likelihoods`] says of the same pairs, over their tokens. And the same by the frequency of the token.
-    fn nll(&self, model: &dyn Model, batch_tokens: usize, stop: &dyn Fn() -> bool) -> Result<Option<(f64, ByRank)>> {
+    fn nll(
+        &self,
+        world: &World,
+        model: &dyn Model,
+        batch_tokens: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<(f64, ByRank)>> {
         let asked: Vec<usize> = (0..self.len()).filter(|&i| !self.source[i].is_empty()).collect();
         let labels = |i: usize| if self.target[i].is_empty() { &self.nothing[..] } else { &self.target[i] };
         let lengths: Vec<_> = asked.iter().map(|&i| (self.source[i].len(), labels(i).len())).collect();
-        let (mut sum, mut tokens, mut by_rank) = (0.0, 0, ByRank::default());
-        for pairs in data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens }) {
-            if stop() {
-                return Ok(None);
+        let batches = data::batches_by_length(&lengths, Batching { size: batch_tokens, kind: BatchType::Tokens });
+        let (mut own, mut stopped) = (Vec::new(), false);
+        for i in world.share(batches.len()) {
+            stopped = stop();
+            if stopped {
+                break;
             }
-            let pairs: Vec<usize> = pairs.iter().map(|&i| asked[i]).collect();
+            let pairs: Vec<usize> = batches[i].iter().map(|&i| asked[i]).collect();
             let batch = Batch {
                 source: Sequences::pack(pairs.iter().map(|&i| self.source[i].as_slice())),
                 target: Sequences::pack(pairs.iter().map(|&i| labels(i))),
                 pairs: pairs.iter().map(|&i| i as u64).collect(),
             };
             let nll = objective::token_nlls(model, &batch)?;
-            sum += (0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum::<f64>()).sum::<f64>();
-            tokens += batch.target.tokens();
+            let sum: f64 = (0..batch.target.len()).map(|i| nll[batch.target.range(i)].iter().sum::<f64>()).sum();
+            let mut by_rank = ByRank::default();
             batch.target.ids.iter().zip(&nll).for_each(|(&id, &nll)| by_rank.add(&self.ranks, id, nll));
+            let parts = by_rank.parts();
+            let mut found = [0.0; 2 + 2 * ranks::NAMES.len()];
+            found[..2].copy_from_slice(&[sum, batch.target.tokens() as f64]);
+            found[2..].copy_from_slice(parts.as_flattened());
+            own.push(found);
         }
-        Ok(Some((sum / tokens.max(1) as f64, by_rank)))
+        if world.any(stopped)? {
+            return Ok(None);
+        }
+        let (mut sum, mut tokens, mut by_rank) = (0.0, 0.0, ByRank::default());
+        for found in shares::all_in_order(world, &own, batches.len())? {
+            sum += found[0];
+            tokens += found[1];
+            by_rank.merge(&ByRank::of_parts(std::array::from_fn(|bin| [found[2 + 2 * bin], found[3 + 2 * bin]])));
+        }
+        Ok(Some((sum / f64::max(tokens, 1.0), by_rank)))
     }
 }

@@ -70,8 +70,15 @@ fn spell(side: Side, lines: &[&str]) -> Result<Vec<Vec<u8>>, String> {
 }
 
 fn run(data: &DataConfig, cache: &Path) -> Result<Dataset, Error> {
-    let job =
-        Prepare { data, fingerprint: "words", vocab_size: 1000, spelled: [false; 2], tags: &[], cache_dir: cache };
+    let job = Prepare {
+        data,
+        fingerprint: "words",
+        vocab_size: 1000,
+        spelled: [false; 2],
+        tags: &[],
+        cache_dir: cache,
+        whole_blocks: false,
+    };
     prepare(&job, &encode, &spell, &mut |_| {})
 }
 
@@ -116,7 +123,8 @@ fn a_tag_stands_before_the_sources_of_its_corpus_and_is_part_of_what_the_text_is
     let prepared = |tags: [Option<u32>; 2], data: &DataConfig| {
         let cache_dir = &f.path().join("cache");
         let (vocab_size, spelled) = (1000, [false; 2]);
-        let job = Prepare { data, fingerprint: "words", vocab_size, spelled, tags: &tags, cache_dir };
+        let job =
+            Prepare { data, fingerprint: "words", vocab_size, spelled, tags: &tags, cache_dir, whole_blocks: false };
         prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
     };
     let sources = |found: &Dataset| (0..found.len()).map(|i| found.source(i).to_vec()).collect::<Vec<_>>();
@@ -292,7 +300,15 @@ fn text_is_encoded_again_only_if_its_content_or_the_settings_change() {
             calls.fetch_add(1, Ordering::Relaxed);
             encode(side, lines)
         };
-        let job = Prepare { data, fingerprint, vocab_size: 1000, spelled: [false; 2], tags: &[], cache_dir: &cache };
+        let job = Prepare {
+            data,
+            fingerprint,
+            vocab_size: 1000,
+            spelled: [false; 2],
+            tags: &[],
+            cache_dir: &cache,
+            whole_blocks: false,
+        };
         let set = prepare(&job, &counting, &spell, &mut |_| {}).unwrap();
         assert_eq!(set.reused, calls.swap(0, Ordering::Relaxed) == 0);
         set.reused
@@ -358,8 +374,15 @@ fn text_that_is_cut_anew_lies_beside_its_ids() {
     let f = Folder::new();
     let data = config(vec![corpus(&[&f.file("a.tsv", "a b\tc\n\tx\nd\te f\n")])]);
     let go = |spelled| {
-        let job =
-            Prepare { data: &data, fingerprint: "words", vocab_size: 1000, spelled, tags: &[], cache_dir: f.path() };
+        let job = Prepare {
+            data: &data,
+            fingerprint: "words",
+            vocab_size: 1000,
+            spelled,
+            tags: &[],
+            cache_dir: f.path(),
+            whole_blocks: false,
+        };
         prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
     };
     let plain = go([false; 2]);
@@ -388,8 +411,15 @@ fn large_vocabularies_take_four_bytes_and_wrong_ids_are_refused() {
     let data = config(vec![corpus(&[&f.file("a.tsv", "a\tb\n")])]);
     let ids = |_: Side, lines: &[&str]| Ok(vec![vec![70_000, 65_536, 0]; lines.len()]);
     let go = |vocab_size| {
-        let job =
-            Prepare { data: &data, fingerprint: "", vocab_size, spelled: [false; 2], tags: &[], cache_dir: f.path() };
+        let job = Prepare {
+            data: &data,
+            fingerprint: "",
+            vocab_size,
+            spelled: [false; 2],
+            tags: &[],
+            cache_dir: f.path(),
+            whole_blocks: false,
+        };
         prepare(&job, &ids, &spell, &mut |_| {})
     };
     let set = go(70_001).unwrap();
@@ -406,8 +436,15 @@ fn many_blocks_keep_their_order_and_report_progress() {
     let text: String = (0..n).map(|i| format!("{}\tx\n", "a ".repeat(i % 7 + 1))).collect();
     let data = config(vec![corpus(&[&f.file("a.tsv", text)])]);
     let mut seen = Vec::new();
-    let job =
-        Prepare { data: &data, fingerprint: "", vocab_size: 10, spelled: [false; 2], tags: &[], cache_dir: f.path() };
+    let job = Prepare {
+        data: &data,
+        fingerprint: "",
+        vocab_size: 10,
+        spelled: [false; 2],
+        tags: &[],
+        cache_dir: f.path(),
+        whole_blocks: false,
+    };
     let set = prepare(&job, &encode, &spell, &mut |done| seen.push(done)).unwrap();
     assert!(seen.len() > 1 && seen.is_sorted() && seen.last() == Some(&(n as u64)), "{seen:?}");
     assert!((0..n).all(|i| set.lengths(i) == (i % 7 + 2, 2) && set.origin(i) == (0, i as u64 + 1)));

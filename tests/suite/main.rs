@@ -19,6 +19,7 @@ mod layers;
 mod limits;
 mod long_lines;
 mod metrics;
+mod mpi;
 mod optimizer_references;
 mod optimizer_rows;
 mod optimizers;

@@ -120,6 +120,18 @@ pub(crate) fn rows() -> Vec<Row> {
             square: false,
         },
         Row {
+            config: OptimizerConfig { hessian2: of_rare_rows(), ..config(OptimizerName::Hessian2, 0.1) },
+            parabola: (0.05, 1000),
+            rosenbrock: (0.02, 6000),
+            reference: |_| {
+                let adam = AdamReference::new(0.9, 0.98, 1e-9, true);
+                let matrices = WhiteReference { config: of_rare_rows(), state: None };
+                Box::new(OrAdam { matrices, adam, takes: not_vectors })
+            },
+            tolerance: (1e-4, 1e-10),
+            square: false,
+        },
+        Row {
             config: hessian2(Hessian2Variant::Kron),
             parabola: (0.05, 1000),
             rosenbrock: (0.02, 6000),
@@ -195,6 +207,11 @@ pub(crate) fn configs() -> Vec<OptimizerConfig> {
 fn hessian2(variant: Hessian2Variant) -> OptimizerConfig {
     let hessian2 = Hessian2Config { variant, ..Hessian2Config::default() };
     OptimizerConfig { name: OptimizerName::Hessian2, weight_decay: 0.1, hessian2, ..OptimizerConfig::default() }
+}
+
+/// `white` with the settings that are not its defaults.
+fn of_rare_rows() -> Hessian2Config {
+    Hessian2Config { row_power: 0.65, ..Hessian2Config::default() }
 }
 
 fn schedule_free_row() -> Row {

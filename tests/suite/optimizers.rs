@@ -229,7 +229,13 @@ fn first_order_optimizers_equal_pytorch() -> Result<()> {
 
 #[test]
 fn saving_and_restoring_in_the_middle_changes_no_bit() -> Result<()> {
-    for config in configs() {
+    let spared = OptimizerConfig {
+        name: OptimizerName::Adamw,
+        embedding_weight_decay: 0.1,
+        embedding_decay_power: 0.5,
+        ..OptimizerConfig::default()
+    };
+    for config in configs().into_iter().chain([spared]) {
         let run = |interrupted: bool| -> Result<Vec<Vec<f64>>> {
             let mut set = four(DType::F32, ["a", "b", "c", "d"])?;
             let mut optimizer = build(&config, &set);
@@ -348,6 +354,34 @@ fn a_zero_gradient_moves_nothing_but_decay() -> Result<()> {
             assert_eq!(weights(&set, "b"), before[1]);
             assert_eq!(weights(&set, "d") == before[2], embedding_weight_decay == 0.0, "{}", optimizer.describe());
         }
+    }
+    Ok(())
+}
+
+/// `optimizer.embedding_decay_power`: every optimizer moves the table as it would without decay, less a share of each row that
+/// is the smaller the more seldom the row is seen; what is saved in the middle goes on to the bit.
+#[test]
+fn decay_of_tables_spares_rows_that_are_seldom_seen() -> Result<()> {
+    let (power, decay, lr) = (0.5, 0.2, 0.01);
+    for config in configs().into_iter().filter(|config| config.name != OptimizerName::ScheduleFree) {
+        let spared = OptimizerConfig { embedding_weight_decay: decay, embedding_decay_power: power, ..config.clone() };
+        let set = four(DType::F64, ["a", "b", "c", "d"])?;
+        let gradients = gradients(&set, 0)?;
+        let before = weights(&set, "d");
+        update(build(&spared, &set).as_mut(), &set, &gradients, 0, lr)?;
+        let after = weights(&set, "d");
+        let squares = gradients.tensors[3].sqr()?.mean(1)?.to_vec1::<f64>()?;
+        let mean = squares.iter().sum::<f64>() / squares.len() as f64;
+        let shares: Vec<f64> = squares.iter().map(|r| (r / mean).powf(power).min(1.0)).collect();
+        assert!(shares.contains(&0.0) && shares.contains(&1.0) && shares.iter().any(|s| *s > 0.1 && *s < 0.9));
+
+        // the same update of a table that is shorter already
+        let set = four(DType::F64, ["a", "b", "c", "d"])?;
+        let shorter: Vec<f64> =
+            before.iter().enumerate().map(|(at, w)| w * (1.0 - lr * decay * shares[at / 5])).collect();
+        set.get("d").unwrap().var.set(&tensor(&shorter, &[11, 5], DType::F64)?)?;
+        update(build(&config, &set).as_mut(), &set, &gradients, 0, lr)?;
+        assert!(relative(&after, &weights(&set, "d")) < 1e-12, "{:?}", spared.name);
     }
     Ok(())
 }

@@ -134,6 +134,7 @@ const EFFECTS: &[(&str, Effect, &str)] = &[
     ("train.gradient_accumulation_steps", Effect::Refused, ORDER),
     ("train.max_", Effect::Free, ""),
     ("train.log_freq", Effect::Free, ""),
+    ("train.share_optimizer", Effect::Free, ""),
     ("train.precision", Effect::Training, "weights and optimizer state are f32 in all of them"),
     ("train.", Effect::Training, ""),
     ("optimizer.", Effect::Training, ""),

@@ -27,6 +27,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("multi30k-en-de-rnn", include_str!("../../../configs/multi30k-en-de-rnn.toml")),
     ("transformer-base", include_str!("../../../configs/transformer-base.toml")),
     ("multi30k-optimizers", include_str!("../../../configs/multi30k-optimizers.toml")),
+    ("tatoeba-optimizers", include_str!("../../../configs/tatoeba-optimizers.toml")),
     ("summarisation", include_str!("../../../configs/summarisation.toml")),
     ("tagging", include_str!("../../../configs/tagging.toml")),
     ("two-phase", include_str!("../../../configs/two-phase.toml")),

@@ -52,7 +52,7 @@ pub use optimizer::*;
 pub use phase::{InForce, PhaseConfig, PhaseObjective, Trainable};
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use tokenizer::{Normalization, TokenizerConfig, TokenizerKind};
-pub use train::{BatchType, TrainConfig};
+pub use train::{BatchType, ShareOptimizer, TrainConfig};
 pub use validation::ValidationConfig;
 
 settings! {

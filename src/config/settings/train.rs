@@ -17,8 +17,12 @@ settings! {
         pub max_epochs: u64 = 0,
         /// Hours of this process after which it saves and exits with code 75, to be resumed; 0 = no limit.
         pub max_hours: f64 = 0.0,
-        /// Micro-batches whose gradients are summed for one update. 1 or more.
+        /// Micro-batches whose gradients are summed for one update, in each process: N ranks of an MPI job take N times as many,
+        /// and the run's own config says how many that are. 1 or more.
         pub gradient_accumulation_steps: usize = 1,
+        /// Whether the ranks of an MPI job share what hessian2, muon and soap compute: "auto" times both ways and takes the
+        /// faster. The bits are the same.
+        pub share_optimizer: ShareOptimizer = ShareOptimizer::Auto,
         /// Largest norm of the gradient; larger ones are scaled down to it. 0 = off (clipped-adam then uses its
         /// max_norm).
         pub clip_grad_norm: f64 = 0.0,
@@ -58,6 +62,14 @@ impl TrainConfig {
             &["train.r_drop_alpha", "model.dropout"],
             "compares two passes with different dropout: set model.dropout above 0, or train.r_drop_alpha = 0",
         );
+    }
+}
+
+choices! {
+    pub enum ShareOptimizer {
+        Auto = "auto",
+        Always = "always",
+        Never = "never",
     }
 }
 

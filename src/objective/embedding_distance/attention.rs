@@ -9,7 +9,7 @@ use crate::objective::lexicon::WordPair;
 
 /// The pairs of some batches, sorted, each once: ω is the mean weight of its tokens, at least `min_attention`. `</s>` of
 /// either side pairs with nothing. One forward pass without dropout; no gradient goes through the weights.
-pub(super) fn attended_pairs(model: &dyn Model, batches: &[Batch], min_attention: f64) -> Result<Vec<WordPair>> {
+pub(super) fn attended_pairs(model: &dyn Model, batches: &[&Batch], min_attention: f64) -> Result<Vec<WordPair>> {
     let mut found: Vec<WordPair> = Vec::new();
     for Batch { source, target, .. } in batches {
         let memory = model.encode(source, &Forward::eval())?;

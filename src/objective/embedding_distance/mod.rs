@@ -99,7 +99,7 @@ impl EmbeddingDistance {
     ///
     /// # Errors
     /// Those of the model, whose attention may be asked.
-    pub fn pairs_in(&self, model: &dyn Model, batches: &[Batch], context: &DistanceContext) -> Result<Vec<WordPair>> {
+    pub fn pairs_in(&self, model: &dyn Model, batches: &[&Batch], context: &DistanceContext) -> Result<Vec<WordPair>> {
         if self.config.form != DistanceForm::Bridge {
             return Ok(Vec::new());
         }
@@ -217,7 +217,7 @@ impl EmbeddingDistance {
     }
 
     /// The lexical pairs whose two words both occur in the batches, in the order of their sources.
-    fn lexical(&self, batches: &[Batch]) -> Vec<WordPair> {
+    fn lexical(&self, batches: &[&Batch]) -> Vec<WordPair> {
         let mut has_target = vec![false; self.target_size];
         for &id in batches.iter().flat_map(|batch| &batch.target.ids) {
             if let Some(has) = has_target.get_mut(id as usize) {

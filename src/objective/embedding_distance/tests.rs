@@ -110,7 +110,12 @@ fn bridge_gradients_are_those_of_autograd() -> Result<()> {
                 let objective = EmbeddingDistance::new(&config, &params, pairs())?;
                 let gradients = zeros(&params)?;
                 let batches = [batch(&[1, 3, 4, 1], &[2, 11, 4]), batch(&[5, 5], &[9, 5])];
-                let stats = objective.add_gradients(&params, &gradients, &objective.lexical(&batches), &context())?;
+                let stats = objective.add_gradients(
+                    &params,
+                    &gradients,
+                    &objective.lexical(&batches.each_ref()),
+                    &context(),
+                )?;
                 let active: Vec<WordPair> =
                     pairs().into_iter().filter(|p| p.source != 6 && !(joint && p.source == 5)).collect();
                 assert_eq!(stats.pairs, active.len(), "{what}");
@@ -190,7 +195,7 @@ fn the_padding_row_never_moves_and_gradients_are_added() -> Result<()> {
     let with_pad = vec![WordPair { source: 1, target: pad, weight: 1.0 }];
     let objective = EmbeddingDistance::new(&config, &params, with_pad)?;
     let gradients = Gradients { tensors: params.iter().map(|p| p.var.ones_like()).collect::<Result<_>>()? };
-    objective.add_gradients(&params, &gradients, &objective.lexical(&[batch(&[1], &[pad])]), &context())?;
+    objective.add_gradients(&params, &gradients, &objective.lexical(&[&batch(&[1], &[pad])]), &context())?;
     let rows = gradients.tensors[1].to_vec2::<f32>()?;
     assert_eq!(rows[ROWS - 1], vec![1.0; WIDTH]);
     assert_eq!(rows[2], vec![1.0; WIDTH]);
@@ -207,7 +212,7 @@ fn more_pairs_than_the_sample_are_a_choice_that_changes_with_the_update_only() -
     let ids: Vec<u32> = (0..12).collect();
     let batches = [batch(&ids, &ids)];
     let model = model(&|_| ())?;
-    let chosen = |step| objective.pairs_in(model.as_ref(), &batches, &DistanceContext { step, ..context() });
+    let chosen = |step| objective.pairs_in(model.as_ref(), &batches.each_ref(), &DistanceContext { step, ..context() });
     assert_eq!(chosen(1)?.len(), 3);
     assert_eq!(chosen(1)?, chosen(1)?);
     let others = (2..20).map(chosen).collect::<Result<Vec<_>>>()?;
@@ -237,7 +242,7 @@ fn results_do_not_depend_on_threads() -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let gradients = zeros(&params)?;
         let work =
-            || objective.add_gradients(&params, &gradients, &objective.lexical(&[batch(&ids, &ids)]), &context());
+            || objective.add_gradients(&params, &gradients, &objective.lexical(&[&batch(&ids, &ids)]), &context());
         let stats = pool.install(work)?;
         Ok((stats, gradients.tensors[0].to_vec2::<f32>()?, pool.install(|| table_health(params.get("e").unwrap()))?))
     };
@@ -290,7 +295,7 @@ fn attention_pairs_are_decided_words_of_the_same_sentence() -> Result<()> {
     let both = Batch { source, target, pairs: vec![0, 1] };
     for kind in kinds {
         let model = model(kind)?;
-        let found = objective.pairs_in(model.as_ref(), std::slice::from_ref(&both), &context())?;
+        let found = objective.pairs_in(model.as_ref(), &[&both], &context())?;
         assert!(!found.is_empty());
         for pair in &found {
             assert!(pair.source != 0 && pair.target != 0 && (0.2..=1.0).contains(&pair.weight), "{pair:?}");
@@ -298,7 +303,7 @@ fn attention_pairs_are_decided_words_of_the_same_sentence() -> Result<()> {
         }
         assert!(found.is_sorted_by_key(|pair| (pair.source, pair.target)));
         let not_yet = DistanceContext { attends: false, ..context() };
-        assert_eq!(objective.pairs_in(model.as_ref(), std::slice::from_ref(&both), &not_yet)?, []);
+        assert_eq!(objective.pairs_in(model.as_ref(), &[&both], &not_yet)?, []);
         // a source of one word and its end: one of the two has half of the attention or more
         let short = Sequences::pack([&[4, 0][..]]);
         let memory = model.encode(&short, &Forward::eval())?;

@@ -148,6 +148,14 @@ impl Mats for Batch {
         Ok(())
     }
 
+    fn toward_and_ahead(&mut self, target: Seen<'_>, share: &Numbers, ahead: &Numbers, size: &Numbers) -> Result<Self> {
+        self.toward(target, share)?;
+        let mut result = self.copy()?;
+        result.toward(target, ahead)?;
+        result.scale(size)?;
+        Ok(result)
+    }
+
     fn toward_squares(&mut self, x: Seen<'_>, share: &Numbers) -> Result<()> {
         let rest = (x.tensor()?.sqr()? - &self.0)?;
         self.0 = (&self.0 + rest.broadcast_mul(&self.each(share)?)?)?;
@@ -246,9 +254,9 @@ impl Mats for Batch {
         Ok(Numbers::new((p.tensor()?.sqr()?.sum_keepdim(2)? / &self.0)?.sum(2)?.sum(1)))
     }
 
-    fn inverse_roots(&self, floor: &Numbers, size: &Numbers) -> Result<Self> {
-        let root = self.0.broadcast_add(&self.each(floor)?)?.sqrt()?.recip()?;
-        Ok(Batch(root.broadcast_mul(&self.each(size)?)?))
+    fn powers(&self, floor: &Numbers, power: f64, size: &Numbers) -> Result<Self> {
+        let raised = self.0.broadcast_add(&self.each(floor)?)?.powf(power)?;
+        Ok(Batch(raised.broadcast_mul(&self.each(size)?)?))
     }
 
     fn scale_rows(&mut self, by: &Self) -> Result<()> {

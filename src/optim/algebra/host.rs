@@ -203,6 +203,18 @@ impl<T: Real> Mats for Matrix<T> {
         Ok(())
     }
 
+    fn toward_and_ahead(&mut self, target: Mat<'_, T>, share: &f64, ahead: &f64, size: &f64) -> Result<Self> {
+        let [share, ahead, size] = [*share, *ahead, *size].map(T::from_f64);
+        let mut data = Vec::with_capacity(self.data.len());
+        for (i, line) in self.lines_mut().enumerate() {
+            data.extend(line.iter_mut().zip(target.row(i)).map(|(x, &y)| {
+                *x += share * (y - *x);
+                (*x + ahead * (y - *x)) * size
+            }));
+        }
+        Ok(Matrix { data, ..*self })
+    }
+
     fn toward_squares(&mut self, x: Mat<'_, T>, share: &f64) -> Result<()> {
         let (keep, take) = (T::from_f64(1.0 - share), T::from_f64(*share));
         self.zip(x, |v, x| *v = keep * *v + take * (x * x));
@@ -290,9 +302,9 @@ impl<T: Real> Mats for Matrix<T> {
         Ok(self.data.iter().enumerate().map(|(i, own)| squares(p.row(i)) / own.to_f64()).sum())
     }
 
-    fn inverse_roots(&self, floor: &f64, size: &f64) -> Result<Self> {
-        let root = |x: &T| T::from_f64(size * (x.to_f64() + floor).powf(-0.5));
-        Ok(Matrix { data: self.data.iter().map(root).collect(), ..*self })
+    fn powers(&self, floor: &f64, power: f64, size: &f64) -> Result<Self> {
+        let raised = |x: &T| T::from_f64(size * (x.to_f64() + floor).powf(power));
+        Ok(Matrix { data: self.data.iter().map(raised).collect(), ..*self })
     }
 
     fn scale_rows(&mut self, by: &Self) -> Result<()> {

@@ -130,6 +130,14 @@ pub(super) trait Mats: Clone + Send + Sync {
     fn scale(&mut self, by: &Self::Number) -> Result<()>;
     /// `self ← self + share·(target − self)`.
     fn toward(&mut self, target: Self::View<'_>, share: &Self::Number) -> Result<()>;
+    /// `self ← self + share·(target − self)`; returns `size·(self + ahead·(target − self))`, in one pass.
+    fn toward_and_ahead(
+        &mut self,
+        target: Self::View<'_>,
+        share: &Self::Number,
+        ahead: &Self::Number,
+        size: &Self::Number,
+    ) -> Result<Self>;
     /// `self ← (1 − share)·self + share·x²`, element by element.
     fn toward_squares(&mut self, x: Self::View<'_>, share: &Self::Number) -> Result<()>;
     /// `self ← size·self / (√v + eps)`, element by element.
@@ -164,8 +172,8 @@ pub(super) trait Mats: Clone + Send + Sync {
     fn raise(&mut self, floor: &Self::Number) -> Result<()>;
     /// Σ p_ij² / self_i.
     fn squares_over(&self, p: Self::View<'_>) -> Result<Self::Number>;
-    /// `size·(self + floor)^(−1/2)`.
-    fn inverse_roots(&self, floor: &Self::Number, size: &Self::Number) -> Result<Self>;
+    /// `size·(self + floor)^power`.
+    fn powers(&self, floor: &Self::Number, power: f64, size: &Self::Number) -> Result<Self>;
     /// Each row of `self` times the number that `by` has for it.
     fn scale_rows(&mut self, by: &Self) -> Result<()>;
 

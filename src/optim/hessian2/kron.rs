@@ -130,7 +130,7 @@ impl<M: Mats> MatrixRule<M> for Kron<M> {
             None => m.copy()?,
         };
         let size = (q.clone().sqrt() * t.clone().max(1.0).exponents_of(beta1).rest()).recip();
-        update.scale_rows(&r.inverse_roots(&now.number(0.0)?, &size)?)?;
+        update.scale_rows(&r.powers(&now.number(0.0)?, -0.5, &size)?)?;
         // one that began anew among others waits for its measurement
         Ok(Direction { idle: Some(n.is_zero()), ..Direction::plain(update) })
     }

@@ -12,9 +12,10 @@
 //! ```
 //!
 //! The fixed point is KL-Shampoo's (arXiv 2509.03378): S_L = E[G S_R⁻¹ Gᵀ]/i, S_R = E[Gᵀ S_L⁻¹ G]/o. A table V × d has
-//! one number a token instead of H_L: r_a ← r_a + β_t·(‖g_a H_R‖²/d − r_a), U = diag(r + λ·mean r)^(−1/2)·M̂·H_R, and its
-//! Z_R is made of k random rows among the n present in the batch, scaled by √(n/V). A weight with a side longer than
-//! `block_size` is several, each with its own H_L and H_R, as in distributed Shampoo.
+//! one number a token instead of H_L: r_a ← r_a + β_t·(‖g_a H_R‖²/d − r_a), U = diag(r + λ·mean r)^(−p)·M̂·H_R with
+//! p = `row_power` (½ is curvature's), and its Z_R is made of k random rows among the n present in the batch, scaled by
+//! √(n/V). A weight with a side longer than `block_size` is several, each with its own H_L and H_R, as in distributed
+//! Shampoo.
 //!
 //! The first gradient G ≠ 0 sets H to rms(G)^(−1/2)·I and r to rms(G). The momentum is of the raw gradient: the average of
 //! whitened gradients remembers factors that are gone, and was clearly worse.
@@ -150,10 +151,10 @@ impl White {
     ) -> Result<M> {
         let white = M::product(g, right.view())?;
         r.toward_row_means(white.view(), white.view(), beta)?;
-        let gains = self.gains(r, now)?;
         let mut update = M::product(momentum.view(), right.view())?;
-        update.scale_rows(&gains)?;
+        update.scale_rows(&self.row_scale(r, now)?)?;
 
+        let gains = self.gains(r, now)?;
         let k = self.sketched(g.columns());
         let (rows, present) = M::choice_of_present(g, k, now.streams())?;
         let mut gains = M::rows_at(gains.view(), &rows)?;
@@ -170,8 +171,24 @@ impl White {
 
     /// (r + λ·mean r)^(−1/2).
     fn gains<M: Mats>(&self, r: &M, now: &Now<'_, M>) -> Result<M> {
+        r.powers(&self.floor(r, now)?, -0.5, &now.number(1.0)?)
+    }
+
+    /// (r + λ·mean r)^(−p), times what keeps the root mean square of a fresh gradient's update at 1: ĝ_a has that of √r_a.
+    fn row_scale<M: Mats>(&self, r: &M, now: &Now<'_, M>) -> Result<M> {
+        let power = self.config.row_power;
+        if power == 0.5 {
+            return self.gains(r, now);
+        }
+        let floor = self.floor(r, now)?;
+        let (sum, _) = r.powers(&floor, 1.0 - 2.0 * power, &now.number(1.0)?)?.sum_and_largest()?;
+        r.powers(&floor, -power, &(sum / r.rows() as f64).powf(-0.5))
+    }
+
+    /// λ·mean r, above 0.
+    fn floor<M: Mats>(&self, r: &M, now: &Now<'_, M>) -> Result<M::Number> {
         let (sum, _) = r.sum_and_largest()?;
-        r.inverse_roots(&(sum * self.config.damping / r.rows() as f64 + M::least(now.place)), &now.number(1.0)?)
+        Ok(sum * self.config.damping / r.rows() as f64 + M::least(now.place))
     }
 
     /// Columns of the sketch for the factor of a side of `n`.
@@ -218,12 +235,7 @@ impl White {
     fn momentum<M: Mats>(&self, m: &mut M, g: M::View<'_>, t: &M::Number, now: &Now<'_, M>) -> Result<M> {
         let Hessian2Config { beta1, nesterov, .. } = self.config;
         let share = now.number(1.0 - beta1)?;
-        m.toward(g, &share)?;
-        let mut ahead = m.copy()?;
-        if nesterov {
-            ahead.toward(g, &share)?;
-        }
-        ahead.scale(&t.clone().max(1.0).exponents_of(beta1).rest().recip())?;
-        Ok(ahead)
+        let ahead = if nesterov { share.clone() } else { now.number(0.0)? };
+        m.toward_and_ahead(g, &share, &ahead, &t.clone().max(1.0).exponents_of(beta1).rest().recip())
     }
 }

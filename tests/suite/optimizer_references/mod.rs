@@ -340,7 +340,7 @@ pub(crate) struct White {
 
 impl Reference for WhiteReference {
     fn step(&mut self, at: &Moment<'_>, w: &mut [f64], g: &[f64]) {
-        let Hessian2Config { beta1, curvature_beta, damping, trust, .. } = self.config;
+        let Hessian2Config { beta1, curvature_beta, damping, trust, row_power, .. } = self.config;
         let (o, i) = (at.rows, at.columns);
         let table = matches!(at.kind, ParamKind::Table { .. });
         let g = M::of(o, i, g);
@@ -377,8 +377,10 @@ impl Reference for WhiteReference {
             }
             let mean = s.left.x.iter().sum::<f64>() / o as f64;
             let gain: Vec<f64> = s.left.x.iter().map(|r| (r + damping * mean).powf(-0.5)).collect();
+            let raised = |r: &f64, power: f64| (r + damping * mean).powf(power);
+            let size = (s.left.x.iter().map(|r| raised(r, 1.0 - 2.0 * row_power)).sum::<f64>() / o as f64).sqrt();
             update = ahead.mul(&s.right);
-            update = M::by(o, i, |r, c| gain[r] * update.at(r, c));
+            update = M::by(o, i, |r, c| raised(&s.left.x[r], -row_power) / size * update.at(r, c));
             let present: Vec<usize> = (0..o).filter(|&r| (0..i).any(|c| g.at(r, c) != 0.0)).collect();
             let k = (i / 16).max(8);
             let rows: Vec<usize> = (0..k).map(|_| present[random.below(present.len())]).collect();

@@ -26,13 +26,16 @@ settings! {
         pub nesterov: bool = true,
         /// white: share of a new gradient in the tracked curvature. In (0, 1).
         pub curvature_beta: f64 = 0.02,
+        /// white: rows of a table are scaled by their second moment to the power of minus this: 0.5 as curvature has it,
+        /// more for longer steps of rare tokens. In (0, 1).
+        pub row_power: f64 = 0.5,
         /// white: smallest curvature, as a share of the mean one: what lies below is replaced, never zeroed. Above 0.
         pub damping: f64 = 1e-3,
         /// A side of n is sketched by max(8, n / sketch_divisor) columns at every update. 1 or more.
         pub sketch_divisor: usize = 16,
         /// Longer sides of a weight are split, each block with factors of its own: as in distributed Shampoo. 1 or
         /// more.
-        pub block_size: usize = 256,
+        pub block_size: usize = 128,
         /// kron: share of a new batch in the second moment of inputs. In (0, 1).
         pub input_beta: f64 = 0.05,
         /// kron: smallest curvature of inputs, as a share of the mean one. Above 0.

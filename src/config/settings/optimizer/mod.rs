@@ -116,6 +116,9 @@ macro_rules! optimizers {
                 pub weight_decay: f64 = 0.0,
                 /// The same of embedding tables (the tied output layer is one of them). 0 or more.
                 pub embedding_weight_decay: f64 = 0.0,
+                /// Spares rows that are seen rarely: their decay times min(1, (mean square of their gradients / that of all
+                /// rows)^this), taken from the weights by every optimizer. 0 = all alike. 0 or more.
+                pub embedding_decay_power: f64 = 0.0,
                 /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0.
                 pub embedding_lr_scale: f64 = 1.0,
                 $(pub $table: $config = <$config>::default(),)*

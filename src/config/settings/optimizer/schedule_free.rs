@@ -32,6 +32,11 @@ impl Table for ScheduleFreeConfig {
             format!(r#"must be "constant" with {user}, whose mean of the weights takes the place of a decaying rate"#),
         );
         check.rule(
+            config.optimizer.embedding_decay_power == 0.0,
+            &["optimizer.embedding_decay_power", key],
+            format!("must be 0 with {user}, which decays one sequence of weights and trains another"),
+        );
+        check.rule(
             config.train.ema_decay == 0.0,
             &["train.ema_decay", key],
             format!("must be 0 with {user}, which keeps a mean of the weights of its own"),
