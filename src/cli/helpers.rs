@@ -1,6 +1,7 @@
 //! The ranks that help one that translates or scores: each has the same models and does its share of what the leader reads.
 
 use anyhow::{bail, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{self, Hypothesis, Options, Sampling};
@@ -92,17 +93,10 @@ impl Team<'_> {
     }
 
     /// What all ranks found, in the order of the lines.
-    fn all<T: Serialize + for<'a> Deserialize<'a>>(&self, own: Vec<T>, total: usize) -> Result<Vec<T>> {
+    fn all<T: Serialize + DeserializeOwned>(&self, own: Vec<T>, total: usize) -> Result<Vec<T>> {
         // a rank that translates may take longer than one that waits for an update
         self.world.wait()?;
-        let told = self.world.gather(&serde_json::to_vec(&own)?)?;
-        let lists: Vec<Vec<T>> = told.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<_, _>>()?;
-        let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
-        let all: Vec<T> = (0..total).filter_map(|i| lists[i % self.world.size()].next()).collect();
-        if all.len() != total {
-            bail!("the ranks answer {} of {total} lines", all.len());
-        }
-        Ok(all)
+        Ok(self.world.gather_shares(own, total)?)
     }
 }
 

@@ -71,17 +71,11 @@ pub(super) fn all_in_order<const N: usize>(world: &World, own: &[[f64; N]], tota
     if world.is_alone() {
         return Ok(own.to_vec());
     }
-    let bytes: Vec<u8> = own.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
-    let told = world.gather(&bytes)?;
-    let value = |bytes: &[u8]| f64::from_le_bytes(bytes.try_into().unwrap_or_default());
-    let of = |i: usize| -> Result<[f64; N]> {
-        let start = i / world.size() * N * 8;
-        let Some(found) = told[i % world.size()].get(start..start + N * 8) else {
-            bail!("{} tells of fewer micro-batches than it had", world.name_of(i % world.size()))
-        };
-        Ok(std::array::from_fn(|k| value(&found[k * 8..k * 8 + 8])))
-    };
-    (0..total).map(of).collect()
+    // to the bit
+    let bits = own.iter().map(|values| values.map(f64::to_bits).to_vec()).collect();
+    let all = world.gather_shares::<Vec<u64>>(bits, total)?;
+    let values = |bits: &Vec<u64>| std::array::from_fn(|k| bits.get(k).copied().map_or(f64::NAN, f64::from_bits));
+    Ok(all.iter().map(values).collect())
 }
 
 /// The inputs of linear maps of the last of `total` micro-batches, which one rank has seen.
@@ -250,19 +244,4 @@ pub(super) fn agreed(world: &World, own: Option<StopReason>) -> Result<Option<St
         1 => Some(StopReason::MaxHours),
         _ => Some(StopReason::Signal),
     })
-}
-
-/// The lines of all ranks in order, each of which has its [share](World::share) of `total`.
-pub(super) fn all_lines(world: &World, own: Vec<String>, total: usize) -> Result<Vec<String>> {
-    if world.is_alone() {
-        return Ok(own);
-    }
-    let told = world.gather(&serde_json::to_vec(&own)?)?;
-    let lists: Vec<Vec<String>> = told.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<_, _>>()?;
-    let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
-    let lines: Vec<String> = (0..total).filter_map(|i| lists[i % world.size()].next()).collect();
-    if lines.len() != total {
-        bail!("the ranks have {} lines of {total}", lines.len());
-    }
-    Ok(lines)
 }

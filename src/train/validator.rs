@@ -174,7 +174,7 @@ impl Validator {
         let best = best.unwrap_or_default();
         let own: Vec<_> = world.share(self.len()).map(|i| best[i].clone()).collect();
         let lines = decode::best_lines(&own, &tokenizers.target)?;
-        Ok(Some(shares::all_lines(world, lines, self.len())?))
+        Ok(Some(world.gather_shares(lines, self.len())?))
     }
 
     /// Mean negative log-likelihood a target token; `batch_tokens` a side are scored together. Pairs with a blank source do

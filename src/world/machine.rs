@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Result, World};
 
 /// A process as it sees itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Cores that it may use.
     pub cores: usize,
@@ -34,24 +36,13 @@ impl World {
     /// # Errors
     /// A rank that does not come; what the library says.
     pub fn mates(&self, own: &Machine) -> Result<Vec<Mate>> {
-        let Machine { cores, cores_of_host, version, computed_by, config, data } = own;
-        let text = format!("{cores}\n{cores_of_host}\n{version}\n{computed_by}\n{config}\n{data}");
-        let told = self.gather(text.as_bytes())?;
-        let mate = |(rank, bytes): (usize, &Vec<u8>)| {
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            let mut lines = text.split('\n').map(String::from);
-            let mut line = || lines.next().unwrap_or_default();
-            let machine = Machine {
-                cores: line().parse().unwrap_or(1),
-                cores_of_host: line().parse().unwrap_or(1),
-                version: line(),
-                computed_by: line(),
-                config: line(),
-                data: line(),
-            };
-            Mate { host: self.hosts().get(rank).cloned().unwrap_or_default(), machine }
+        let mate = |(rank, machine): (usize, Machine)| {
+            let host = self.hosts().get(rank).cloned().unwrap_or_default();
+            Mate { host, machine }
         };
-        Ok(told.iter().enumerate().map(mate).collect())
+        // a share of one thing each
+        let all = self.gather_shares(vec![own.clone()], self.size())?;
+        Ok(all.into_iter().enumerate().map(mate).collect())
     }
 
     /// Threads that this rank should compute with where the user names no number: its cores, shared with the other ranks of

@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
 use crate::exit::{ExitCode, InputError};
 use crate::ops::mpi::{Mpi, Request, Wire};
 
@@ -183,6 +186,25 @@ impl World {
         Ok(lengths.into_iter().map(&mut cut).collect())
     }
 
+    /// What each rank made of its [share](World::share) of `total` things, in their order.
+    ///
+    /// # Errors
+    /// A rank that does not come, or answers for fewer; what the library says.
+    pub fn gather_shares<T: Serialize + DeserializeOwned>(&self, own: Vec<T>, total: usize) -> Result<Vec<T>> {
+        if self.is_alone() {
+            return Ok(own);
+        }
+        let unreadable = |e: serde_json::Error| Error::Library(format!("what another rank has sent is damaged: {e}"));
+        let told = self.gather(&serde_json::to_vec(&own).map_err(unreadable)?)?;
+        let lists = told.iter().map(|bytes| serde_json::from_slice(bytes).map_err(unreadable));
+        let mut lists: Vec<_> = lists.map(|list| list.map(Vec::into_iter)).collect::<Result<_>>()?;
+        let all: Vec<T> = (0..total).filter_map(|i| lists[i % self.size()].next()).collect();
+        match all.len() == total {
+            true => Ok(all),
+            false => Err(Error::Library(format!("the ranks answer for {} of {total}", all.len()))),
+        }
+    }
+
     /// Each rank's part of `data`, in all; `counts` are the lengths of the parts, which lie one after the other.
     ///
     /// # Errors
@@ -328,34 +350,25 @@ impl Job {
         }
     }
 
-    /// The time is up: those who wait tell rank 0, or rank 1 if it is rank 0 who does not come, and that one says who is missing.
+    /// The time is up: those who wait tell rank 0, who says which of them it has not heard; where it is rank 0 itself that does
+    /// not come, and so has not ended them, the others say that.
     fn name_the_silent(&self, barrier: &mut Request) -> Result<()> {
         let (rank, size) = (self.mpi.rank, self.mpi.size);
-        let asks = |leader: usize| -> Result<Vec<(usize, Request)>> {
-            let others = (0..size).filter(|&other| other != leader);
+        let mut missing = Vec::new();
+        if rank == 0 {
             let hear = |other| Ok((other, self.mpi.sign_of_life(None, Some(other)).map_err(Error::Library)?));
-            others.map(hear).collect()
-        };
-        let silent = |leader: usize| -> Result<Vec<usize>> {
-            let mut found = Vec::new();
-            for (other, mut request) in asks(leader)? {
+            for (other, mut request) in (1..size).map(hear).collect::<Result<Vec<_>>>()? {
                 if !self.is_done_within(&mut request, Some(POLITE))? {
-                    found.push(other);
+                    missing.push(other);
                 }
             }
-            Ok(found)
-        };
-        if rank != 0 {
+        } else {
             self.mpi.sign_of_life(Some(0), None).map_err(Error::Library)?;
-        }
-        let missing = match rank {
-            0 => silent(0)?,
-            // rank 0 would have ended this process by now
-            _ => match self.is_done_within(barrier, Some(POLITE * (size as u32 + 3)))? {
+            match self.is_done_within(barrier, Some(POLITE * (size as u32 + 3)))? {
                 true => return Ok(()),
-                false => vec![0],
-            },
-        };
+                false => missing.push(0),
+            }
+        }
         if missing.is_empty() {
             // All had come to their limit a moment before the last one arrived.
             return match self.is_done_within(barrier, Some(self.limit))? {
