@@ -20,9 +20,11 @@
 //! | `embed` | embeddings with positions |
 //! | `gemm/` | matrix products on slices |
 //! | `lanes` | how recurrences visit packed sentences |
+//! | `library` | libraries that are looked for when the program runs |
 //! | `linear` | y = dropout(φ(x·Wᵀ + b)) |
 //! | `many` | orthogonal factors and inverses of many small matrices |
 //! | `mpi` | the functions of an MPI library, found at run time |
+//! | `nccl` | tensors from GPU to GPU |
 //! | `norm` | residual and normalization, the ends of a sublayer |
 //! | `precision` | in which precision products on the CPU take their operands, and with which instructions |
 //! | `prepacked` | weights laid out for products once, of models that are only used |
@@ -58,10 +60,12 @@ mod dropout;
 mod embed;
 mod gemm;
 mod lanes;
+mod library;
 mod linear;
 #[cfg(any(feature = "cuda", test))]
 mod many;
 pub mod mpi;
+pub(crate) mod nccl;
 mod norm;
 mod precision;
 mod prepacked;

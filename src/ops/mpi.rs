@@ -3,8 +3,10 @@
 //! Cray) and of the standard ABI (MPI 5.0, chapter 20) are numbers.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::ffi::{c_char, c_int, c_void, CStr};
 use std::sync::{Mutex, MutexGuard};
+
+use super::library::{functions, Library};
 
 /// A handle: a number, or an address.
 type Handle = usize;
@@ -12,56 +14,22 @@ type Handle = usize;
 /// Names of libraries, Open MPI's first, then those with MPICH's and the standard's ABI.
 const LIBRARIES: [&str; 4] = ["libmpi.so.40", "libmpi_abi.so.0", "libmpi.so.12", "libmpich.so.12"];
 
-macro_rules! functions {
-    ($($name:ident: fn($($argument:ty),*);)*) => {
-        /// As the MPI standard declares them; all return an error code.
-        #[allow(non_snake_case)]
-        struct Functions { $($name: unsafe extern "C" fn($($argument),*) -> c_int,)* }
-
-        impl Functions {
-            /// # Safety
-            /// `library` must be a handle of `dlopen` of an MPI library.
-            unsafe fn of(library: *mut c_void) -> Result<Functions, String> {
-                Ok(Functions { $(
-                    // SAFETY: the MPI standard says what the function of this name takes and returns.
-                    $name: unsafe {
-                        std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> c_int>(
-                            symbol(library, stringify!($name))?,
-                        )
-                    },
-                )* })
-            }
-        }
-    };
-}
-
 functions! {
-    MPI_Init_thread: fn(*mut c_int, *mut c_void, c_int, *mut c_int);
-    MPI_Finalize: fn();
-    MPI_Abort: fn(Handle, c_int);
-    MPI_Comm_rank: fn(Handle, *mut c_int);
-    MPI_Comm_size: fn(Handle, *mut c_int);
-    MPI_Get_library_version: fn(*mut c_char, *mut c_int);
-    MPI_Ibarrier: fn(Handle, *mut Handle);
-    MPI_Isend: fn(*const c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle);
-    MPI_Irecv: fn(*mut c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle);
-    MPI_Test: fn(*mut Handle, *mut c_int, *mut c_void);
-    MPI_Bcast: fn(*mut c_void, c_int, Handle, c_int, Handle);
-    MPI_Allgatherv: fn(*const c_void, c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle);
+    /// As the MPI standard declares them.
+    MPI_Init_thread: fn(*mut c_int, *mut c_void, c_int, *mut c_int) -> c_int;
+    MPI_Finalize: fn() -> c_int;
+    MPI_Abort: fn(Handle, c_int) -> c_int;
+    MPI_Comm_rank: fn(Handle, *mut c_int) -> c_int;
+    MPI_Comm_size: fn(Handle, *mut c_int) -> c_int;
+    MPI_Get_library_version: fn(*mut c_char, *mut c_int) -> c_int;
+    MPI_Ibarrier: fn(Handle, *mut Handle) -> c_int;
+    MPI_Isend: fn(*const c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle) -> c_int;
+    MPI_Irecv: fn(*mut c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle) -> c_int;
+    MPI_Test: fn(*mut Handle, *mut c_int, *mut c_void) -> c_int;
+    MPI_Bcast: fn(*mut c_void, c_int, Handle, c_int, Handle) -> c_int;
+    MPI_Allgatherv: fn(*const c_void, c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle) -> c_int;
     MPI_Alltoallv: fn(
-        *const c_void, *const c_int, *const c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle);
-}
-
-/// # Safety
-/// `library` must be a handle of `dlopen`.
-unsafe fn symbol(library: *mut c_void, name: &str) -> Result<*mut c_void, String> {
-    let wanted = CString::new(name).map_err(|e| e.to_string())?;
-    // SAFETY: the caller's; the name ends with a zero.
-    let found = unsafe { libc::dlsym(library, wanted.as_ptr()) };
-    if found.is_null() {
-        return Err(format!("it has no {name}"));
-    }
-    Ok(found)
+        *const c_void, *const c_int, *const c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle) -> c_int;
 }
 
 /// What messages are made of.
@@ -108,11 +76,8 @@ struct Handles {
 }
 
 impl Handles {
-    /// # Safety
-    /// `library` must be a handle of `dlopen`.
-    unsafe fn of(abi: Abi, library: *mut c_void) -> Result<Handles, String> {
-        // SAFETY: the caller's.
-        let address = |name| unsafe { symbol(library, name) }.map(|found| found as Handle);
+    fn of(abi: Abi, library: Library) -> Result<Handles, String> {
+        let address = |name| library.address(name).map(|found| found as Handle);
         let number = |value: usize| std::ptr::without_provenance::<c_void>(value);
         Ok(match abi {
             Abi::OpenMpi => Handles {
@@ -177,36 +142,25 @@ impl Mpi {
         if mpich_first && named.is_none() {
             names.rotate_left(1);
         }
-        let mut tried = Vec::new();
-        for name in names {
-            let path = CString::new(name).map_err(|e| e.to_string())?;
-            // Global: the plug-ins of Open MPI look for its symbols.
-            // SAFETY: loading a library runs its constructors; that of an MPI library is made for that.
-            let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-            if library.is_null() {
-                // SAFETY: dlopen has failed on this thread, so there is a text that ends with a zero.
-                let why = unsafe { CStr::from_ptr(libc::dlerror()) };
-                tried.push(why.to_string_lossy().into_owned());
-                continue;
-            }
-            // SAFETY: the handle is that of a library which the user or the launcher says is MPI.
-            return unsafe { Mpi::start(library, name) }.map_err(|why| format!("{name}: {why}"));
-        }
-        Err(tried.join("; "))
+        // Global: the plug-ins of Open MPI look for its symbols.
+        // SAFETY: what the user or the launcher says is MPI is made to be loaded.
+        let (library, name) = unsafe { Library::first_of(&names, libc::RTLD_GLOBAL) }?;
+        // SAFETY: as above, and nobody has initialised it.
+        unsafe { Mpi::start(library, name) }.map_err(|why| format!("{name}: {why}"))
     }
 
     /// # Safety
-    /// `library` must be a handle of `dlopen` of an MPI library that is not initialised.
-    unsafe fn start(library: *mut c_void, name: &str) -> Result<Mpi, String> {
-        // SAFETY: the caller's.
-        let has = |name| unsafe { symbol(library, name) }.is_ok();
+    /// `library` must be an MPI library that is not initialised.
+    unsafe fn start(library: Library, name: &str) -> Result<Mpi, String> {
+        let has = |name| library.address(name).is_ok();
         let abi = match () {
             () if has("ompi_mpi_comm_world") => Abi::OpenMpi,
             () if has("MPI_Abi_get_version") && name.contains("_abi") => Abi::Standard,
             () => Abi::Mpich,
         };
         // SAFETY: the caller's.
-        let (functions, handles) = unsafe { (Functions::of(library)?, Handles::of(abi, library)?) };
+        let functions = unsafe { Functions::of(library)? };
+        let handles = Handles::of(abi, library)?;
         let (mut level, mut rank, mut size, mut length) = (0, 0, 0, 0);
         let mut text = [0 as c_char; 8192];
         // SAFETY: no arguments are given, as MPI allows; the other pointers are to numbers that live until the calls end, and
@@ -311,6 +265,10 @@ impl Mpi {
     /// Parts that are not those of `data`; more than 2³¹ elements; what the library says.
     pub fn all_gather<T: Wire>(&self, data: &mut [T], counts: &[usize]) -> Result<(), String> {
         let (counts, places) = self.parts(data.len(), counts)?;
+        if data.is_empty() {
+            // which all ranks know; Open MPI takes it for a mistake
+            return Ok(());
+        }
         let (kind, at, in_place) = (self.kind(T::KIND), data.as_mut_ptr().cast(), self.handles.in_place);
         let _turn = self.turn();
         // SAFETY: counts and places are of as many ranks as there are, and were checked to lie within `data`.

@@ -2,7 +2,7 @@
 //! hands the new weights to the others. A matrix is computed once, by the same arithmetic as ever, so that the bits are those
 //! of one process. What a process learned of a matrix stays with it until [`super::Optimizer::collect`].
 
-use candle_core::{bail, DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::OptimizerState;
 
@@ -15,11 +15,11 @@ pub trait Share: Sync {
     /// # Errors
     /// When one does not come.
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
-    /// Each one's part of `data`, in all; `counts` are the lengths of the parts, which lie one after the other.
+    /// Each one's numbers, one after the other, in all: a flat tensor of f32, with as many as `counts` says of this one.
     ///
     /// # Errors
     /// When one does not come.
-    fn gather_parts(&self, data: &mut [f32], counts: &[usize]) -> Result<()>;
+    fn gather_parts(&self, own: &Tensor, counts: &[usize]) -> Result<Tensor>;
 }
 
 /// Who computes each of some jobs of these costs: the largest first, always to whom has the least so far.
@@ -35,27 +35,23 @@ pub(super) fn owners(costs: &[u64], size: usize) -> Vec<usize> {
     owners
 }
 
-/// Gives each its tensors anew from their owners; all of f32, on the CPU.
+/// Gives each its tensors anew from their owners; all of f32, on one device.
 pub(super) fn exchange(share: &dyn Share, tensors: &[(&Tensor, usize)]) -> Result<()> {
+    let Some(device) = tensors.first().map(|(tensor, _)| tensor.device()) else { return Ok(()) };
     let of = |rank: usize| tensors.iter().filter(move |(_, owner)| *owner == rank).map(|(tensor, _)| *tensor);
     let counts: Vec<usize> = (0..share.size()).map(|rank| of(rank).map(Tensor::elem_count).sum()).collect();
-    let mut all = vec![0f32; counts.iter().sum()];
-    let mut at = counts[..share.rank()].iter().sum::<usize>();
-    for tensor in of(share.rank()) {
-        if tensor.dtype() != DType::F32 {
-            bail!("weights of {:?} can not be shared", tensor.dtype());
-        }
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        all[at..at + values.len()].copy_from_slice(&values);
-        at += values.len();
-    }
-    share.gather_parts(&mut all, &counts)?;
+    let own = of(share.rank()).map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
+    let own = match own.is_empty() {
+        true => Tensor::zeros(0, DType::F32, device)?,
+        false => Tensor::cat(&own, 0)?,
+    };
+    let all = share.gather_parts(&own, &counts)?;
     let mut at = 0;
     for rank in 0..share.size() {
         for tensor in of(rank) {
             let count = tensor.elem_count();
             if rank != share.rank() {
-                let new = Tensor::from_slice(&all[at..at + count], tensor.shape(), tensor.device())?;
+                let new = all.narrow(0, at, count)?.reshape(tensor.shape())?;
                 tensor.slice_set(&new, 0, 0)?;
             }
             at += count;

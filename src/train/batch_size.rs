@@ -11,6 +11,7 @@ use crate::config::{BatchSize, BatchType, Config};
 use crate::exit::InputError;
 use crate::model::Model;
 use crate::units;
+use crate::world::World;
 
 use super::memory::optimizer_states;
 use super::resources::Resources;
@@ -29,6 +30,7 @@ fn first(kind: BatchType) -> usize {
 /// # Errors
 /// On the CPU; when not even a small batch fits; errors of the computation.
 pub(super) fn settle(
+    world: &World,
     config: &mut Config,
     resources: &mut Resources,
     model: &dyn Model,
@@ -82,6 +84,8 @@ pub(super) fn settle(
         }
     }
     let found = if bad.is_some() { (good - good / 10).max(1) } else { good };
+    // what the smallest GPU holds
+    let found = world.least(found as u64)? as usize;
     config.train.batch_size = BatchSize::Of(found);
     resources.set_batch_size(found);
     let limit = match bad {

@@ -18,6 +18,7 @@ use crate::world::World;
 
 use super::batch_size;
 use super::preflight::{self, Facts};
+use super::ranks::Mates;
 use super::resources::{self, Resources};
 use super::trial;
 use super::warnings::warnings;
@@ -50,7 +51,7 @@ pub fn check(
     let known = resources::inherited(&config, origin);
     let mut resources = Resources::load(&config, known, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
-    batch_size::settle(&mut config, &mut resources, model.as_ref(), note)?;
+    batch_size::settle(&World::alone(), &mut config, &mut resources, model.as_ref(), note)?;
     let config = &config;
     let begins = origin.map(|origin| origin.fill(model.as_ref(), &resources.tokenizers)).transpose()?;
     let pretrained = resources::fill_pretrained(config, &resources.tokenizers, model.as_ref())?;
@@ -70,7 +71,7 @@ pub fn check(
         speed_of_bf16: trial::speed_of_bf16(config, &resources, model.as_ref(), &epoch)?,
         threads,
         world: &World::alone(),
-        mates: &[],
+        mates: &Mates::default(),
         run,
         step: 0,
     });

@@ -10,12 +10,12 @@ use crate::machine;
 use crate::model::Model;
 use crate::ops::{self, Level};
 use crate::units;
-use crate::world::{Mate, World};
+use crate::world::World;
 
 use super::distance;
 use super::memory::memory_estimate;
 use super::phases;
-use super::ranks;
+use super::ranks::{self, Mates};
 use super::resources::{Resources, Vectors};
 use super::survey::{HeldOutSurvey, Survey};
 use super::validator::Validator;
@@ -35,7 +35,7 @@ pub(super) struct Facts<'a> {
     pub speed_of_bf16: Option<f64>,
     pub threads: usize,
     pub world: &'a World,
-    pub mates: &'a [Mate],
+    pub mates: &'a Mates,
     pub run: &'a std::path::Path,
     pub step: u64,
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use candle_core::Device;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -132,20 +133,28 @@ fn not_shared(world: &World, path: &Path, why: &dyn std::fmt::Display) -> InputE
     ))
 }
 
-/// What every rank says of itself, once all of them see the same run.
+/// The ranks of a job; nobody where this process is alone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mates {
+    all: Vec<Mate>,
+    /// Of ranks with GPUs: what connects these, or why nothing does.
+    gpus: Option<std::result::Result<String, String>>,
+}
+
+/// What every rank says of itself, once all of them see the same run; their GPUs are connected from then on.
 ///
 /// # Errors
 /// Ranks that read another config or other text.
-pub(super) fn compare(world: &World, config: &Config, ledger: &Ledger, computed_by: &str) -> Result<Vec<Mate>> {
+pub(super) fn meet(world: &World, config: &Config, ledger: &Ledger, device: &Device) -> Result<Mates> {
     if world.is_alone() {
-        return Ok(Vec::new());
+        return Ok(Mates::default());
     }
     let data = format!("{} {}", ledger.data_fingerprint, ledger.tokenizer_fingerprint);
     let own = Machine {
         cores: machine::cores(),
         cores_of_host: machine::cores_of_host(),
         version: env!("CARGO_PKG_VERSION").to_string(),
-        computed_by: computed_by.to_string(),
+        computed_by: machine::computed_by(device),
         config: format!("{:032x}", xxh3_128(config.to_toml()?.as_bytes())),
         data: format!("{:032x}", xxh3_128(data.as_bytes())),
     };
@@ -159,11 +168,11 @@ pub(super) fn compare(world: &World, config: &Config, ledger: &Ledger, computed_
             return Err(InputError(format!("{} read {what} than rank 0", who.join(", "))).into());
         }
     }
-    Ok(mates)
+    Ok(Mates { all: mates, gpus: world.connect(device)? })
 }
 
 /// What looks wrong with how the ranks were started.
-pub(super) fn warnings(world: &World, mates: &[Mate]) -> Vec<String> {
+pub(super) fn warnings(world: &World, Mates { all: mates, gpus }: &Mates) -> Vec<String> {
     let mut warnings = Vec::new();
     let names = |ranks: &[usize]| ranks.iter().map(|&rank| world.name_of(rank)).collect::<Vec<_>>().join(", ");
     for (what, ranks) in [
@@ -182,6 +191,12 @@ pub(super) fn warnings(world: &World, mates: &[Mate]) -> Vec<String> {
                 own.computed_by
             ));
         }
+    }
+    if let Some(Err(why)) = gpus {
+        warnings.push(format!(
+            "gradients go through the memory of the hosts, not from GPU to GPU: {why}; LD_LIBRARY_PATH with the folder of \
+             NVIDIA's libnccl.so.2, or NMT_NCCL_LIB with its file, lets it be found"
+        ));
     }
     let bound: Vec<usize> =
         (0..mates.len()).filter(|&rank| mates[rank].machine.cores == 1 && idle_cores(mates, rank) > 0).collect();
@@ -204,7 +219,7 @@ fn idle_cores(mates: &[Mate], rank: usize) -> usize {
 }
 
 /// Rows of the pre-flight table.
-pub(super) fn rows(world: &World, mates: &[Mate]) -> Vec<(&'static str, String)> {
+pub(super) fn rows(world: &World, Mates { all: mates, gpus }: &Mates) -> Vec<(&'static str, String)> {
     if world.is_alone() {
         return Vec::new();
     }
@@ -212,8 +227,10 @@ pub(super) fn rows(world: &World, mates: &[Mate]) -> Vec<(&'static str, String)>
     cores.sort_unstable();
     cores.dedup();
     let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-    vec![
+    let mut rows = vec![
         ("ranks", format!("{}; a rank sees {} cores", world.told(), cores.join(" or "))),
         ("mpi", world.library().unwrap_or_default().to_string()),
-    ]
+    ];
+    rows.extend(gpus.iter().flatten().map(|library| ("nccl", library.clone())));
+    rows
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::events::{End, Event};
+use crate::fsio;
 use crate::run::{drive, Ledger, StopReason};
 use crate::scores::Metric;
 use crate::shell;
@@ -29,7 +30,9 @@ pub fn run(session: Session) -> Result<Ended> {
     trainer.announce(&ledger)?;
     let rules = trainer.rules.clone();
     let ended = drive(&mut ledger, &rules, &mut trainer).and_then(|stop| trainer.conclude(&ledger, stop));
-    if let (Err(_), Some(step)) = (&ended, ledger.saved_at()) {
+    let is_gone = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(fsio::Error::Gone { .. }));
+    let left = ended.as_ref().err().filter(|error| !is_gone(error)).and_then(|_| ledger.saved_at());
+    if let Some(step) = left {
         let run = shell::path(trainer.record.paths().root());
         trainer.record.note(format!("the last checkpoint is of update {step}; go on with `nmt-train --resume {run}`"));
     }

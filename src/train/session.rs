@@ -94,7 +94,7 @@ impl Session {
         };
         let mut resources = ranks::resources(&world, &config, known, &run, &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
-        batch_size::settle(&mut config, &mut resources, model.as_ref(), &mut note)?;
+        batch_size::settle(&world, &mut config, &mut resources, model.as_ref(), &mut note)?;
         let (begins, pretrained) = match checkpoint {
             Some(_) => (None, Vec::new()),
             None => (
@@ -130,7 +130,7 @@ impl Session {
                 fresh
             }
         };
-        let mates = ranks::compare(&world, &config, &ledger, &machine::computed_by(&device))?;
+        let mates = ranks::meet(&world, &config, &ledger, &device)?;
         let unit = validation::unit(&config, resources.valid.as_ref());
         if let Some(told) = ledger.measured_by(unit.clone(), &unit) {
             record.note(told);

@@ -16,7 +16,7 @@ use crate::world::{InOrder, World};
 /// The sum of the gradients of an update's micro-batches.
 pub(super) enum Sum<'a> {
     Alone(Accumulator),
-    Ranks { params: &'a ParamSet, sum: InOrder<'a, f32> },
+    Ranks { params: &'a ParamSet, sum: InOrder<'a> },
 }
 
 impl<'a> Sum<'a> {
@@ -31,7 +31,7 @@ impl<'a> Sum<'a> {
     pub(super) fn round(&mut self, own: Option<Gradients>, present: usize) -> Result<()> {
         match self {
             Sum::Alone(sum) => own.into_iter().try_for_each(|own| sum.add(own))?,
-            Sum::Ranks { sum, .. } => sum.round(&own.map_or_else(|| Ok(Vec::new()), |own| flat(&own))?, present)?,
+            Sum::Ranks { params, sum } => sum.round(&flat(params, own)?, present)?,
         }
         Ok(())
     }
@@ -42,28 +42,26 @@ impl<'a> Sum<'a> {
             Sum::Alone(mut sum) => return Ok(sum.take(1.0)?),
             Sum::Ranks { params, sum } => (params, sum),
         };
-        let all = sum.take()?;
-        let mut rest = &all[..];
+        let Some(all) = sum.take()? else { return Ok(None) };
+        let mut at = 0;
         let mut tensors = Vec::with_capacity(params.len());
         for param in params {
-            let (own, after) = rest.split_at(param.var.elem_count());
-            rest = after;
-            tensors.push(Tensor::from_slice(own, param.var.shape(), param.var.device())?);
+            let count = param.var.elem_count();
+            // of its own, so that the others' memory is freed with them
+            tensors.push(all.narrow(0, at, count)?.reshape(param.var.shape())?.copy()?);
+            at += count;
         }
         Ok(Some(Gradients { tensors }))
     }
 }
 
-/// All elements in the order of the parameters.
-fn flat(gradients: &Gradients) -> Result<Vec<f32>> {
-    let mut all = Vec::with_capacity(gradients.tensors.iter().map(Tensor::elem_count).sum());
-    for tensor in &gradients.tensors {
-        if tensor.dtype() != DType::F32 {
-            bail!("gradients of {:?} can not be shared between ranks", tensor.dtype());
-        }
-        all.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
-    }
-    Ok(all)
+/// All elements in the order of the parameters; without gradients, as many of any value.
+fn flat(params: &ParamSet, gradients: Option<Gradients>) -> Result<Tensor> {
+    let Some(gradients) = gradients else {
+        return Ok(Tensor::zeros(params.elements(), DType::F32, params.device())?);
+    };
+    let flat = gradients.tensors.iter().map(Tensor::flatten_all).collect::<candle_core::Result<Vec<_>>>()?;
+    Ok(Tensor::cat(&flat, 0)?)
 }
 
 /// What the micro-batches of an update found, in their order, whichever rank had them.
@@ -158,8 +156,8 @@ impl Share for Ranks<'_> {
         self.0.gather(own).map_err(candle_core::Error::wrap)
     }
 
-    fn gather_parts(&self, data: &mut [f32], counts: &[usize]) -> candle_core::Result<()> {
-        self.0.gather_parts(data, counts).map_err(candle_core::Error::wrap)
+    fn gather_parts(&self, own: &Tensor, counts: &[usize]) -> candle_core::Result<Tensor> {
+        self.0.gather_parts(own, counts).map_err(candle_core::Error::wrap)
     }
 }
 
@@ -198,20 +196,26 @@ impl Sharing {
     ) -> Result<()> {
         let ranks = Ranks(world);
         let share: Option<&dyn Share> = if *self == Sharing::Yes { Some(&ranks) } else { None };
+        let device = params.device();
+        if *self == Sharing::Warm {
+            device.synchronize()?;
+        }
         let clock = Instant::now();
         optimizer.step(params, gradients, &StepContext { share, ..context })?;
-        let alone = clock.elapsed().as_secs_f64();
         match self {
             Sharing::Undecided if world.is_alone() || !optimizer.can_share() => *self = Sharing::No,
             Sharing::Undecided => *self = Sharing::Warm,
             Sharing::Warm => {
+                device.synchronize()?;
+                let alone = clock.elapsed().as_secs_f64();
                 let mut counts = vec![params.elements() / world.size(); world.size()];
                 counts[0] += params.elements() % world.size();
-                let mut weights = vec![0f32; params.elements()];
+                let own = Tensor::zeros(counts[world.rank()], DType::F32, device)?;
                 let clock = Instant::now();
                 for _ in 0..3 {
-                    world.gather_parts(&mut weights, &counts)?;
+                    world.gather_parts(&own, &counts)?;
                 }
+                device.synchronize()?;
                 let exchange = clock.elapsed().as_secs_f64() / 3.0;
                 let pays = alone * (1.0 - 1.0 / world.size() as f64) > exchange;
                 // the leader's clock counts

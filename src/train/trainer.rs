@@ -15,10 +15,11 @@ use crate::optim::{Ema, Optimizer, Schedule, StepContext};
 use crate::params::ParamSet;
 use crate::run::{Judged, Ledger, Record, Rules, StopReason, Taken, UpdateStats, Updated, Validation, Work};
 use crate::symptoms::Symptom;
-use crate::world::{Mate, World};
+use crate::world::World;
 
 use super::distance;
 use super::progress::Pace;
+use super::ranks::Mates;
 use super::resources::{Resources, Vectors};
 use super::shares::Sharing;
 use super::step::{self, Stepper, Update};
@@ -44,7 +45,7 @@ pub(super) struct Trainer {
     pub(super) limits: Limits,
     pub(super) world: World,
     /// What the ranks said of themselves.
-    pub(super) mates: Vec<Mate>,
+    pub(super) mates: Mates,
     pub(super) sharing: Sharing,
     /// Seconds of exchanges between ranks in updates since the last row of metrics.jsonl.
     pub(super) exchanging: f64,

@@ -9,12 +9,14 @@
 //! | `launch` | what a launcher says of a job |
 //! | `machine` | what the ranks tell each other of themselves |
 //! | `sum` | sums over ranks in a fixed order |
+//! | `tensors` | tensors from rank to rank |
 //!
-//! The library is in `ops::mpi`.
+//! The libraries are in `ops::mpi` and `ops::nccl`.
 
 mod launch;
 mod machine;
 mod sum;
+mod tensors;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -25,6 +27,7 @@ use serde::Serialize;
 
 use crate::exit::{ExitCode, InputError};
 use crate::ops::mpi::{Mpi, Request, Wire};
+use crate::ops::nccl::Nccl;
 
 use launch::Launch;
 pub(crate) use machine::apart;
@@ -54,8 +57,10 @@ struct Job {
     limit: Duration,
     /// Host of each rank.
     hosts: OnceLock<Vec<String>>,
-    /// Nanoseconds in exchanges between ranks, waiting included.
+    /// Nanoseconds in exchanges between ranks by way of the hosts, waiting included.
     spent: AtomicU64,
+    /// The way between GPUs, where there is one.
+    gpus: OnceLock<Nccl>,
 }
 
 /// The job of this process, for a panic on any thread.
@@ -95,7 +100,13 @@ impl World {
         if let Some(fault) = launch.fault(mpi.size) {
             return Err(InputError(fault));
         }
-        let job = Arc::new(Job { mpi, limit: wish.limit, hosts: OnceLock::new(), spent: AtomicU64::new(0) });
+        let job = Arc::new(Job {
+            mpi,
+            limit: wish.limit,
+            hosts: OnceLock::new(),
+            spent: AtomicU64::new(0),
+            gpus: OnceLock::new(),
+        });
         if JOB.set(Arc::clone(&job)).is_ok() {
             let told = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
@@ -205,16 +216,6 @@ impl World {
         }
     }
 
-    /// Each rank's part of `data`, in all; `counts` are the lengths of the parts, which lie one after the other.
-    ///
-    /// # Errors
-    /// A rank that does not come; what the library says.
-    pub fn gather_parts<T: Wire>(&self, data: &mut [T], counts: &[usize]) -> Result<()> {
-        let Some(job) = &self.job else { return Ok(()) };
-        job.meet(Some(job.limit))?;
-        job.all_gather(data, counts)
-    }
-
     /// What rank `from` has, in all ranks; what others hand over is not looked at.
     ///
     /// # Errors
@@ -247,11 +248,19 @@ impl World {
     /// # Errors
     /// A rank that does not come; what the library says.
     pub fn most(&self, own: u64) -> Result<u64> {
-        if self.is_alone() {
-            return Ok(own);
-        }
-        let all = self.gather(&own.to_le_bytes())?;
-        Ok(all.iter().map(|bytes| number(bytes) as u64).max().unwrap_or(own))
+        Ok(self.numbers(own)?.into_iter().max().unwrap_or(own))
+    }
+
+    /// The smallest of a number over the ranks.
+    ///
+    /// # Errors
+    /// A rank that does not come; what the library says.
+    pub fn least(&self, own: u64) -> Result<u64> {
+        Ok(self.numbers(own)?.into_iter().min().unwrap_or(own))
+    }
+
+    fn numbers(&self, own: u64) -> Result<Vec<u64>> {
+        Ok(self.gather(&own.to_le_bytes())?.iter().map(|bytes| number(bytes) as u64).collect())
     }
 
     /// Whether it holds in any of the ranks.
@@ -264,7 +273,9 @@ impl World {
 
     /// Seconds in exchanges between ranks so far, waiting for the others included.
     pub fn seconds(&self) -> f64 {
-        self.job.as_ref().map_or(0.0, |job| job.spent.load(Ordering::Relaxed) as f64 / 1e9)
+        let of =
+            |job: &Arc<Job>| job.spent.load(Ordering::Relaxed) as f64 / 1e9 + job.gpus.get().map_or(0.0, Nccl::seconds);
+        self.job.as_ref().map_or(0.0, of)
     }
 
     /// The end of all ranks that ended well: waits for the slowest.
@@ -397,7 +408,7 @@ mod tests {
         assert_eq!(world.share(3).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(world.gather(b"a")?, [b"a"]);
         assert_eq!(world.broadcast(b"b".to_vec(), 0)?, b"b");
-        assert_eq!((world.most(3)?, world.any(false)?), (3, false));
+        assert_eq!((world.most(3)?, world.least(3)?, world.any(false)?), (3, 3, false));
         world.wait()?;
         world.leave()
     }

@@ -4,80 +4,75 @@
 //! every owner adds what it got in the order of the ranks; at the end the parts are gathered. So the sum of round after round
 //! is ((a₀ + a₁) + a₂) + …, whatever the number of ranks.
 
-use super::{Error, Job, Result, World};
-use crate::ops::mpi::Wire;
+use candle_core::Tensor;
 
-/// A sum under way, of `length` numbers.
-pub struct InOrder<'a, T> {
-    job: Option<&'a Job>,
+use super::{Result, World};
+
+/// A sum under way, of flat tensors of f32.
+pub struct InOrder<'a> {
+    world: &'a World,
     /// Lengths of the parts, by owner.
     parts: Vec<usize>,
     /// The sum so far: of the part that this rank owns.
-    own: Vec<T>,
-    /// What the others sent.
-    found: Vec<T>,
-    begun: bool,
+    own: Option<Tensor>,
 }
 
 impl World {
     /// Begins a sum of `length` numbers.
-    pub fn in_order<T: Wire>(&self, length: usize) -> InOrder<'_, T> {
+    pub fn in_order(&self, length: usize) -> InOrder<'_> {
         let size = self.size();
         let parts = (0..size).map(|rank| length * (rank + 1) / size - length * rank / size).collect();
-        InOrder { job: self.job.as_deref(), parts, own: Vec::new(), found: Vec::new(), begun: false }
+        InOrder { world: self, parts, own: None }
     }
 }
 
-impl<T: Wire + std::ops::AddAssign> InOrder<'_, T> {
-    /// Takes one addend of each of the first `present` ranks, in their order; the others hand over anything.
+impl InOrder<'_> {
+    /// Takes one addend of each of the first `present` ranks, in their order; the others hand over anything of that length.
     ///
     /// # Errors
     /// A rank that does not come; what the library says.
-    pub fn round(&mut self, addend: &[T], present: usize) -> Result<()> {
-        let Some(job) = self.job else {
-            self.add(addend.to_vec(), 1);
-            return Ok(());
+    pub fn round(&mut self, addend: &Tensor, present: usize) -> Result<()> {
+        let addends = match &self.world.job {
+            None => vec![addend.clone()],
+            Some(job) => {
+                job.meet(Some(job.limit))?;
+                job.parts_of(addend, &self.parts, present)?
+            }
         };
-        let (rank, size) = (job.mpi.rank, job.mpi.size);
-        job.meet(Some(job.limit))?;
-        let mine = self.parts[rank];
-        let nothing = vec![0; size];
-        let sent = if rank < present { &self.parts } else { &nothing };
-        let addend = if rank < present { addend } else { &[] };
-        let received: Vec<usize> = (0..size).map(|other| if other < present { mine } else { 0 }).collect();
-        let mut found = std::mem::take(&mut self.found);
-        found.resize(mine * present, T::default());
-        job.timed(|| job.mpi.exchange((addend, sent), (&mut found, &received))).map_err(Error::Library)?;
-        self.found = self.add(found, present);
+        for addend in addends {
+            self.own = Some(match self.own.take() {
+                None => addend,
+                Some(sum) => (sum + addend)?,
+            });
+        }
         Ok(())
     }
 
-    /// Adds `present` addends that lie one after the other, and gives the memory back.
-    fn add(&mut self, found: Vec<T>, present: usize) -> Vec<T> {
-        let length = found.len().checked_div(present).unwrap_or(0);
-        let mut addends = (0..present).map(|i| &found[i * length..(i + 1) * length]);
-        if !self.begun {
-            self.own = addends.next().map_or_else(Vec::new, <[T]>::to_vec);
-            self.begun = present > 0;
-        }
-        for addend in addends {
-            self.own.iter_mut().zip(addend).for_each(|(sum, x)| *sum += *x);
-        }
-        found
-    }
-
-    /// The sum, in all ranks.
+    /// The sum, in all ranks; `None` before any round.
     ///
     /// # Errors
     /// A rank that does not come; what the library says.
-    pub fn take(self) -> Result<Vec<T>> {
-        let Some(job) = self.job else { return Ok(self.own) };
-        let rank = job.mpi.rank;
-        let mut all = vec![T::default(); self.parts.iter().sum()];
-        let start = self.parts[..rank].iter().sum::<usize>();
-        all[start..start + self.own.len()].copy_from_slice(&self.own);
-        job.meet(Some(job.limit))?;
-        job.all_gather(&mut all, &self.parts)?;
-        Ok(all)
+    pub fn take(self) -> Result<Option<Tensor>> {
+        self.own.map(|own| self.world.gather_parts(&own, &self.parts)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn alone_it_is_the_sum_of_all_rounds() -> Result<()> {
+        let (world, numbers) = (World::alone(), |x: f32| Tensor::new(&[x, 2.0 * x, 3.0], &Device::Cpu));
+        assert!(world.in_order(3).take()?.is_none());
+        let mut sum = world.in_order(3);
+        for x in [1e8, 1.0, -1e8] {
+            sum.round(&numbers(x)?, 1)?;
+        }
+        let expected = [(1e8 + 1.0) - 1e8, (2e8 + 2.0) - 2e8, 9.0f32];
+        assert_eq!(sum.take()?.map(|sum| sum.to_vec1::<f32>()).transpose()?, Some(expected.to_vec()));
+        Ok(())
     }
 }

@@ -171,3 +171,9 @@ library libcublasLt.so.13 cublasLt.h --
 library libcurand.so.10 curand.h -- curand
 library libnvrtc.so.13 nvrtc.h --
 library libcudart.so.13 cuda_runtime_api.h crt/host_runtime.h -- cudart
+# looked for at run time, so without stubs
+compile "$out/objects/nccl.o" "$here/libraries/nccl.cpp" -O3
+if stale "$out/libnccl.so.2" "$out/objects/nccl.o"; then
+    echo libnccl.so.2
+    "$cxx" -shared -o "$out/libnccl.so.2" "$out/objects/nccl.o" "$out/libcuda.so.1" -Wl,-rpath,\$ORIGIN
+fi

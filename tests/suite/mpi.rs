@@ -39,7 +39,8 @@ fn ranks_of(toy: &Toy, launcher: &Path, kind: Kind, n: usize, args: &str) -> Com
     }
     command.arg(program).args(args.split_whitespace()).current_dir(toy.path(""));
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").env_remove("NMT_TRAIN_FAULT");
-    command.env("LD_LIBRARY_PATH", launcher.join("lib"));
+    let known = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    command.env("LD_LIBRARY_PATH", format!("{}:{known}", launcher.join("lib").display()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -120,6 +121,32 @@ fn ranks_are_one_process_that_takes_all_their_micro_batches() {
         }
         let config = |run: &str| toy.read(&format!("{run}/config.toml")).replace(run, "");
         assert_eq!(config("alone"), config("ranks"), "the run is that of one process");
+    }
+}
+
+/// On a GPU that is emulated NCCL is too; a real one is only one, which NCCL lets one rank have.
+#[test]
+#[cfg_attr(not(feature = "cuda"), ignore = "needs a GPU")]
+fn gradients_go_from_gpu_to_gpu_where_nccl_connects_them() {
+    for (kind, n, settings, refused) in [
+        (Kind::OpenMpi, 2, "--set train.ema_decay=0.9 --set model.dropout=0.1", false),
+        (Kind::OpenMpi, 3, "--set optimizer.name=hessian2 --set train.share_optimizer=always", false),
+        (Kind::Mpich, 2, "--set optimizer.name=muon --set train.share_optimizer=always", false),
+        // fewer batches in an epoch than ranks
+        (Kind::OpenMpi, 4, "--set train.batch_size=300", false),
+        (Kind::OpenMpi, 2, "--set optimizer.name=hessian2", true),
+    ] {
+        let toy = Toy::new();
+        let args = format!("-q --config toy.toml --set device=cuda --set train.max_updates=20 {settings}");
+        let Some(mut command) = ranks(&toy, kind, n, &format!("{args} --set run_dir=ranks")) else { continue };
+        if refused {
+            command.env("EMULATED_NCCL_REFUSES", "1");
+        }
+        let told = run(command).exits(0).err;
+        toy.run(&format!("{args} --set run_dir=alone --set train.gradient_accumulation_steps={n}")).exits(0);
+        same(&toy, "alone", "ranks", settings);
+        let is_emulated = toy.rows("ranks").iter().any(|row| row["computed_by"].to_string().contains("Emulated GPU"));
+        assert!(!is_emulated || told.contains("not from GPU to GPU: rank 0") == refused, "{settings}: {told}");
     }
 }
 

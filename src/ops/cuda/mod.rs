@@ -21,6 +21,7 @@ mod embed;
 mod launch;
 mod linear;
 mod memory;
+mod nccl;
 mod norm;
 mod optimizer;
 mod product;
@@ -32,6 +33,7 @@ mod window;
 
 pub(crate) use device::{describe, open, peak_memory_bytes, precision_of};
 pub(crate) use embed::add_rows;
+pub(crate) use nccl::{Nccl, NcclLibrary};
 pub(crate) use optimizer::{scale, squares, Updates};
 pub(crate) use window::{apply as apply_windows, extents as window_extents, observe as observe_windows};
 
