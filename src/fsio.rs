@@ -41,6 +41,8 @@ pub enum Error {
         path.display()
     )]
     MaybeLocked { path: PathBuf, holder: Holder },
+    #[error("the run folder {} was deleted or moved while this run was writing into it; nothing more is written", path.display())]
+    Gone { path: PathBuf },
 }
 
 /// Result of a file operation.

@@ -13,6 +13,11 @@
 //! | 1 | `ops` `config` `params` `batch` `events` `sentencepiece` |
 //! | 0 | `kinds` `scores` `symptoms` `ranks` `rng` `fsio` `units` `exit` `exact` `shell` |
 
+#[cfg(not(unix))]
+compile_error!(
+    "nmt-train runs on Linux and macOS; on Windows in WSL: file locks, signals and memory maps are those of Unix"
+);
+
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;

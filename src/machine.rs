@@ -1,6 +1,6 @@
 //! The machine: device, precision, threads, memory in use.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Error, Result};
 use candle_core::Device;
@@ -161,6 +161,15 @@ pub fn set_threads(threads: usize) -> Result<usize> {
 /// machines; our operations use rayon. Changes the environment, so it comes first in a program, before any thread.
 pub fn keep_candle_on_one_thread() {
     std::env::set_var("CANDLE_NUM_THREADS", "1");
+}
+
+/// Makes writing beyond the largest file that the process may write (`ulimit -f`) an error of that file, where it would end
+/// the process.
+///
+/// # Errors
+/// When the system refuses the handler.
+pub fn outlive_limits_of_files() -> std::io::Result<()> {
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map(|_| ())
 }
 
 /// Physical cores this process may use.

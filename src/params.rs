@@ -60,6 +60,37 @@ impl ParamSet {
         ParamSet { params: Vec::new(), by_name: BTreeMap::new(), seed: seed.into(), dtype, device: device.clone() }
     }
 
+    /// Of variables that are there.
+    ///
+    /// # Errors
+    /// Two of one name; another number type or device than the first has.
+    pub fn of(params: impl IntoIterator<Item = Param>) -> Result<Self> {
+        let params: Vec<Param> = params.into_iter().collect();
+        let (dtype, device) =
+            params.first().map_or((DType::F32, Device::Cpu), |param| (param.var.dtype(), param.var.device().clone()));
+        let mut set = ParamSet::new(None, dtype, &device);
+        for param in params {
+            if param.var.dtype() != dtype || !param.var.device().same_device(&device) {
+                candle_core::bail!(
+                    "{} is {:?} on {:?}, others are not",
+                    param.name,
+                    param.var.dtype(),
+                    param.var.device()
+                );
+            }
+            set.insert(param)?;
+        }
+        Ok(set)
+    }
+
+    fn insert(&mut self, param: Param) -> Result<()> {
+        if self.by_name.insert(param.name.clone(), self.params.len()).is_some() {
+            candle_core::bail!("parameter {} is defined twice", param.name);
+        }
+        self.params.push(param);
+        Ok(())
+    }
+
     /// Adds a tensor and returns the handle that models keep; updates of the `Var` show through it.
     pub fn add(&mut self, name: &str, kind: ParamKind, shape: &[usize], init: Init) -> Result<Tensor> {
         self.add_with_frozen_row(name, kind, shape, init, None)
@@ -74,16 +105,12 @@ impl ParamSet {
         init: Init,
         frozen_row: Option<usize>,
     ) -> Result<Tensor> {
-        if self.by_name.contains_key(name) {
-            candle_core::bail!("parameter {name} is defined twice");
-        }
         let var = match self.seed {
             Some(seed) => Var::from_tensor(&self.drawn(seed, shape, init, frozen_row)?)?,
             None => Var::zeros(shape, self.dtype, &self.device)?,
         };
         let handle = var.as_tensor().clone();
-        self.by_name.insert(name.to_string(), self.params.len());
-        self.params.push(Param { name: name.to_string(), kind, var, frozen_row });
+        self.insert(Param { name: name.to_string(), kind, var, frozen_row })?;
         Ok(handle)
     }
 

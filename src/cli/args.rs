@@ -13,6 +13,7 @@ use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use super::common::CommonArgs;
+pub use super::manual::{CompletionsArgs, ManArgs};
 use crate::config::{self, LengthPenalty};
 use crate::interop::{self, Dtype};
 use crate::scores::Metric;
@@ -46,6 +47,7 @@ Examples:
   nmt-train --resume runs/quickstart --set train.max_updates=3000
   nmt-train translate runs/quickstart <in.txt >out.txt    translate
   nmt-train evaluate runs/quickstart --source s.en --reference r.de
+  nmt-train completions bash; nmt-train man               for a shell; the manual page
 
 Exit codes:
    0  done
@@ -229,6 +231,13 @@ pub enum Command {
     /// compared, by their score at the end of their own schedule. Prints a table; writes report.html into the folder if
     /// one was given.
     Report(ReportArgs),
+    /// Print completions of the command line for a shell
+    // one screen has no line for it; the long help names it
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Clone, Debug, Args)]

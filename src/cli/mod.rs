@@ -9,6 +9,7 @@
 //! | `export` | `nmt-train export`: a run's model as a folder that other programs load |
 //! | `helpers` | ranks that help one that translates or scores |
 //! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
+//! | `manual` | `nmt-train completions`, `nmt-train man`: for shells and for `man` |
 //! | `report` | `nmt-train report`: compares runs |
 //! | `score` | `nmt-train score`: scores of given translations, one a line |
 //! | `search` | what the command line changes of how a run's model translates, and translating |
@@ -28,6 +29,7 @@ mod evaluate;
 mod export;
 mod helpers;
 mod import;
+mod manual;
 mod report;
 mod score;
 mod search;
@@ -61,6 +63,9 @@ use args::{Cli, Command, CommonArgs};
 /// Parses, runs, and turns an error into one message and a documented exit code.
 pub fn main() -> std::process::ExitCode {
     machine::keep_candle_on_one_thread();
+    if let Err(error) = machine::outlive_limits_of_files() {
+        tell(&format!("signals can not be handled: {error}"));
+    }
     let words = match words(std::env::args_os()) {
         Ok(words) => words,
         Err(fault) => {
@@ -174,6 +179,8 @@ fn lead(command: &Command, common: &CommonArgs, words: &[String], world: &World)
         Command::Import(args) => import::import(args, common, words),
         Command::Sweep(args) => sweep::sweep(args, common, words),
         Command::Report(args) => report::report(args, common),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     }
 }
 

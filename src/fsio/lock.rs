@@ -31,7 +31,7 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
@@ -59,11 +59,22 @@ impl RunLock {
                 },
             }
             // Whoever held it may have deleted the file between our open and our lock.
-            if fs::metadata(&path).map(|m| m.ino()).ok() != Some(file.metadata().map_err(io)?.ino()) {
+            if !is_at(&file, &path) {
                 continue;
             }
             write_holder(&mut file, &Holder::this_process()).map_err(io)?;
-            return Ok(RunLock { path, _file: file });
+            return Ok(RunLock { path, file });
+        }
+    }
+
+    /// Whether the folder is still the one that was locked.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]: it was deleted or moved, and perhaps replaced by another.
+    pub fn check(&self) -> Result<()> {
+        match is_at(&self.file, &self.path) {
+            true => Ok(()),
+            false => Err(Error::Gone { path: self.path.parent().unwrap_or(&self.path).to_path_buf() }),
         }
     }
 
@@ -80,8 +91,16 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if self.check().is_ok() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Whether an open file is what lies at a path now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |found: fs::Metadata| (found.dev(), found.ino());
+    file.metadata().map(id).is_ok_and(|own| fs::metadata(path).map(id).is_ok_and(|there| own == there))
 }
 
 /// `None` when the file says nothing that can be read: its process is writing it, or died before it did.
@@ -148,6 +167,22 @@ mod tests {
         assert_eq!(RunLock::holder(dir.path()), None);
         let _lock = RunLock::acquire(dir.path()).unwrap();
         assert!(read_to_string(&dir.path().join("lock")).unwrap().contains(&std::process::id().to_string()));
+    }
+
+    #[test]
+    fn a_folder_that_was_deleted_or_replaced_is_no_longer_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let lock = RunLock::acquire(&run).unwrap();
+        lock.check().unwrap();
+        fs::remove_dir_all(&run).unwrap();
+        assert!(lock.check().unwrap_err().to_string().contains("was deleted or moved"));
+        fs::create_dir(&run).unwrap();
+        let other = RunLock::acquire(&run).unwrap();
+        assert!(lock.check().is_err());
+        drop(lock);
+        other.check().unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `saved` | a checkpoint on its way into an optimizer |
 //! | `share` | the work of an update shared by several processes |
 //! | `spared` | decay of tables by how often a row is seen, around any of them |
+//! | `for_candle` | any of them in any candle program |
 //! | `decompose` | eigenvectors |
 //! | `gradients` `clip` `schedule` `average` | what is around an optimizer: from the tape, their norm, the rate, the moving average |
 
@@ -19,6 +20,7 @@ mod algebra;
 mod average;
 mod clip;
 mod decompose;
+mod for_candle;
 mod gradients;
 mod health;
 mod hessian2;
@@ -41,6 +43,7 @@ mod spared;
 pub use adam::{Adam, AdamRule};
 pub use average::Ema;
 pub use clip::{clip, global_norm};
+pub use for_candle::ForCandle;
 pub use gradients::Accumulator;
 pub use hvr::Hvr;
 pub use rule::probe_stream;

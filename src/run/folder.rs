@@ -109,7 +109,7 @@ impl Paths {
 pub struct RunFolder {
     paths: Paths,
     /// `None` where the leader of this run's ranks has it.
-    _lock: Option<RunLock>,
+    lock: Option<RunLock>,
 }
 
 impl RunFolder {
@@ -152,12 +152,20 @@ impl RunFolder {
         if !root.is_dir() {
             return Err(InputError::new(format!("there is no run folder {}", root.display())).into());
         }
-        Ok(RunFolder { paths: Paths::of(root), _lock: Some(RunLock::acquire(root)?) })
+        Ok(RunFolder { paths: Paths::of(root), lock: Some(RunLock::acquire(root)?) })
     }
 
     /// Of a rank that leaves writing to its leader, who has opened it.
     pub fn follow(root: &Path) -> Self {
-        RunFolder { paths: Paths::of(root), _lock: None }
+        RunFolder { paths: Paths::of(root), lock: None }
+    }
+
+    /// Whether the folder is still there, before something is written that would make it anew.
+    ///
+    /// # Errors
+    /// It was deleted or moved.
+    pub fn check(&self) -> fsio::Result<()> {
+        self.lock.iter().try_for_each(RunLock::check)
     }
 
     /// Writes the resolved config and appends the command line.

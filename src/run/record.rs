@@ -121,6 +121,7 @@ impl Record {
     /// When they can not be written.
     pub fn keep_weights(&self, step: u64, weights: &[(String, Tensor)]) -> Result<()> {
         if self.world.leads() {
+            self.folder.check()?;
             self.store.save_validated(step, weights)?;
         }
         Ok(())
@@ -150,6 +151,7 @@ impl Record {
         }
         let path = self.folder.average();
         if self.world.leads() {
+            self.folder.check()?;
             let files: Vec<PathBuf> = found.iter().map(|&step| self.store.validated(step)).collect();
             checkpoint::save_weights(&path, &checkpoint::average(&files)?)?;
         }
@@ -253,6 +255,7 @@ impl Record {
             return Ok(());
         }
         let snapshot = Snapshot { step: ledger.step, weights, raw_weights, optimizer, state: ledger.to_json()? };
+        self.folder.check()?;
         self.store.save(&snapshot)?;
         let seconds_save = clock.elapsed().as_secs_f64();
         ledger.saved(seconds_save);
@@ -293,6 +296,7 @@ impl Record {
         let mut text = lines.join("\n");
         text.push('\n');
         let path = self.folder.translations(name);
+        self.folder.check()?;
         fsio::create_dir_all(path.parent().unwrap_or(&path))?;
         Ok(fsio::write_atomic(&path, text.as_bytes())?)
     }
