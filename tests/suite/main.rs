@@ -48,4 +48,5 @@ mod toy;
 mod transformer;
 mod translate;
 mod tune;
+mod untrusted;
 mod warnings;

@@ -1,0 +1,406 @@
+#!/usr/bin/env python3
+"""What a run survives, tried with the real program; docs/reliability.md has the figures.
+
+    scripts/reliability.py kills [N]      SIGKILL at N random moments of training, saving, validating, sweeping
+    scripts/reliability.py bits [N]       one bit flipped at N places of a checkpoint
+    scripts/reliability.py places         full disk, read-only or deleted folder, clock set back, two on one run, stopped, few
+                                          files, little memory; mounts a tmpfs, so it wants root
+    scripts/reliability.py memory HOURS   trains and validates in a loop: resident memory, open files
+    scripts/reliability.py pairs N        N generated pairs: time to the cache, to the first update, resident memory
+
+NMT_TRAIN: the program (target/release/nmt-train). Each ends with exit code 0 if nothing was lost.
+"""
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = os.environ.get("NMT_TRAIN", str(ROOT / "target/release/nmt-train"))
+
+CONFIG = """
+threads = 1
+device = "cpu"
+[data]
+train = ["{data}/train.en", "{data}/train.de"]
+valid = ["{data}/valid.en", "{data}/valid.de"]
+[tokenizer]
+vocab_size = 300
+[model]
+layers = 1
+d_model = 32
+d_ff = 64
+heads = 2
+dropout = 0.1
+[model.rnn]
+hidden_size = 32
+embedding_size = 32
+[train]
+batch_size = 400
+max_updates = 240
+log_freq = 10
+[optimizer]
+lr = 0.005
+[schedule]
+kind = "constant"
+warmup_updates = 10
+[validation]
+valid_freq = 40
+metrics = ["nll", "bleu"]
+[decode]
+beam_size = 2
+[checkpoint]
+save_freq = 30
+keep_last = 2
+"""
+KINDS = {
+    "adam": "",
+    "hessian2": "--set optimizer.name=hessian2",
+    "schedule-free": "--set optimizer.name=schedule-free",
+    "gru": "--set model.kind=rnn --set optimizer.name=adamw --set train.ema_decay=0.9",
+    "phases": "--config phases.toml",
+}
+PHASES = """
+[[phase]]
+from_update = 90
+optimizer = "hessian2"
+objective = "joint"
+[[phase]]
+from_update = 170
+optimizer = "adam"
+trainable = "embeddings"
+[embedding_distance]
+form = "bridge"
+weight = 0.1
+"""
+
+
+def text_of(folder, lines=1500):
+    """The first lines of the quickstart's text, and configs."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    for name, count in [("train", lines), ("valid", 40)]:
+        for side in ("en", "de"):
+            text = (ROOT / f"data/quickstart/{name}.{side}").read_text().splitlines()[:count]
+            (data / f"{name}.{side}").write_text("\n".join(text) + "\n")
+    config = CONFIG.format(data=data)
+    (folder / "c.toml").write_text(config)
+    (folder / "phases.toml").write_text(config + PHASES)
+
+
+def command(words):
+    return [PROGRAM] + words.split() + ["-q"]
+
+
+def run(folder, words, limit=600, **more):
+    return subprocess.run(command(words), cwd=folder, capture_output=True, text=True, timeout=limit, **more)
+
+
+def expect(done, code, what):
+    if done.returncode != code:
+        raise SystemExit(f"FAILED {what}: exit {done.returncode}, not {code}\n{done.stderr}")
+
+
+def bits(run_folder):
+    """Names and hashes of the last checkpoint's weights and state."""
+    last = run_folder / "checkpoints" / (run_folder / "checkpoints/latest").read_text().strip()
+    files = ["model.safetensors", "optimizer.safetensors", "raw.safetensors"]
+    return {f: hashlib.sha256((last / f).read_bytes()).hexdigest() for f in files if (last / f).exists()}, last.name
+
+
+def words_of(kind, folder_name):
+    more = KINDS[kind]
+    config = "" if "--config" in more else "--config c.toml "
+    return f"{config}{more} --set run_dir={folder_name}"
+
+
+def kills(count):
+    """Runs that are killed at random moments until they end, each beside one that is not."""
+    random.seed(int(os.environ.get("SEED", "1")))
+    killed = {"training or reading": 0, "saving": 0, "validating": 0, "sweep": 0}
+    done = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        text_of(folder)
+        seconds, whole = {}, {}
+        for kind in KINDS:
+            start = time.time()
+            expect(run(folder, words_of(kind, f"whole-{kind}")), 0, kind)
+            seconds[kind], whole[kind] = time.time() - start, bits(folder / f"whole-{kind}")
+        (folder / "sweep.txt").write_text(
+            "all: --config c.toml\n--set optimizer.name={adam,hessian2}\n--set optimizer.name=adamw --set seed={1..2}\n")
+        expect(run(folder, "sweep sweep.txt --jobs 2 --threads 1 --out whole-sweep"), 0, "sweep")
+        sweep_bits = lambda out: {p.name: bits(p) for p in sorted(out.iterdir()) if (p / "checkpoints").exists()}
+        number = 0
+        while done < count:
+            number += 1
+            kind = ([*KINDS] + ["sweep"])[number % (len(KINDS) + 1)]
+            name = f"killed-{number}"
+            while True:
+                if kind == "sweep":
+                    words, length = f"sweep sweep.txt --jobs 2 --threads 1 --out {name}", 2 * seconds["adam"]
+                else:
+                    known = (folder / name / "checkpoints/latest").exists()
+                    words, length = (f"--resume {name}" if known else words_of(kind, name) + " --force"), seconds[kind]
+                job = subprocess.Popen(command(words), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                       start_new_session=True)
+                try:
+                    job.wait(random.uniform(0.02, 0.7 * length) if done < count else 600)
+                    if job.returncode != 0:
+                        raise SystemExit(f"FAILED {kind} {words}: exit {job.returncode}\n{job.stderr.read().decode()}")
+                    break
+                except subprocess.TimeoutExpired:
+                    os.killpg(job.pid, signal.SIGKILL)
+                    job.wait()
+                    done += 1
+                    killed[moment(folder / name) if kind != "sweep" else "sweep"] += 1
+            found = sweep_bits(folder / name) if kind == "sweep" else bits(folder / name)
+            expected = sweep_bits(folder / "whole-sweep") if kind == "sweep" else whole[kind]
+            if found != expected:
+                raise SystemExit(f"FAILED {kind}: other bits than those of the uninterrupted run: {found} {expected}")
+            shutil.rmtree(folder / name)
+    print(f"{done} kills in {number} runs, 0 runs lost, all with the bits of the uninterrupted run: {killed}")
+
+
+def moment(run_folder):
+    """What was under way when a run was killed, by what it left."""
+    left = [p.name for p in (run_folder / "checkpoints").glob("*")] if (run_folder / "checkpoints").exists() else []
+    if any(name.startswith(".") or name.endswith(".partial") or "tmp" in name for name in left):
+        return "saving"
+    rows = (run_folder / "metrics.jsonl")
+    steps = re.findall(r'"event":"train".*?"step":(\d+)', rows.read_text()) if rows.exists() else []
+    if steps and int(steps[-1]) % 40 == 0:
+        return "validating"
+    return "training or reading"
+
+
+def flips(count):
+    """One bit of the newest checkpoint flipped: the next start names the file and takes the checkpoint before it."""
+    random.seed(int(os.environ.get("SEED", "1")))
+    seen = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        text_of(folder, 400)
+        small = "--set train.max_updates=40 --set checkpoint.save_freq=20 --set validation.valid_freq=0 --set model.d_model=16"
+        small += " --set model.d_ff=16 --set tokenizer.vocab_size=120 --set optimizer.name=hessian2"
+        expect(run(folder, f"--config c.toml --set run_dir=run {small}"), 0, "the run")
+        newest = folder / "run/checkpoints/step-00000040"
+        files = sorted(p for p in newest.iterdir() if p.is_file())
+        for i in range(count):
+            file = files[i % len(files)]
+            size = file.stat().st_size
+            # each region of a file as often: its place in the file is stratified, not drawn
+            part = i // len(files)
+            at = min(size - 1, int((part + random.random()) * size / max(1, count // len(files))))
+            with open(file, "r+b") as f:
+                f.seek(at)
+                byte = f.read(1)[0]
+                f.seek(at)
+                f.write(bytes([byte ^ (1 << random.randrange(8))]))
+            shutil.copytree(folder / "run", folder / "try")
+            done = run(folder, "--resume try --set train.max_updates=42")
+            with open(file, "r+b") as f:
+                f.seek(at)
+                f.write(bytes([byte]))
+            told = done.stderr + (folder / "try/metrics.jsonl").read_text()
+            if done.returncode != 0 or file.name not in told or "step-00000020" not in told.replace("update 20", "step-00000020"):
+                raise SystemExit(f"FAILED: a bit at {at} of {file.name}: exit {done.returncode}\n{done.stderr}")
+            seen[file.name] = seen.get(file.name, 0) + 1
+            shutil.rmtree(folder / "try")
+    print(f"{count} flips, all told by the file's name, the checkpoint before was used: {seen}")
+
+
+def resident(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+
+
+def memory(hours):
+    """Resident memory and open files of a run that trains and validates in a loop."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        text_of(folder)
+        words = f"--config c.toml --set run_dir=run --set train.max_updates=100000000 --set optimizer.name=hessian2 " \
+                f"--set train.max_hours={hours}"
+        job = subprocess.Popen(command(words), cwd=folder)
+        start, points = time.time(), []
+        while job.poll() is None:
+            time.sleep(min(30, hours * 120))
+            try:
+                points.append((time.time() - start, resident(job.pid), len(os.listdir(f"/proc/{job.pid}/fd"))))
+            except (FileNotFoundError, AttributeError):
+                break
+        job.wait()
+        tenth = max(1, len(points) // 10)
+        early = max(p[1] for p in points[tenth:2 * tenth] or points)
+        late = max(p[1] for p in points[-tenth:])
+        for p in points[::max(1, len(points) // 20)]:
+            print(f"{p[0] / 3600:6.2f} h  {p[1]:7.1f} MiB  {p[2]} files")
+        updates = (folder / "run/checkpoints/latest").read_text().strip()
+        print(f"{updates}; after a tenth of the time {early:.1f} MiB, at the end {late:.1f} MiB: {100 * (late / early - 1):+.2f} %")
+        if late > 1.02 * early or points[-1][2] > points[tenth][2]:
+            raise SystemExit("FAILED: memory or open files grow")
+
+
+def pairs(count):
+    """Generated pairs: how long until the cache is there, until the first update, and how much memory that takes."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("SCRATCH")) as scratch:
+        folder = Path(scratch)
+        text_of(folder)
+        source = (ROOT / "data/quickstart/train.en").read_text().splitlines()
+        target = (ROOT / "data/quickstart/train.de").read_text().splitlines()
+        with open(folder / "data/big.en", "w") as en, open(folder / "data/big.de", "w") as de:
+            for i in range(count):
+                k = i % len(source)
+                # a number makes pairs differ
+                en.write(f"{i} {source[k]}\n")
+                de.write(f"{i} {target[k]}\n")
+        config = (folder / "c.toml").read_text().replace("train.en", "big.en").replace("train.de", "big.de")
+        (folder / "big.toml").write_text(config.replace("vocab_size = 300", "vocab_size = 4000\ntraining_lines = 1000000"
+                                                        if "training_lines" in config else "vocab_size = 4000"))
+        for start in ("from nothing", "from the cache"):
+            words = f"--config big.toml --force --set run_dir=run-{start.split()[-1]} --set data.cache_dir=cache --set train.max_updates=1 " \
+                    "--set validation.metrics=['nll']"
+            begin = time.time()
+            job = subprocess.Popen(command(words), cwd=folder)
+            most = 0.0
+            while job.poll() is None:
+                time.sleep(0.1)
+                try:
+                    most = max(most, resident(job.pid))
+                except (FileNotFoundError, AttributeError):
+                    break
+            if job.wait():
+                raise SystemExit("FAILED")
+            print(f"{count} pairs {start}: one update after {time.time() - begin:.1f} s, at most {most:.0f} MiB resident")
+
+
+def places():
+    """What a run does in bad places: exit code, what it says, and whether it then ends with the bits of a run that met nothing."""
+    scratch = tempfile.TemporaryDirectory()
+    folder = Path(scratch.name)
+    text_of(folder)
+    expect(run(folder, words_of("adam", "whole")), 0, "the run")
+    whole, failed = bits(folder / "whole"), []
+
+    def told(what, codes, name, done, text=""):
+        """Whether a case ended as it should, and whether the run then goes on to the same end."""
+        line = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        words = ("nmt-train:", "memory allocation")
+        line = next((l for l in line if done.returncode and any(word in l for word in words)), "").strip()
+        goes_on = "-"
+        if name:
+            known = (folder / name / "checkpoints/latest").exists()
+            again = run(folder, f"--resume {name}" if known else words_of("adam", name) + " --force")
+            same = again.returncode == 0 and bits(folder / name) == whole
+            goes_on = "same bits" if same else f"NO: exit {again.returncode} {again.stderr.strip()[-300:]}"
+        good = done.returncode in codes and text in done.stderr and not goes_on.startswith("NO")
+        if not good:
+            failed.append(what)
+        print(f"| {what} | {done.returncode} | {line[:300].replace(str(folder), '…')} | {goes_on} |", flush=True)
+
+    def finish(job, limit=120):
+        out, err = job.communicate(timeout=limit)
+        return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+    def begin(words, **more):
+        return subprocess.Popen(command(words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+    def wait_for_checkpoint(name):
+        for _ in range(600):
+            if (folder / name / "checkpoints/latest").exists():
+                return
+            time.sleep(0.05)
+        raise SystemExit(f"FAILED: {name} saved nothing")
+
+    def mount(name, options):
+        (folder / name).mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder / name], check=True)
+
+    print("| what | exit code | last word | then |\n|---|---|---|---|")
+    try:
+        mount("full", "size=700k")
+        done = run(folder, words_of("adam", "full/run"))
+        subprocess.run(["mount", "-o", "remount,size=64m", folder / "full"], check=True)
+        told("disk full", [1], "full/run", done, "no space left")
+        mount("fixed", "size=1m,ro")
+        told("folder is read-only", [1, 3], None, run(folder, words_of("adam", "fixed/run")), "Read-only")
+    finally:
+        for name in ("full", "fixed"):
+            subprocess.run(["umount", "-l", folder / name], stderr=subprocess.DEVNULL)
+    job = begin(words_of("adam", "deleted"))
+    wait_for_checkpoint("deleted")
+    shutil.rmtree(folder / "deleted", ignore_errors=True)
+    told("folder deleted under the run", [1], None, finish(job), "deleted")
+    job = begin(words_of("adam", "two"))
+    wait_for_checkpoint("two")
+    told("a second process on the run", [3], None, run(folder, "--resume two"), "in use")
+    told("  and the first", [0], "two", finish(job))
+    job = begin(words_of("adam", "stopped"))
+    wait_for_checkpoint("stopped")
+    job.send_signal(signal.SIGSTOP)
+    time.sleep(float(os.environ.get("STOPPED_SECONDS", "60")))
+    job.send_signal(signal.SIGCONT)
+    told("SIGSTOP for a minute", [0], "stopped", finish(job))
+
+    def limited(what, kind, limit, codes, text=""):
+        import resource
+        name = re.sub("[^a-z0-9]", "", what.lower())
+        set_limit = lambda: resource.setrlimit(kind, (limit, limit))
+        told(what, codes, name, finish(begin(words_of("adam", name), preexec_fn=set_limit)), text)
+
+    import resource
+    limited("50 open files", resource.RLIMIT_NOFILE, 50, [0])
+    limited("5 open files", resource.RLIMIT_NOFILE, 5, [1, 3], "Too many open files")
+    limited("files of at most 100 KB", resource.RLIMIT_FSIZE, 100_000, [1], "File too large")
+    limited("300 MiB of addresses", resource.RLIMIT_AS, 300 << 20, [0])
+    # what allocates can not say more: the standard library ends the process
+    limited("100 MiB of addresses", resource.RLIMIT_AS, 100 << 20, [-signal.SIGABRT], "memory allocation of")
+    fake = [p for p in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
+    if fake:
+        clock = folder / "clock"
+        clock.write_text("+0")
+        env = {**os.environ, "LD_PRELOAD": str(fake[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+               "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        job = begin(words_of("adam", "clock-run"), env=env)
+        wait_for_checkpoint("clock-run")
+        clock.write_text("-1h")
+        told("clock set back an hour", [0], "clock-run", finish(job))
+        seconds = [json.loads(l)["seconds"] for l in (folder / "clock-run/metrics.jsonl").read_text().splitlines() if '"event":"train"' in l]
+        if any(b < a for a, b in zip(seconds, seconds[1:])):
+            failed.append("seconds go back")
+    else:
+        print("| clock set back an hour | not tried: no faketime here | | |")
+    scratch.cleanup()
+    if failed:
+        raise SystemExit(f"FAILED: {failed}")
+
+
+def main():
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    what, number = sys.argv[1], (sys.argv[2:] or [None])[0]
+    if what == "kills":
+        kills(int(number or 200))
+    elif what == "bits":
+        flips(int(number or 1000))
+    elif what == "places":
+        places()
+    elif what == "memory":
+        memory(float(number or 6))
+    elif what == "pairs":
+        pairs(int(number or 10_000_000))
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
