@@ -155,10 +155,12 @@ def kills(count):
                 try:
                     job.wait(random.uniform(0.02, 0.7 * length) if done < count else 600)
                     if job.returncode != 0:
+                        logs = [p.read_text()[-2000:] for p in (folder / name).glob("*/sweep.log")]
+                        print(*logs, sep="\n")
                         raise SystemExit(f"FAILED {kind} {words}: exit {job.returncode}\n{job.stderr.read().decode()}")
                     break
                 except subprocess.TimeoutExpired:
-                    os.killpg(job.pid, signal.SIGKILL)
+                    kill_session(job.pid)
                     job.wait()
                     done += 1
                     killed[moment(folder / name) if kind != "sweep" else "sweep"] += 1
@@ -168,6 +170,17 @@ def kills(count):
                 raise SystemExit(f"FAILED {kind}: other bits than those of the uninterrupted run: {found} {expected}")
             shutil.rmtree(folder / name)
     print(f"{done} kills in {number} runs, 0 runs lost, all with the bits of the uninterrupted run: {killed}")
+
+
+def kill_session(leader):
+    """SIGKILL to all of a session: a sweep's runs have process groups of their own."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
 
 
 def moment(run_folder):

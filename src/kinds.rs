@@ -37,13 +37,16 @@ impl Precision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
+    /// x
     #[serde(skip)]
     Identity,
+    /// max(0, x)
     Relu,
     /// z·Φ(z) with the exact normal distribution function (Hendrycks & Gimpel 2016), not the tanh fit.
     Gelu,
     /// z·σ(z) (Ramachandran et al. 2017), also called SiLU.
     Swish,
+    /// tanh x
     #[serde(skip)]
     Tanh,
 }
@@ -52,6 +55,8 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cell {
+    /// Gated recurrent unit (Cho et al. 2014).
     Gru,
+    /// Long short-term memory (Hochreiter & Schmidhuber 1997).
     Lstm,
 }

@@ -13,7 +13,10 @@ pub enum ParamKind {
     /// `[gates·hidden, in]` weight inside a recurrence.
     Recurrent,
     /// `[vocabulary, d]` rows of tokens; `tied`: also (or only) the output projection.
-    Table { tied: bool },
+    Table {
+        /// Whether it is the output projection.
+        tied: bool,
+    },
     /// Biases, gains, attention vectors.
     Vector,
 }
@@ -21,7 +24,9 @@ pub enum ParamKind {
 /// How a new tensor is filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// All 0.
     Zeros,
+    /// All 1.
     Ones,
     /// Normal with this standard deviation.
     Normal(f64),
@@ -36,8 +41,11 @@ pub enum Init {
 /// One trainable tensor.
 #[derive(Clone, Debug)]
 pub struct Param {
+    /// As in checkpoints.
     pub name: String,
+    /// What it is.
     pub kind: ParamKind,
+    /// Its values.
     pub var: Var,
     /// Row kept at zero: `<pad>` of a table. Its gradient is cleared before the update and decay skips it.
     pub frozen_row: Option<usize>,
@@ -123,18 +131,22 @@ impl ParamSet {
         Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
     }
 
+    /// In their order.
     pub fn iter(&self) -> std::slice::Iter<'_, Param> {
         self.params.iter()
     }
 
+    /// Number of tensors.
     pub fn len(&self) -> usize {
         self.params.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.params.is_empty()
     }
 
+    /// By name.
     pub fn get(&self, name: &str) -> Option<&Param> {
         self.by_name.get(name).map(|&i| &self.params[i])
     }
@@ -154,10 +166,12 @@ impl ParamSet {
         ParamSet { params, by_name, seed: self.seed, dtype: self.dtype, device: self.device.clone() }
     }
 
+    /// Of all of them.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
+    /// Where all of them are.
     pub fn device(&self) -> &Device {
         &self.device
     }

@@ -12,7 +12,9 @@ use super::rows;
 /// A row of the keys and its weight; weight 0 for a query without keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Strongest {
+    /// Of the memory.
     pub row: usize,
+    /// Share of the attention there.
     pub weight: f64,
 }
 

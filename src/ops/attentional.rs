@@ -50,7 +50,9 @@ pub struct Widths {
 /// How an attentional recurrence runs.
 #[derive(Clone, Debug)]
 pub struct Attentional {
+    /// The gated cell.
     pub cell: Cell,
+    /// Of its parts.
     pub widths: Widths,
     /// Borders of the packed source sentences.
     pub source: Arc<Vec<usize>>,

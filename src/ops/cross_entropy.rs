@@ -37,6 +37,7 @@ pub struct Targets<'a> {
 pub struct CrossEntropy {
     /// Scalar, on the tape: s·Σ of what the tokens cost.
     pub loss: Tensor,
+    /// Their parts, detached.
     pub losses: Losses,
 }
 

@@ -11,7 +11,9 @@ use super::unwritten::End;
 /// Which end of each sentence a recurrence begins at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
+    /// From the first token on.
     Forward,
+    /// From the last token back.
     Reverse,
 }
 

@@ -125,5 +125,6 @@ use crate::rng::MaskKey;
 pub struct Dropout {
     /// Share of elements set to zero, in (0, 1).
     pub p: f64,
+    /// From which the mask is drawn.
     pub key: MaskKey,
 }

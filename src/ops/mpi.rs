@@ -34,14 +34,18 @@ functions! {
 
 /// What messages are made of.
 pub trait Wire: Copy + Default {
+    /// How the library calls it.
     const KIND: Kind;
 }
 
 /// A type of the elements of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// 8 bits.
     Byte,
+    /// 32 bits.
     Float,
+    /// 64 bits.
     Double,
 }
 
@@ -118,7 +122,9 @@ pub struct Mpi {
     calling: Mutex<()>,
     /// File, and what the library says of itself.
     pub library: String,
+    /// Of this process, from 0.
     pub rank: usize,
+    /// Processes.
     pub size: usize,
 }
 

@@ -32,7 +32,9 @@ use std::sync::Arc;
 /// How a recurrence runs.
 #[derive(Clone, Debug)]
 pub struct Recurrence {
+    /// The gated cell.
     pub cell: Cell,
+    /// In which sentences are read.
     pub direction: Direction,
     /// Borders of the packed sentences.
     pub offsets: Arc<Vec<usize>>,

@@ -40,6 +40,7 @@ impl History {
         self.places.len()
     }
 
+    /// Whether nothing was attended to yet.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

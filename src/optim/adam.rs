@@ -34,9 +34,13 @@ pub struct Adam {
 pub struct AdamRule {
     /// Name in config and reports.
     pub name: &'static str,
+    /// Decay of the first moment.
     pub beta1: f64,
+    /// Decay of the second moment.
     pub beta2: f64,
+    /// Added to the root of the second moment.
     pub eps: f64,
+    /// Of weights and tables.
     pub decay: Decay,
     /// Decay taken from the weights instead of added to the gradient.
     pub decoupled: bool,
@@ -45,6 +49,7 @@ pub struct AdamRule {
 }
 
 impl Adam {
+    /// Without state yet.
     pub fn new(rule: AdamRule) -> Self {
         Adam { rule, updates: 0, moments: Kept::new(["m", "v"]) }
     }

@@ -112,16 +112,26 @@ impl Decay {
 /// What is wrong with gradients.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The loss does not depend on it.
     #[error("no gradient reaches the parameter {parameter}: the tape is cut (a bug of the model)")]
-    Missing { parameter: String },
+    Missing {
+        /// Its name.
+        parameter: String,
+    },
+    /// NaN or infinity.
     #[error("the gradient of {parameter} holds NaN or infinity")]
-    NonFinite { parameter: String },
+    NonFinite {
+        /// Its name.
+        parameter: String,
+    },
+    /// What candle says.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
 /// Gradients in the order of a [`ParamSet`]; detached from the tape.
 pub struct Gradients {
+    /// One for each parameter, of its shape.
     pub tensors: Vec<Tensor>,
 }
 
@@ -134,6 +144,7 @@ pub struct StepContext<'a> {
     pub embedding_lr_scale: f64,
     /// Updates done before this one.
     pub step: u64,
+    /// Of what is drawn at random.
     pub seed: u64,
     /// What the linear maps were applied to in the last micro-batch; empty unless [`Optimizer::needs_inputs`].
     pub inputs: &'a [LinearInput],
@@ -235,6 +246,7 @@ pub trait Optimizer: Send {
 /// Saved state of an optimizer.
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
+    /// By name.
     pub tensors: Vec<(String, Tensor)>,
     /// Counters; exact as f64 up to 2⁵³.
     pub scalars: Vec<(String, f64)>,

@@ -8,7 +8,9 @@ use super::OptimizerState;
 
 /// Processes that share the work.
 pub trait Share: Sync {
+    /// Of this process, from 0.
     fn rank(&self) -> usize;
+    /// Processes.
     fn size(&self) -> usize;
     /// What each of them has, by rank.
     ///

@@ -48,7 +48,7 @@ impl<'a> Sum<'a> {
         for param in params {
             let count = param.var.elem_count();
             // of its own, so that the others' memory is freed with them
-            tensors.push(all.narrow(0, at, count)?.reshape(param.var.shape())?.copy()?);
+            tensors.push(all.narrow(0, at, count)?.reshape(param.var.shape())?.force_contiguous()?);
             at += count;
         }
         Ok(Some(Gradients { tensors }))

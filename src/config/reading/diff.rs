@@ -14,6 +14,7 @@ pub struct Difference {
     pub old: String,
     /// Value now.
     pub new: String,
+    /// What it means for a run that goes on.
     pub effect: Effect,
     /// Why, as "would change the model"; empty when nothing needs saying.
     pub why: &'static str,

@@ -20,13 +20,19 @@ use crate::config::settings::Config;
 pub enum Source {
     /// A file.
     Path(PathBuf),
-    /// Text at hand, and the name it has in messages.
-    Text { name: String, text: String },
+    /// Text at hand.
+    Text {
+        /// As it is called in messages.
+        name: String,
+        /// TOML.
+        text: String,
+    },
 }
 
 /// A configuration without known problems.
 #[derive(Clone, Debug)]
 pub struct Loaded {
+    /// All keys.
     pub config: Config,
     /// The file as it was named, for messages.
     pub name: String,

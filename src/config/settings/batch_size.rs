@@ -8,7 +8,9 @@ use super::forms::{self, TwoForms};
 /// Size of a batch: a number, or what the memory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum BatchSize {
+    /// What the memory of the GPU holds.
     Auto,
+    /// So many.
     Of(usize),
 }
 

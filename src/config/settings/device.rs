@@ -12,6 +12,7 @@ use super::forms::{self, TwoForms};
 pub enum DeviceName {
     /// A GPU if there is one that this program can use.
     Auto,
+    /// This machine's processor.
     Cpu,
     /// The GPU of this number, from 0.
     Cuda(u16),

@@ -8,8 +8,11 @@ use super::forms::{self, TwoForms};
 /// How often: TOML writes `1000` or "1000u" (updates), "2e" (epochs), or 0 (only at the end).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum Every {
+    /// At the end alone.
     AtEnd,
+    /// Each so many updates.
     Updates(u64),
+    /// Each so many passes over the text.
     Epochs(u64),
 }
 

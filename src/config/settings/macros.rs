@@ -8,6 +8,7 @@ macro_rules! settings {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(default)]
+        #[allow(missing_docs, reason = "a table is documented by its type")]
         pub struct $name {
             $($(#[$of_key])* pub $key: $type,)*
         }
@@ -25,6 +26,7 @@ macro_rules! choices {
     ($(#[$doc:meta])* pub enum $name:ident { $($(#[$of_word:meta])* $choice:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[allow(missing_docs, reason = "a choice is documented by its word, and by the key it is of")]
         pub enum $name {
             $($(#[$of_word])* #[serde(rename = $word)] $choice,)*
         }

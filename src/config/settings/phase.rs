@@ -62,7 +62,9 @@ pub struct InForce {
     pub phase: usize,
     /// `[optimizer]` with the name and rate of the phase.
     pub optimizer: OptimizerConfig,
+    /// What is minimized.
     pub objective: PhaseObjective,
+    /// What moves.
     pub trainable: Trainable,
     /// Update at which the optimizer's state began fresh.
     pub optimizer_since: u64,
