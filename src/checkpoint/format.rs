@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::tensor::{Metadata, SafeTensors, TensorInfo, View};
 use safetensors::SafeTensorError;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{xxh3_64, Xxh3};
 
+use super::seal::holds;
 use super::{Error, Result};
 use crate::fsio;
 
@@ -22,12 +24,16 @@ pub(super) const MANIFEST: &str = "manifest.json";
 
 /// `manifest.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     pub(super) format_version: u64,
     /// Program that wrote it, for people.
     pub(super) program: String,
     pub(super) step: u64,
     pub(super) files: Vec<FileEntry>,
+    /// Its own checksum, which is checked as text (`seal`); manifests of before have none.
+    #[serde(rename = "manifest_xxh3", default, skip_serializing)]
+    pub(super) _seal: IgnoredAny,
 }
 
 /// Size and checksum of a file.
@@ -71,8 +77,15 @@ impl Manifest {
         let text = crate::fsio::read_to_string(&path)?;
         let damaged = |e: serde_json::Error| Error::Damaged { path: path.clone(), what: format!("not readable: {e}") };
         let Version { format_version } = serde_json::from_str(&text).map_err(damaged)?;
-        if format_version > FORMAT_VERSION {
-            return Err(Error::TooNew { path, found: format_version });
+        match holds(&text) {
+            Some(true) if format_version > FORMAT_VERSION => {
+                return Err(Error::TooNew { path, found: format_version });
+            }
+            Some(true) => {}
+            None if format_version <= FORMAT_VERSION => {}
+            _ => {
+                return Err(Error::Damaged { path, what: "its own checksum differs: it was changed or damaged".into() })
+            }
         }
         serde_json::from_str(&text).map_err(damaged)
     }

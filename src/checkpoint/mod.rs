@@ -23,6 +23,7 @@
 //! | `bytes` | checkpoints as one piece of memory, for the other ranks of a job |
 //! | `format` | the bytes of a checkpoint: safetensors files and the manifest that vouches for them |
 //! | `retain` | which checkpoints stay, as a pure function |
+//! | `seal` | the checksum of the manifest itself |
 //! | `store` | the folder of checkpoints: saving, finding, verifying, deleting |
 //! | `validated` | the weights that the last validations scored, kept for their mean |
 //! | `weights` | weights in and out of a model, with names and shapes compared before anything changes |
@@ -31,6 +32,7 @@ mod average;
 mod bytes;
 mod format;
 mod retain;
+mod seal;
 mod store;
 mod validated;
 mod weights;
@@ -39,6 +41,7 @@ pub use average::average;
 pub use bytes::{from_bytes, to_bytes};
 pub use format::{write_tensors, FORMAT_VERSION};
 pub use retain::{plan, Existing, Plan};
+pub use seal::seal;
 pub use store::{Best, Found, Store, Which, FOLDER};
 pub use weights::{fill, load_weights, read_weights, save_weights};
 

@@ -1,6 +1,7 @@
 //! The folder of checkpoints: saving, finding, verifying, deleting.
 
 use candle_core::{DType, Device, Tensor};
+use serde::de::IgnoredAny;
 use serde::Deserialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::format::{
     read_tensors, size_fault, write_tensors, FileEntry, Hashing, Manifest, TensorFile, FORMAT_VERSION, MANIFEST,
 };
+use super::seal::seal;
 use super::{plan, Error, Existing, Plan, Result, Snapshot};
 use crate::fsio::{self, NewFolder};
 use crate::optim::OptimizerState;
@@ -110,8 +112,9 @@ impl Store {
         add(OPTIMIZER, &|out| write_tensors(out, &optimizer))?;
         add(STATE, &|out| Ok(serde_json::to_writer_pretty(out, &snapshot.state)?))?;
         let program = concat!("nmt-train ", env!("CARGO_PKG_VERSION")).to_string();
-        let manifest = Manifest { format_version: FORMAT_VERSION, program, step: snapshot.step, files };
-        folder.file(MANIFEST, |out| Ok(serde_json::to_writer_pretty(out, &manifest)?))?;
+        let (step, _seal) = (snapshot.step, IgnoredAny);
+        let manifest = Manifest { format_version: FORMAT_VERSION, program, step, files, _seal };
+        folder.file(MANIFEST, |out| out.write_all(seal(&serde_json::to_string_pretty(&manifest)?).as_bytes()))?;
         folder.commit()?;
         self.point(LATEST, Some(snapshot.step))?;
         Ok(path)

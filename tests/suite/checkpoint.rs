@@ -153,6 +153,7 @@ fn a_newer_format_is_refused_and_not_skipped() {
     let (_dir, store) = store_with(&[10, 20]);
     let path = store.path(20).join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
+    let text = nmt_train::checkpoint::seal(&text);
     nmt_train::fsio::write_atomic(&path, text.as_bytes()).unwrap();
     let error = newest(&store).unwrap_err();
     assert!(matches!(error, Error::TooNew { found: 2, .. }));

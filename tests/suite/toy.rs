@@ -1,6 +1,6 @@
 //! A toy corpus and the real program run on it: 80 sentences, a model of 8 thousand parameters, a fraction of a second.
 
-use nmt_train::fsio;
+use nmt_train::{checkpoint, fsio};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -147,7 +147,7 @@ impl Toy {
         let entry = entries.iter_mut().find(|entry| entry["name"] == file).unwrap();
         entry["bytes"] = content.len().into();
         entry["xxh3"] = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(content.as_bytes())).into();
-        self.write(&path, manifest.to_string());
+        self.write(&path, checkpoint::seal(&manifest.to_string()));
     }
 
     /// Rows of a run's metrics.jsonl.
