@@ -79,7 +79,9 @@ wheel() {
 
 crate() {
   local scratch packed
-  cargo publish --dry-run --locked "$@"
+  # what is installed below is what is packed, so it is built once
+  cargo publish --dry-run --no-verify --locked "$@"
+  cargo package --no-verify --locked "$@"
   packed=$target_dir/package/nmt-train-$version.crate
   ls -l "$packed"
   scratch=$(mktemp -d)
