@@ -61,14 +61,8 @@ impl World {
         job.meet(Some(job.limit))?;
         let rank = self.rank();
         if let Some(nccl) = job.gpus_of(own) {
-            let others = |other| other != rank;
-            let sent: Vec<_> =
-                (0..counts.len()).map(|other| (others(other) && counts[rank] > 0).then(|| own.clone())).collect();
-            let received: Vec<_> =
-                counts.iter().enumerate().map(|(other, &count)| if others(other) { count } else { 0 }).collect();
-            let mut all = nccl.exchange(&sent, &received)?;
-            all[rank] = (counts[rank] > 0).then(|| own.clone());
-            return Ok(Tensor::cat(&all.into_iter().flatten().collect::<Vec<_>>(), 0)?);
+            let all = nccl.exchange(&vec![own.clone(); counts.len()], counts)?;
+            return Ok(Tensor::cat(&all, 0)?);
         }
         let start = counts[..rank].iter().sum::<usize>();
         let mut all = vec![0f32; counts.iter().sum()];
@@ -95,19 +89,13 @@ impl Job {
             cut.push(addend.narrow(0, start, length)?);
             start += length;
         }
+        let received: Vec<usize> = (0..size).map(|other| if other < present { mine } else { 0 }).collect();
         if let Some(nccl) = self.gpus_of(addend) {
-            let mut sent: Vec<Option<Tensor>> =
-                cut.iter().map(|part| (rank < present && part.elem_count() > 0).then(|| part.clone())).collect();
-            sent[rank] = None;
-            let received: Vec<_> =
-                (0..size).map(|other| if other < present && other != rank { mine } else { 0 }).collect();
-            let mut found = nccl.exchange(&sent, &received)?;
-            found[rank] = (rank < present && mine > 0).then(|| cut[rank].clone());
-            return Ok(found.into_iter().flatten().collect());
+            let sent = if rank < present { &cut[..] } else { &[] };
+            return Ok(nccl.exchange(sent, &received)?);
         }
         let nothing = vec![0; size];
         let (addend, sent) = if rank < present { (on_host(addend)?, parts) } else { (Vec::new(), &nothing[..]) };
-        let received: Vec<usize> = (0..size).map(|other| if other < present { mine } else { 0 }).collect();
         let mut found = vec![0f32; mine * present];
         self.timed(|| self.mpi.exchange((&addend, sent), (&mut found, &received))).map_err(Error::Library)?;
         let found = Tensor::from_vec(found, (present, mine), cut[rank].device())?;

@@ -100,7 +100,7 @@ impl NcclLibrary {
         let joined = unsafe { (functions.ncclCommInitRank)(&mut communicator, size as c_int, id, rank as c_int) };
         functions.check(joined)?;
         let flown = Mutex::default();
-        Ok(Nccl { functions, name, device, communicator, flown })
+        Ok(Nccl { functions, name, device, communicator, rank, flown })
     }
 }
 
@@ -110,6 +110,7 @@ pub(crate) struct Nccl {
     name: String,
     device: CudaDevice,
     communicator: Communicator,
+    rank: usize,
     flown: Mutex<Flown>,
 }
 
@@ -136,46 +137,36 @@ impl Nccl {
         self.flown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends the r-th tensor to rank r, and receives so many numbers of each rank, all of f32; returns before that has
+    /// Sends the r-th tensor to rank r, unless there are none, and receives so many numbers of each rank: the tensors of those
+    /// that send any, by rank. All are of f32; the one that a rank sends to itself is not moved. Returns before the rest has
     /// happened, as a kernel does.
     ///
     /// # Errors
     /// Tensors of another type or elsewhere; what the library says.
-    pub(crate) fn exchange(
-        &self,
-        sent: &[Option<Tensor>],
-        received: &[usize],
-    ) -> candle_core::Result<Vec<Option<Tensor>>> {
+    pub(crate) fn exchange(&self, sent: &[Tensor], received: &[usize]) -> candle_core::Result<Vec<Tensor>> {
         let mut flown = self.turn();
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().map_err(Error::wrap)?;
         let begin = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(Error::wrap)?;
-        let sent: Vec<Option<Tensor>> = sent
-            .iter()
-            .map(|tensor| tensor.as_ref().map(Tensor::contiguous).transpose())
-            .collect::<candle_core::Result<_>>()?;
-        let found: Vec<Option<Buffer>> = received
-            .iter()
-            .map(|&count| (count > 0).then(|| Buffer::new(&self.device, DType::F32, count)).transpose())
-            .collect::<candle_core::Result<_>>()?;
+        let sent: Vec<Tensor> = sent.iter().map(Tensor::contiguous).collect::<candle_core::Result<_>>()?;
+        let buffer = |&count: &usize| Buffer::new(&self.device, DType::F32, count);
+        let found: Vec<Buffer> = received.iter().map(buffer).collect::<candle_core::Result<_>>()?;
         let told = |code| self.functions.check(code).map_err(Error::Msg);
         let handle = stream.cu_stream().cast::<c_void>();
+        let is_other = |(other, count): &(usize, usize)| *other != self.rank && *count > 0;
         // SAFETY: no arguments.
         told(unsafe { (self.functions.ncclGroupStart)() })?;
         let ask = || -> candle_core::Result<()> {
-            for (other, tensor) in sent.iter().enumerate() {
-                let Some(tensor) = tensor else { continue };
-                let memory = Memory::of_tensor(tensor)?.single()?;
-                let (address, count) = (memory.pointer().address() as *const c_void, memory.len);
+            for (other, count) in sent.iter().map(Tensor::elem_count).enumerate().filter(is_other) {
+                let memory = Memory::of_tensor(&sent[other])?.single()?;
+                let address = memory.pointer().address() as *const c_void;
                 // SAFETY: so many numbers are there, and stay until all that the stream was asked for is done.
                 told(unsafe {
                     (self.functions.ncclSend)(address, count, F32, other as c_int, self.communicator, handle)
                 })?;
             }
-            for (other, buffer) in found.iter().enumerate() {
-                let Some(buffer) = buffer else { continue };
-                let memory = buffer.memory();
-                let (address, count) = (memory.pointer().address() as *mut c_void, memory.len);
+            for (other, count) in received.iter().copied().enumerate().filter(is_other) {
+                let address = found[other].memory().pointer().address() as *mut c_void;
                 // SAFETY: as above, and nobody else has the buffer.
                 told(unsafe {
                     (self.functions.ncclRecv)(address, count, F32, other as c_int, self.communicator, handle)
@@ -189,8 +180,12 @@ impl Nccl {
         asked.and(ended)?;
         let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(Error::wrap)?;
         flown.open.push((begin, end));
-        let tensor = |(buffer, &count): (Option<Buffer>, &usize)| buffer.map(|buffer| buffer.tensor(count));
-        Ok(found.into_iter().zip(received).map(tensor).collect())
+        let tensors = found.into_iter().zip(received).enumerate().filter(|(_, (_, &count))| count > 0);
+        let tensor = |(other, (buffer, &count)): (usize, (Buffer, &usize))| match sent.get(other) {
+            Some(own) if other == self.rank => own.clone(),
+            _ => buffer.tensor(count),
+        };
+        Ok(tensors.map(tensor).collect())
     }
 
     /// Time that exchanges took on the stream so far, in which it waited for other ranks too; waits for the last of them.
