@@ -277,8 +277,7 @@ def pairs(count):
                 en.write(f"{i} {source[k]}\n")
                 de.write(f"{i} {target[k]}\n")
         config = (folder / "c.toml").read_text().replace("train.en", "big.en").replace("train.de", "big.de")
-        (folder / "big.toml").write_text(config.replace("vocab_size = 300", "vocab_size = 4000\ntraining_lines = 1000000"
-                                                        if "training_lines" in config else "vocab_size = 4000"))
+        (folder / "big.toml").write_text(config.replace("vocab_size = 300", "vocab_size = 4000"))
         for start in ("from nothing", "from the cache"):
             words = f"--config big.toml --force --set run_dir=run-{start.split()[-1]} --set data.cache_dir=cache --set train.max_updates=1 " \
                     "--set validation.metrics=['nll']"

@@ -45,8 +45,6 @@ pub enum Kind {
     Byte,
     /// 32 bits.
     Float,
-    /// 64 bits.
-    Double,
 }
 
 impl Wire for u8 {
@@ -54,9 +52,6 @@ impl Wire for u8 {
 }
 impl Wire for f32 {
     const KIND: Kind = Kind::Float;
-}
-impl Wire for f64 {
-    const KIND: Kind = Kind::Double;
 }
 
 /// A family of binary interfaces.
@@ -72,7 +67,6 @@ struct Handles {
     world: Handle,
     byte: Handle,
     float: Handle,
-    double: Handle,
     in_place: *const c_void,
     ignore_status: *mut c_void,
     /// `MPI_THREAD_SERIALIZED`: calls come from any thread, one at a time.
@@ -88,7 +82,6 @@ impl Handles {
                 world: address("ompi_mpi_comm_world")?,
                 byte: address("ompi_mpi_byte")?,
                 float: address("ompi_mpi_float")?,
-                double: address("ompi_mpi_double")?,
                 in_place: number(1),
                 ignore_status: std::ptr::null_mut(),
                 serialized: 2,
@@ -97,7 +90,6 @@ impl Handles {
                 world: 0x4400_0000,
                 byte: 0x4c00_010d,
                 float: 0x4c00_040a,
-                double: 0x4c00_080b,
                 in_place: number(usize::MAX),
                 ignore_status: number(1).cast_mut(),
                 serialized: 2,
@@ -106,7 +98,6 @@ impl Handles {
                 world: 0x101,
                 byte: 0x247,
                 float: 0x210,
-                double: 0x214,
                 in_place: number(1),
                 ignore_status: std::ptr::null_mut(),
                 serialized: 2048,
@@ -196,7 +187,6 @@ impl Mpi {
         match kind {
             Kind::Byte => self.handles.byte,
             Kind::Float => self.handles.float,
-            Kind::Double => self.handles.double,
         }
     }
 
