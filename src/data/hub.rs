@@ -1,9 +1,13 @@
 //! Files named `hf://…`: from the local cache of the Hugging Face Hub, else downloaded into it.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -24,6 +28,8 @@ pub enum HubError {
     Offline { name: String, cache: PathBuf },
     #[error("{name} is not in the local cache {cache} and can not be fetched from {endpoint}: {what}", cache = cache.display())]
     Unreachable { name: String, cache: PathBuf, endpoint: String, what: String },
+    #[error("{name}: what {endpoint} sent is not the file that it announced (its hash is not {announced}), and was deleted here; try again")]
+    Damaged { name: String, endpoint: String, announced: String },
     #[error("{name}: neither HF_HOME nor a home folder is set; HF_HOME chooses where downloads are kept")]
     NoHome { name: String },
 }
@@ -78,7 +84,24 @@ impl Hub {
             return Err(HubError::Offline { name: name.to_string(), cache: self.cache.clone() });
         }
         let api = self.api(repo).map_err(|e| self.unreachable(name, &e))?;
-        api.download(wanted.file).map_err(|e| self.explain(name, &wanted, &api, &e))
+        let path = api.download(wanted.file).map_err(|e| self.explain(name, &wanted, &api, &e))?;
+        self.check(name, &path)?;
+        Ok(path)
+    }
+
+    /// Whether a file that was just downloaded is what the Hub announced. The library does not look, and it goes on with what
+    /// an earlier try left behind.
+    fn check(&self, name: &str, path: &Path) -> Result<(), HubError> {
+        // the library keeps the content under its tag, to which the file's name is a link
+        let Ok(content) = path.canonicalize() else { return Ok(()) };
+        let announced = content.file_name().unwrap_or_default().to_string_lossy().to_string();
+        if is_announced(&content, &announced).unwrap_or(false) {
+            return Ok(());
+        }
+        for file in [path, &content] {
+            let _ = fs::remove_file(file);
+        }
+        Err(HubError::Damaged { name: name.to_string(), endpoint: self.endpoint.clone(), announced })
     }
 
     fn api(&self, repo: Repo) -> Result<ApiRepo, ApiError> {
@@ -134,6 +157,26 @@ impl Hub {
             what,
         }
     }
+}
+
+/// Whether a file has the hash that is its tag: SHA-256 of large files, git's SHA-1 of small ones. Other servers have other
+/// tags, which say nothing.
+fn is_announced(file: &Path, tag: &str) -> io::Result<bool> {
+    let hexadecimal = tag.chars().all(|c| c.is_ascii_hexdigit());
+    let hash = match tag.len() {
+        64 if hexadecimal => hash::<Sha256>(file, Sha256::new())?,
+        40 if hexadecimal => {
+            let size = file.metadata()?.len();
+            hash(file, Sha1::new_with_prefix(format!("blob {size}\0")))?
+        }
+        _ => return Ok(true),
+    };
+    Ok(hash == tag.to_lowercase())
+}
+
+fn hash<D: Digest + io::Write>(file: &Path, mut hasher: D) -> io::Result<String> {
+    io::copy(&mut File::open(file)?, &mut hasher)?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The status in an error of the client library, which shows it only in its text.

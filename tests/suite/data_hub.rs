@@ -11,6 +11,9 @@ use nmt_train::data::{resolve, Hub};
 use super::toy::Toy;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Git's hash of "good\n", and SHA-256 of "large\n".
+const GOOD: &str = "12799ccbe7ce445b11b7bd4833bcc2c2ce1b48b7";
+const LARGE: &str = "9bfce334a37bd1bc1d36b0370195b31fe9a9389dd43d0873891a3544ef1140a1";
 
 struct Server {
     endpoint: String,
@@ -55,7 +58,10 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str, model
     let content = match path.as_str() {
         "/datasets/me/news/resolve/main/data/a.en" => "one\ntwo\n",
         "/datasets/me/news/resolve/dev/data/a.en" => "dev\n",
-        "/cdn/large" => "large\n",
+        "/datasets/me/news/resolve/main/good" => "good\n",
+        "/datasets/me/news/resolve/main/bad" => "goof\n",
+        "/cdn/large.gz" => "large\n",
+        "/cdn/bad.gz" => "larger\n",
         "/me/secret/resolve/main/tokenizer.json" if header("authorization:") == Some("bearer right") => "{}",
         "/api/datasets/me/news/revision/main" => {
             "{\"siblings\": [{\"rfilename\": \"data/a.en\"}, {\"rfilename\": \"large.gz\"}], \"sha\": \"0\"}"
@@ -69,10 +75,16 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str, model
     let start: usize = header("range: bytes=").and_then(|r| r.split('-').next()?.parse().ok()).unwrap_or(0);
     let end = if header("range:") == Some("bytes=0-0") { 1 } else { size };
     let commit = if path.contains("/dev/") { COMMIT.replace('0', "f") } else { COMMIT.to_string() };
+    let tag = match path.rsplit('/').next() {
+        Some("good" | "bad") => GOOD.to_string(),
+        _ => format!("e{size}"),
+    };
     let repo = format!("x-repo-commit: {commit}\r\n");
     let (status, extra, body) = match path.as_str() {
-        "/datasets/me/news/resolve/main/large.gz" => {
-            ("302 Found", format!("{repo}x-linked-etag: \"e2\"\r\nlocation: {endpoint}/cdn/large\r\n"), &[][..])
+        "/datasets/me/news/resolve/main/large.gz" | "/datasets/me/news/resolve/main/bad.gz" => {
+            let file = path.rsplit('/').next().unwrap();
+            let to = format!("x-linked-etag: \"{LARGE}\"\r\nlocation: {endpoint}/cdn/{file}\r\n");
+            ("302 Found", repo + &to, &[][..])
         }
         "/me/secret/resolve/main/tokenizer.json" if size == 0 => match header("authorization:") {
             None => ("401 Unauthorized", "x-error-code: GatedRepo\r\n".to_string(), &[][..]),
@@ -82,7 +94,7 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, endpoint: &str, model
         api if api.starts_with("/api/") => ("200 OK", String::new(), &content[..]),
         _ => (
             "206 Partial Content",
-            format!("{repo}etag: \"e{size}\"\r\ncontent-range: bytes {start}-{}/{size}\r\n", end - 1),
+            format!("{repo}etag: \"{tag}\"\r\ncontent-range: bytes {start}-{}/{size}\r\n", end - 1),
             &content[start..end],
         ),
     };
@@ -116,6 +128,21 @@ fn files_are_downloaded_once_and_then_found_without_a_network() {
     assert_eq!(text(&offline, NEWS), "one\ntwo\n");
     let error = offline.resolve("hf://datasets/me/news/b.en").unwrap_err().to_string();
     assert!(error.ends_with("and HF_HUB_OFFLINE is set"), "{error}");
+}
+
+#[test]
+fn what_comes_is_what_was_announced() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    let hub = server.hub(&cache);
+    assert!(hub.resolve("hf://datasets/me/news/good").is_ok());
+    for file in ["bad", "bad.gz"] {
+        let name = format!("hf://datasets/me/news/{file}");
+        // what was refused is not found in the cache at the next try
+        for _ in 0..2 {
+            let error = hub.resolve(&name).unwrap_err().to_string();
+            assert!(error.starts_with(&name) && error.contains("is not the file that it announced"), "{error}");
+        }
+    }
 }
 
 #[test]
