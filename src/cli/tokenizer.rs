@@ -25,7 +25,7 @@ pub(super) fn tokenizer(args: &TokenizerArgs, common: &CommonArgs) -> Result<Exi
         ))
         .into());
     }
-    let (tokenizers, note) = train::obtain_tokenizers(&loaded.config, &mut |note| say(common, &note))?;
+    let (tokenizers, note) = train::obtain_tokenizers(&loaded.config, None, &mut |note| say(common, &note))?;
     fsio::create_dir_all(&out)?;
     tokenizers.save(&out)?;
     let sizes = (tokenizers.source.vocab_size(), tokenizers.target.vocab_size());

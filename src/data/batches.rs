@@ -47,7 +47,7 @@ pub struct Place {
 pub type Draw<'a> = dyn Fn(Place, &mut Vec<u32>) + Sync + 'a;
 
 /// The batches of one epoch. Every pair of a corpus of weight 1 is in exactly one of them; a pair larger than the limit
-/// is a batch of its own. 4 bytes a pair, 12 more while it is made.
+/// is a batch of its own. 4 bytes a pair, 16 more while it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
     number: u64,
@@ -66,10 +66,11 @@ impl Epoch {
         let mut items = draw(data.spans(), seed, epoch);
         let mut order = stream(seed, Purpose::Order, epoch);
         order.shuffle(&mut items);
-        let items = by_length(data, &items);
-        let (mut batches, heaviest) = cut(data, &items, batching);
+        let sorted = by_length(data, items);
+        let (mut batches, heaviest) = cut(data, &sorted, batching);
         order.shuffle(&mut batches);
         let largest = batches.iter().position(|batch| *batch == heaviest).unwrap_or(0);
+        let items = sorted.into_par_iter().map(|sorted| sorted.pair()).collect();
         Epoch { number: epoch, items, batches, largest }
     }
 
@@ -158,17 +159,59 @@ fn draw(spans: &[Span], seed: u64, epoch: u64) -> Vec<u32> {
     items
 }
 
+/// A pair and its lengths in the bits of one number: target, source, pair.
+#[derive(Clone, Copy, Default)]
+struct Sized(u64);
+
+/// Longer sides are clipped to this.
+const CLIP: usize = 0xFFFF;
+const SOURCE: u32 = 32;
+const TARGET: u32 = 48;
+
+impl Sized {
+    fn new((source, target): (usize, usize), pair: u32) -> Self {
+        Sized((target.min(CLIP) as u64) << TARGET | (source.min(CLIP) as u64) << SOURCE | u64::from(pair))
+    }
+
+    fn pair(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn length(self, side: u32) -> usize {
+        (self.0 >> side) as usize & CLIP
+    }
+
+    /// Looked up again where one is clipped only, for that is all over the text.
+    fn lengths(self, data: &impl Lengths) -> (usize, usize) {
+        match (self.length(SOURCE), self.length(TARGET)) {
+            (source, target) if source.max(target) < CLIP => (source, target),
+            _ => data.lengths(self.pair() as usize),
+        }
+    }
+}
+
 /// `items` sorted by target then source length, keeping their order among equals.
-fn by_length(data: &impl Lengths, items: &[u32]) -> Vec<u32> {
-    let key = |(position, &item): (usize, &u32)| {
-        let (source, target) = data.lengths(item as usize);
-        let clip = |n: usize| n.min(0xFFFF) as u64;
-        clip(target) << 48 | clip(source) << 32 | position as u64
-    };
-    let mut keys: Vec<u64> = items.par_iter().enumerate().map(key).collect();
-    // All keys differ, so the result does not depend on the number of threads.
-    keys.par_sort_unstable();
-    keys.into_par_iter().map(|key| items[key as u32 as usize]).collect()
+fn by_length(data: &impl Lengths, items: Vec<u32>) -> Vec<Sized> {
+    let mut sized: Vec<Sized> =
+        items.into_par_iter().map(|pair| Sized::new(data.lengths(pair as usize), pair)).collect();
+    let mut other = vec![Sized::default(); sized.len()];
+    sort(&sized, &mut other, SOURCE);
+    sort(&other, &mut sized, TARGET);
+    sized
+}
+
+/// A counting sort by the length of one side: stable, and in one pass for any number of pairs.
+fn sort(items: &[Sized], sorted: &mut [Sized], side: u32) {
+    let mut next = vec![0; CLIP + 2];
+    items.iter().for_each(|item| next[item.length(side) + 1] += 1);
+    for length in 0..=CLIP {
+        next[length + 1] += next[length];
+    }
+    for &item in items {
+        let place: &mut usize = &mut next[item.length(side)];
+        sorted[*place] = item;
+        *place += 1;
+    }
 }
 
 /// Batches of sentence pairs held in memory (validation), in order of length and without randomness: indices into
@@ -185,21 +228,21 @@ pub fn batches_by_length(lengths: &[(usize, usize)], batching: Batching) -> Vec<
         }
     }
     let data = Plain(lengths);
-    let all: Vec<u32> = (0..lengths.len() as u32).collect();
-    let items = by_length(&data, &all);
-    let indices =
-        |batch: Range<u32>| items[batch.start as usize..batch.end as usize].iter().map(|&i| i as usize).collect();
-    cut(&data, &items, batching).0.into_iter().map(indices).collect()
+    let sorted = by_length(&data, (0..lengths.len() as u32).collect());
+    let indices = |batch: Range<u32>| {
+        sorted[batch.start as usize..batch.end as usize].iter().map(|sorted| sorted.pair() as usize).collect()
+    };
+    cut(&data, &sorted, batching).0.into_iter().map(indices).collect()
 }
 
 /// Cuts sorted pairs into batches; also returns the one with the most work.
-fn cut(data: &impl Lengths, items: &[u32], batching: Batching) -> (Vec<Range<u32>>, Range<u32>) {
+fn cut(data: &impl Lengths, items: &[Sized], batching: Batching) -> (Vec<Range<u32>>, Range<u32>) {
     let (mut batches, mut heaviest) = (Vec::new(), ((0, 0), 0..0));
     let mut start = 0;
     while start < items.len() {
         let (mut end, mut source, mut target, mut squares) = (start, 0, 0, 0);
         while end < items.len() {
-            let (s, t) = data.lengths(items[end] as usize);
+            let (s, t) = items[end].lengths(data);
             if end > start && !batching.fits(end + 1 - start, source + s, target + t) {
                 break;
             }
@@ -323,12 +366,14 @@ mod tests {
 
     #[test]
     fn a_pair_beyond_the_limit_is_a_batch_of_its_own() {
-        let lengths = vec![(5, 5), (500, 5), (5, 500), (5, 5)];
-        let data = Text { lengths, spans: vec![Span { pairs: 0..4, weight: 1.0 }] };
-        let epoch = Epoch::new(&data, 1, 0, tokens(20));
-        let batches: Vec<&[u32]> = (0..epoch.len()).map(|i| epoch.pairs(i)).collect();
-        assert!(batches.contains(&&[1][..]) && batches.contains(&&[2][..]), "{batches:?}");
-        assert_eq!(times(&epoch, 4), [1; 4]);
+        for (long, limit) in [(500, 20), (70_000, 65_700)] {
+            let lengths = vec![(5, 5), (2 * long, 5), (5, long), (5, 5)];
+            let data = Text { lengths, spans: vec![Span { pairs: 0..4, weight: 1.0 }] };
+            let epoch = Epoch::new(&data, 1, 0, tokens(limit));
+            let batches: Vec<&[u32]> = (0..epoch.len()).map(|i| epoch.pairs(i)).collect();
+            assert!(batches.contains(&&[1][..]) && batches.contains(&&[2][..]), "{batches:?}");
+            assert_eq!(times(&epoch, 4), [1; 4]);
+        }
     }
 
     #[test]

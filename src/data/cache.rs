@@ -50,6 +50,8 @@ pub struct Dataset {
     pub joined: Option<Joined>,
     source_tokens: u64,
     target_tokens: u64,
+    /// How often each id is in the targets.
+    pub target_counts: Vec<u64>,
     /// True if an earlier run had encoded this text.
     pub reused: bool,
     /// Why a cache file that was found had to be made again.
@@ -89,6 +91,7 @@ impl Dataset {
             joined: description.joined,
             source_tokens: description.source_tokens,
             target_tokens: description.target_tokens,
+            target_counts: description.target_counts,
             reused: true,
             damaged: None,
             map,
@@ -142,22 +145,6 @@ impl Dataset {
     /// Source and target tokens of all pairs, `</s>` included.
     pub fn tokens(&self) -> (u64, u64) {
         (self.source_tokens, self.target_tokens)
-    }
-
-    /// How often each id of a target vocabulary of this size is in the targets.
-    pub fn target_counts(&self, vocabulary: usize) -> Vec<u64> {
-        let mut counts = vec![0; vocabulary];
-        let mut ids = Vec::new();
-        for i in 0..self.len() {
-            ids.clear();
-            self.target(i).extend(&mut ids);
-            for &id in &ids {
-                if let Some(count) = counts.get_mut(id as usize) {
-                    *count += 1;
-                }
-            }
-        }
-        counts
     }
 
     /// Where pair `i` comes from: index of its corpus in `data.train` and 1-based line in the file.

@@ -1,7 +1,8 @@
-//! Names of a text by its content: of the cache file, and of the text in checkpoints. Times of files are not trusted.
+//! Names of a text by its content: of what the cache has of it, and of the text in checkpoints. Times of files are not trusted.
 
 use std::io::Read;
 
+use rayon::prelude::*;
 use xxhash_rust::xxh3::{xxh3_64, Xxh3};
 
 use super::fields::Columns;
@@ -10,17 +11,19 @@ use super::lines::{locate, open_bytes};
 use super::source::Format;
 use super::unzip::{Unzip, MAGIC};
 use super::{Error, Prepare};
-use crate::config::{Column, Corpus};
+use crate::config::{Column, Corpus, DataConfig, TokenizerConfig};
 
 /// End of the fingerprint of a text that the first version would encode otherwise.
 const CHANGED: &str = "-2";
 
 /// The files of a training text by content.
-pub(super) struct Contents {
+#[derive(Debug)]
+pub struct Contents {
     /// Of each file of each corpus.
     files: Vec<Vec<File>>,
 }
 
+#[derive(Debug)]
 struct File {
     zipped: bool,
     /// Hash of the bytes as they lie.
@@ -30,19 +33,40 @@ struct File {
 }
 
 impl Contents {
-    /// Reads all files of `data.train`.
-    pub(super) fn read(job: &Prepare) -> Result<Self, Error> {
+    /// Reads all files of `data.train`, several at a time.
+    ///
+    /// # Errors
+    /// Those of a file that can not be read.
+    pub fn read(data: &DataConfig) -> Result<Self, Error> {
         let file = |name: &String| {
             let (bytes, zipped) = hash(name, open_bytes(name, &locate(name)?)?)?;
             Ok(File { zipped, bytes, called_zipped: name.ends_with(".gz") })
         };
-        let corpus = |corpus: &Corpus| corpus.files.iter().map(file).collect();
-        Ok(Contents { files: job.data.train.0.iter().map(corpus).collect::<Result<_, Error>>()? })
+        let all: Vec<&String> = data.train.0.iter().flat_map(|corpus| &corpus.files).collect();
+        let read: Vec<Result<File, Error>> = all.into_par_iter().map(file).collect();
+        let mut read = read.into_iter();
+        let corpus = |corpus: &Corpus| read.by_ref().take(corpus.files.len()).collect();
+        Ok(Contents { files: data.train.0.iter().map(corpus).collect::<Result<_, Error>>()? })
+    }
+
+    /// Name in the cache of the tokenizer that is trained on this text; `version`: of what trains it.
+    ///
+    /// # Errors
+    /// Corpora of no known format.
+    pub fn tokenizer(&self, data: &DataConfig, settings: &TokenizerConfig, version: &str) -> Result<String, Error> {
+        let TokenizerConfig { kind, vocab_size, joint, normalization, lowercase, .. } = settings;
+        let mut parts = vec![format!("{version} {kind:?} {vocab_size} {joint} {normalization:?} {lowercase}")];
+        parts.extend(text(data, |corpus, file| Ok(self.bytes(corpus, file)))?);
+        Ok(format!("tokenizer-{:032x}", digest(&parts)))
+    }
+
+    fn bytes(&self, corpus: usize, file: usize) -> String {
+        format!("{:032x}", self.files[corpus][file].bytes)
     }
 
     /// Name of the cache file, without its ending. Known without unzipping.
     pub(super) fn cache(&self, job: &Prepare) -> Result<String, Error> {
-        let name = name(job, VERSION, |corpus, file| Ok(format!("{:032x}", self.files[corpus][file].bytes)))?;
+        let name = name(job, VERSION, |corpus, file| Ok(self.bytes(corpus, file)))?;
         Ok(match job.spelled {
             [false, false] => name,
             [true, false] => format!("{name}-spelled-source"),
@@ -92,6 +116,13 @@ fn name(job: &Prepare, version: u32, file: impl Fn(usize, usize) -> Result<Strin
         ),
         format!("filters {} {} {}", data.min_length, data.max_length, data.max_length_ratio.to_bits()),
     ];
+    parts.extend(text(data, file)?);
+    Ok(format!("pairs-{:032x}", digest(&parts)))
+}
+
+/// What the text depends on, before any tokenizer; `file` as above.
+fn text(data: &DataConfig, file: impl Fn(usize, usize) -> Result<String, Error>) -> Result<Vec<String>, Error> {
+    let mut parts = Vec::new();
     for (index, corpus) in data.train.0.iter().enumerate() {
         let format = Format::of(corpus)?;
         parts.push(format!("{format:?}"));
@@ -107,9 +138,13 @@ fn name(job: &Prepare, version: u32, file: impl Fn(usize, usize) -> Result<Strin
             parts.push(file(index, i)?);
         }
     }
+    Ok(parts)
+}
+
+fn digest(parts: &[String]) -> u128 {
     let mut key = Xxh3::new();
     key.update(parts.join("\n").as_bytes());
-    Ok(format!("pairs-{:032x}", key.digest128()))
+    key.digest128()
 }
 
 /// Hash of all bytes, and whether they begin as gzip does.

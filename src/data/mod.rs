@@ -43,6 +43,7 @@ pub use batches::{batches_by_length, Batching, Draw, Epoch, Place, SOURCE_SHARE}
 pub use cache::{Dataset, Lengths, Span, Tokens};
 pub use error::Error;
 pub use filter::{Dropped, Reason};
+pub use fingerprint::Contents;
 pub use hub::{resolve, Hub, HubError};
 pub use joined::Joined;
 pub use lines::{count_lines, read_lines, Lines};

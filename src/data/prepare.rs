@@ -24,6 +24,8 @@ pub type Spell<'a> = dyn Fn(Side, &[&str]) -> Result<Vec<Vec<u8>>, String> + Syn
 pub struct Prepare<'a> {
     /// `train`, languages and filters.
     pub data: &'a DataConfig,
+    /// The files of `data.train`.
+    pub contents: &'a Contents,
     /// Names the tokenizers by content, both if there are two.
     pub fingerprint: &'a str,
     /// Size of the larger vocabulary; ids are below it.
@@ -51,14 +53,14 @@ pub fn prepare(job: &Prepare, encode: &Encode, spell: &Spell, progress: &mut dyn
     if job.data.train.0.is_empty() {
         return Err(Error::NoCorpora);
     }
-    let contents = Contents::read(job)?;
+    let contents = job.contents;
     let path = job.cache_dir.join(format!("{}.bin", contents.cache(job)?));
     let mut damaged = None;
     let mut found = Dataset::open(&path, &job.data.train)?;
     let reused = matches!(found, Some(Ok(_)));
     if !reused {
         damaged = found.and_then(Result::err);
-        build(job, &contents, &path, (encode, spell), progress)?;
+        build(job, &path, (encode, spell), progress)?;
         found = Dataset::open(&path, &job.data.train)?;
     }
     match found {
@@ -73,16 +75,10 @@ pub fn prepare(job: &Prepare, encode: &Encode, spell: &Spell, progress: &mut dyn
     }
 }
 
-fn build(
-    job: &Prepare,
-    contents: &Contents,
-    path: &Path,
-    tokenizer: (&Encode, &Spell),
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), Error> {
+fn build(job: &Prepare, path: &Path, tokenizer: (&Encode, &Spell), progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
     let mut filter = Filter::new(job.data);
     let mut writer = Writer::create(path, job.vocab_size)?;
-    let mut description = Description::default();
+    let mut description = Description { target_counts: vec![0; job.vocab_size], ..Description::default() };
     // the first version called a line blank only if it is white space
     let newly_blank = |text: &str, side: &Encoded| side.ids.is_empty() && !text.trim().is_empty();
     let mut changed = false;
@@ -104,6 +100,7 @@ fn build(
                     kept += 1;
                     description.source_tokens += source.ids.len() as u64;
                     description.target_tokens += target.ids.len() as u64;
+                    target.ids.iter().for_each(|&id| description.target_counts[id as usize] += 1);
                 }
             }
             description.read += block.len() as u64;
@@ -119,7 +116,7 @@ fn build(
     if description.kept.iter().all(|&kept| kept == 0) {
         return Err(all_dropped(description.read, &description.dropped, job.data));
     }
-    description.fingerprint = contents.text(job, changed || description.joined.is_some())?;
+    description.fingerprint = job.contents.text(job, changed || description.joined.is_some())?;
     writer.finish(&description)
 }
 

@@ -108,6 +108,9 @@ fn library(error: tokenizers::Error) -> Error {
     Error::Library(error.to_string())
 }
 
+/// Names what trains tokenizers, for those that are kept: another number when the same text gives another tokenizer.
+pub const TRAINER: &str = "trainer 1";
+
 /// One vocabulary with its rules.
 pub struct Tokenizer {
     engine: Engine,

@@ -60,7 +60,7 @@ fn cut(words: Vec<(String, u64)>, normalizer: &Value) -> Result<Vec<(String, u64
     let broken = |e: serde_json::Error| Error::Library(e.to_string());
     let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer.clone()).map_err(broken)?;
     let pre_tokenizer: PreTokenizerWrapper = serde_json::from_value(template::pre_tokenizer()).map_err(broken)?;
-    let parts = words.par_iter().map(|(word, count)| {
+    let parts = |(word, count): &(String, u64)| {
         let mut normalized = NormalizedString::from(word.as_str());
         if let Some(normalizer) = &normalizer {
             normalizer.normalize(&mut normalized).map_err(library)?;
@@ -69,11 +69,14 @@ fn cut(words: Vec<(String, u64)>, normalizer: &Value) -> Result<Vec<(String, u64
         pre_tokenizer.pre_tokenize(&mut cut).map_err(library)?;
         let splits = cut.get_splits(OffsetReferential::Original, OffsetType::None);
         Ok(splits.into_iter().map(|(part, _, _)| (part.to_string(), *count)).collect())
-    });
-    let parts: Result<Vec<Vec<(String, u64)>>> = parts.collect();
+    };
     let mut merged: HashMap<String, u64> = HashMap::new();
-    for (part, count) in parts?.into_iter().flatten() {
-        *merged.entry(part).or_insert(0) += count;
+    // parts of a few words at a time: of all they are several times as large as the words
+    for words in words.chunks(1 << 16) {
+        let parts: Result<Vec<Vec<(String, u64)>>> = words.par_iter().map(parts).collect();
+        for (part, count) in parts?.into_iter().flatten() {
+            *merged.entry(part).or_insert(0) += count;
+        }
     }
     let mut merged: Vec<(String, u64)> = merged.into_iter().collect();
     merged.sort_unstable();

@@ -20,6 +20,7 @@ use super::batch_size;
 use super::preflight::{self, Facts};
 use super::ranks::Mates;
 use super::resources::{self, Resources};
+use super::tokenizers::inherited;
 use super::trial;
 use super::warnings::warnings;
 
@@ -48,7 +49,7 @@ pub fn check(
         note(told);
     }
     let mut config = config.clone();
-    let known = resources::inherited(&config, origin);
+    let known = inherited(&config, origin);
     let mut resources = Resources::load(&config, known, &resources::cache_dir(&config, run), note)?;
     let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;
     batch_size::settle(&World::alone(), &mut config, &mut resources, model.as_ref(), note)?;

@@ -24,6 +24,7 @@
 //! | `step` | one update: forward, backward, finite check, clip, optimizer, average |
 //! | `stop` | what stops a process of a run from outside: signals, and the end of its time |
 //! | `survey` | what the text shows before training |
+//! | `tokenizers` | the tokenizers of a run: of files, of a model to begin with, or trained once for a text |
 //! | `trainer` | the hands of a run: everything that computes and writes while the ledger is driven on |
 //! | `trial` | a step that is tried and thrown away |
 //! | `validation` | validation inside a run: scores of the averaged weights, translations, warnings about what they show |
@@ -50,6 +51,7 @@ mod shares;
 mod step;
 mod stop;
 mod survey;
+mod tokenizers;
 mod trainer;
 mod trial;
 mod validation;
@@ -58,10 +60,11 @@ mod warnings;
 
 pub use check::{check, Report};
 pub use finished::Finished;
-pub use resources::{obtain_tokenizers, Resources};
+pub use resources::Resources;
 pub use run::{run, Ended};
 pub use session::{Job, Opened, Session};
 pub use shares::Sharing;
 pub use step::{DistanceUpdate, Stepper, Update};
 pub use stop::Signals;
+pub use tokenizers::obtain_tokenizers;
 pub use validator::{Evaluation, Validator};

@@ -6,9 +6,8 @@ use anyhow::Result;
 
 use crate::batch::Batch;
 use crate::config::{Config, TiedEmbeddings};
-use crate::data::{self, Batching, Dataset, Epoch, Joined, Prepare, Side};
+use crate::data::{self, Batching, Contents, Dataset, Epoch, Joined, Prepare};
 use crate::exit::InputError;
-use crate::interop::Origin;
 use crate::metrics::BleuTokenizer;
 use crate::model::{pretrained, Model, Vocabulary};
 use crate::params::Param;
@@ -21,6 +20,7 @@ use crate::units;
 use super::ranks::{self, Helpers};
 use super::segmentation::Segmentation;
 use super::survey::Survey;
+use super::tokenizers::obtain_tokenizers;
 use super::validator::Validator;
 
 /// Inputs of a run.
@@ -79,9 +79,10 @@ impl Resources {
         let (doubtful, plain): (Vec<_>, Vec<_>) = data::look(&config.data)?.into_iter().partition(|r| r.warning);
         plain.into_iter().for_each(|remark| note(remark.text));
         let doubtful = doubtful.into_iter().map(|remark| remark.text).collect();
+        let contents = Contents::read(&config.data)?;
         let (tokenizers, tokenizer_note) = match known {
             Some(known) => known,
-            None => obtain_tokenizers(config, note)?,
+            None => obtain_tokenizers(config, Some((&contents, cache_dir)), note)?,
         };
         if config.model.tied_embeddings == TiedEmbeddings::All && !tokenizers.share_vocabulary() {
             return Err(InputError::new(
@@ -94,7 +95,8 @@ impl Resources {
         if let Some(helpers) = helpers {
             helpers.begin(&tokenizers)?;
         }
-        let train = encode_training_text(config, &tokenizers, &segmentation, cache_dir, helpers, note)?;
+        let text = (&contents, cache_dir);
+        let train = encode_training_text(config, &tokenizers, &segmentation, text, helpers, note)?;
         segmentation.measure(&train);
         let held_out = |text: Vec<(String, String)>, references| -> Result<Option<Validator>> {
             match text.is_empty() {
@@ -104,7 +106,7 @@ impl Resources {
         };
         let mut valid = held_out(valid.pairs, valid_references)?;
         if let Some(valid) = valid.as_mut().filter(|_| config.validation.metrics.contains(&Metric::Nll)) {
-            valid.set_ranks(Ranks::of(&train.target_counts(tokenizers.target.vocab_size())));
+            valid.set_ranks(Ranks::of(&train.target_counts[..tokenizers.target.vocab_size()]));
         }
         let test = held_out(test.pairs, test_references)?;
         let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];
@@ -147,67 +149,18 @@ impl Resources {
     }
 }
 
-/// The tokenizers of a model to begin with, if it is to keep them.
-pub(super) fn inherited(config: &Config, origin: Option<&Origin>) -> Option<(Tokenizers, String)> {
-    let origin = origin.filter(|_| config.model.init_tokenizer)?;
-    Some((origin.tokenizers.clone(), format!("of {}", origin.name)))
-}
-
-/// Loads the tokenizers that the config names, or trains them on the training text; the second value says which.
-///
-/// # Errors
-/// Unreadable text, a tokenizer that can not be used.
-pub fn obtain_tokenizers(config: &Config, note: &mut dyn FnMut(String)) -> Result<(Tokenizers, String)> {
-    let settings = &config.tokenizer;
-    if !settings.path.is_empty() {
-        let source = data::resolve(&settings.path)?;
-        let target = match settings.target_path.as_str() {
-            "" => None,
-            path => Some(data::resolve(path)?),
-        };
-        let tokenizers = Tokenizers::load(&source, target.as_deref())?;
-        for added in tokenizers.added() {
-            note(format!("{}: {added}", settings.path));
-        }
-        return Ok((tokenizers, settings.path.clone()));
-    }
-    note("training the tokenizer on the training text".to_string());
-    let tokenizers = match settings.joint {
-        true => Tokenizers::joint(train_tokenizer(config, None)?),
-        false => Tokenizers::separate(
-            train_tokenizer(config, Some(Side::Source))?,
-            train_tokenizer(config, Some(Side::Target))?,
-        ),
-    };
-    let kind = if settings.joint { "joint" } else { "one a side" };
-    Ok((tokenizers, format!("{}, {kind}, trained on the training text", format!("{:?}", settings.kind).to_lowercase())))
-}
-
-/// A tokenizer of one side's training text, or of both.
-fn train_tokenizer(config: &Config, side: Option<Side>) -> Result<Tokenizer> {
-    // The trainer takes lines, not results; a fault of the text ends them and is looked at afterwards.
-    let mut fault = None;
-    let lines = data::text_lines(&config.data.train, &config.data, side);
-    let lines = lines.map_while(|line| line.map_err(|e| fault = Some(e)).ok());
-    let tags = if side == Some(Side::Target) { Vec::new() } else { config.data.train.tags() };
-    let tokenizer = Tokenizer::train(&config.tokenizer, &tags, lines);
-    match fault {
-        Some(fault) => Err(fault.into()),
-        None => Ok(tokenizer?),
-    }
-}
-
 fn encode_training_text(
     config: &Config,
     tokenizers: &Tokenizers,
     segmentation: &Segmentation,
-    cache_dir: &Path,
+    (contents, cache_dir): (&Contents, &Path),
     helpers: Option<&Helpers>,
     note: &mut dyn FnMut(String),
 ) -> Result<Dataset> {
     let tags = tags(config, &tokenizers.source)?;
     let job = Prepare {
         data: &config.data,
+        contents,
         fingerprint: &tokenizers.fingerprint(),
         vocab_size: tokenizers.source.vocab_size().max(tokenizers.target.vocab_size()),
         spelled: segmentation.sides(),

@@ -21,6 +21,7 @@ use super::progress::Pace;
 use super::resources;
 use super::shares::Sharing;
 use super::stop::{Limits, Signals};
+use super::tokenizers::inherited;
 use super::trainer::Trainer;
 use super::{batch_size, distance, phases, ranks, rates, saving, validation};
 
@@ -90,7 +91,7 @@ impl Session {
                 data::all_there(&config)?;
                 Some((Tokenizers::load_saved(&run)?, "of this run".to_string()))
             }
-            None => resources::inherited(&config, origin.as_ref()),
+            None => inherited(&config, origin.as_ref()),
         };
         let mut resources = ranks::resources(&world, &config, known, &run, &cache, &mut note)?;
         let model = model::build(&config.model, resources.vocabulary, config.seed, DType::F32, &device)?;

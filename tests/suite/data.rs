@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nmt_train::config::{BatchType, Column, Corpora, Corpus, DataConfig};
 use nmt_train::data::{
-    held_out, look, prepare, read_lines, text_lines, Batching, Dataset, Epoch, Error, Joined, Lengths, Pairs, Prepare,
-    Reason, Side,
+    held_out, prepare, read_lines, text_lines, Batching, Contents, Dataset, Epoch, Error, Joined, Lengths, Pairs,
+    Prepare, Reason, Side,
 };
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Writes a file and returns its name.
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+    pub(super) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path().join(name);
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap();
         file.write_all(content.as_ref()).unwrap();
@@ -30,7 +30,7 @@ impl Folder {
     }
 
     /// An error's message with this folder's name cut out.
-    fn message(&self, error: &Error) -> String {
+    pub(super) fn message(&self, error: &Error) -> String {
         error.to_string().replace(&format!("{}/", self.path().display()), "")
     }
 }
@@ -41,11 +41,11 @@ fn gz(text: &str) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn corpus(files: &[&String]) -> Corpus {
+pub(super) fn corpus(files: &[&String]) -> Corpus {
     Corpus::of(files.iter().map(|f| f.to_string()).collect())
 }
 
-fn config(corpora: Vec<Corpus>) -> DataConfig {
+pub(super) fn config(corpora: Vec<Corpus>) -> DataConfig {
     DataConfig { train: Corpora(corpora), ..DataConfig::default() }
 }
 
@@ -54,7 +54,7 @@ fn read(files: &[&String]) -> Result<Vec<(String, String)>, Error> {
     Ok(held_out(&data.train, &data)?.pairs)
 }
 
-fn pair(a: &str, b: &str) -> (String, String) {
+pub(super) fn pair(a: &str, b: &str) -> (String, String) {
     (a.to_string(), b.to_string())
 }
 
@@ -72,6 +72,7 @@ fn spell(side: Side, lines: &[&str]) -> Result<Vec<Vec<u8>>, String> {
 fn run(data: &DataConfig, cache: &Path) -> Result<Dataset, Error> {
     let job = Prepare {
         data,
+        contents: &Contents::read(data)?,
         fingerprint: "words",
         vocab_size: 1000,
         spelled: [false; 2],
@@ -122,9 +123,16 @@ fn a_tag_stands_before_the_sources_of_its_corpus_and_is_part_of_what_the_text_is
     let tagged = |tag: &str| Corpus { tag: tag.to_string(), ..corpus(&files) };
     let prepared = |tags: [Option<u32>; 2], data: &DataConfig| {
         let cache_dir = &f.path().join("cache");
-        let (vocab_size, spelled) = (1000, [false; 2]);
-        let job =
-            Prepare { data, fingerprint: "words", vocab_size, spelled, tags: &tags, cache_dir, whole_blocks: false };
+        let job = Prepare {
+            data,
+            contents: &Contents::read(data).unwrap(),
+            fingerprint: "words",
+            vocab_size: 1000,
+            spelled: [false; 2],
+            tags: &tags,
+            cache_dir,
+            whole_blocks: false,
+        };
         prepare(&job, &encode, &spell, &mut |_| {}).unwrap()
     };
     let sources = |found: &Dataset| (0..found.len()).map(|i| found.source(i).to_vec()).collect::<Vec<_>>();
@@ -271,6 +279,7 @@ fn prepared_pairs_come_back_as_encoded_with_what_was_dropped() {
     assert_eq!(ids(2), (vec![4, 0], vec![1, 0]));
     assert_eq!(set.lengths(1), (3, 4));
     assert_eq!((set.read, set.kept, set.tokens()), (7, 3, (8, 8)));
+    assert_eq!((&set.target_counts[..5], set.target_counts.len()), (&[3, 4, 0, 1, 0][..], 1000));
     assert_eq!((set.origin(1), set.origin(2)), ((0, 5), (1, 2)));
     let dropped: Vec<_> = set.dropped.iter().map(|d| (d.reason, d.count, d.first_corpus, d.first_line)).collect();
     let wanted = [(Reason::EmptySource, 1, 0, 2), (Reason::EmptyTarget, 1, 0, 3), (Reason::TooLong, 2, 0, 4)];
@@ -302,6 +311,7 @@ fn text_is_encoded_again_only_if_its_content_or_the_settings_change() {
         };
         let job = Prepare {
             data,
+            contents: &Contents::read(data).unwrap(),
             fingerprint,
             vocab_size: 1000,
             spelled: [false; 2],
@@ -376,6 +386,7 @@ fn text_that_is_cut_anew_lies_beside_its_ids() {
     let go = |spelled| {
         let job = Prepare {
             data: &data,
+            contents: &Contents::read(&data).unwrap(),
             fingerprint: "words",
             vocab_size: 1000,
             spelled,
@@ -413,6 +424,7 @@ fn large_vocabularies_take_four_bytes_and_wrong_ids_are_refused() {
     let go = |vocab_size| {
         let job = Prepare {
             data: &data,
+            contents: &Contents::read(&data).unwrap(),
             fingerprint: "",
             vocab_size,
             spelled: [false; 2],
@@ -438,6 +450,7 @@ fn many_blocks_keep_their_order_and_report_progress() {
     let mut seen = Vec::new();
     let job = Prepare {
         data: &data,
+        contents: &Contents::read(&data).unwrap(),
         fingerprint: "",
         vocab_size: 10,
         spelled: [false; 2],
@@ -534,75 +547,6 @@ fn line_breaks_inside_fields_become_spaces_and_are_counted() {
         wanted.describe(&Corpora(vec![corpus(&[&"t.tsv".to_string()])])),
         "5 fields had line breaks inside, now spaces, the first at t.tsv:1"
     );
-}
-
-/// A TSV corpus with the columns that are given, and without any.
-fn tsv(f: &Folder, text: &str, columns: &[Column]) -> DataConfig {
-    DataConfig { columns: columns.to_vec(), ..config(vec![corpus(&[&f.file("t.tsv", text)])]) }
-}
-
-#[test]
-fn columns_of_tsv_are_chosen_by_number_or_name() {
-    let f = Folder::new();
-    let tatoeba = "1276\tHello\t77\tHallo\n\n1277\tGo\t78\tGeh\n";
-    let numbers = [Column::Number(2), Column::Number(4)];
-    let wanted = vec![pair("Hello", "Hallo"), pair("", ""), pair("Go", "Geh")];
-    let pairs = |data: &DataConfig| held_out(&data.train, data).map(|held| held.pairs);
-    assert_eq!(pairs(&tsv(&f, tatoeba, &numbers)).unwrap(), wanted);
-    let names = [Column::Name("de".to_string()), Column::Name("en".to_string())];
-    let ted = "talk\ten\tde\nx\tHello\tHallo\nx\tGo\tGeh\n";
-    assert_eq!(pairs(&tsv(&f, ted, &names)).unwrap(), [pair("Hallo", "Hello"), pair("Geh", "Go")]);
-    let mut own = tsv(&f, tatoeba, &names);
-    own.train.0[0].columns = numbers.to_vec();
-    assert_eq!(pairs(&own).unwrap(), wanted, "a corpus has its own");
-    let say = |data: &DataConfig| f.message(&pairs(data).unwrap_err());
-    assert_eq!(say(&tsv(&f, "1\ta\t2\tb\n1\ta\n", &numbers)), "t.tsv:2: 2 columns, column 4 is needed");
-    assert!(say(&tsv(&f, "en\tfr\na\tb\n", &names)).starts_with("t.tsv:1: no column \"de\" (there: en, fr)"));
-    assert_eq!(say(&tsv(&f, "en\tde\n", &names)), "t.tsv is empty: no line of text in it");
-}
-
-/// Remarks on a text with the columns that are given; warnings begin with "!".
-fn remarks(f: &Folder, text: &str, columns: &[Column]) -> Vec<String> {
-    let told = look(&tsv(f, text, columns)).unwrap();
-    let line = |text: &str| text.replace(&format!("{}/", f.path().display()), "");
-    told.iter().map(|r| format!("{}{}", if r.warning { "!" } else { "" }, line(&r.text))).collect()
-}
-
-#[test]
-fn columns_that_are_most_likely_not_meant_are_told() {
-    let f = Folder::new();
-    let numbers = |a, b| [Column::Number(a), Column::Number(b)];
-    let tatoeba: String = (0..30).map(|i| format!("{}\tHello {i}\t{}\tHallo {i}\n", 1276 + i, 77 + i)).collect();
-    assert_eq!(
-        remarks(&f, &tatoeba, &[]),
-        [
-            "t.tsv has 4 columns; 1 and 2 are used, as \"1276\" -> \"Hello 0\"; data.columns names others",
-            "!t.tsv: column 1, used as the source, holds numbers, as \"1276\", not text; set data.columns = [2, 4]",
-        ]
-    );
-    let chosen = ["t.tsv has 4 columns; 2 and 4 are used, as \"Hello 0\" -> \"Hallo 0\""];
-    assert_eq!(remarks(&f, &tatoeba, &numbers(2, 4)), chosen);
-    let ted = "talk_name\ten\tde\nx\tHello there\tHallo\nx\tGo\tGeh\n";
-    assert_eq!(
-        remarks(&f, ted, &[]),
-        [
-            "t.tsv has 3 columns; 1 and 2 are used, as \"talk_name\" -> \"en\"; data.columns names others",
-            "!t.tsv:1 looks like a header and is taken for text: \"talk_name\" -> \"en\"; \
-             set data.columns = [\"en\", \"de\"]",
-        ]
-    );
-    let names = [Column::Name("en".to_string()), Column::Name("de".to_string())];
-    let named = ["t.tsv has 3 columns; \"en\" and \"de\" are used, as \"Hello there\" -> \"Hallo\""];
-    assert_eq!(remarks(&f, ted, &names), named);
-    let plain_header = remarks(&f, "Source\tTarget\na\tb\n", &[]);
-    assert_eq!(plain_header.len(), 1);
-    assert!(plain_header[0].ends_with("set data.columns = [\"Source\", \"Target\"]"), "{plain_header:?}");
-    let languages: String = (0..30).map(|i| format!("{i}\teng\tText {i}\n")).collect();
-    let told = remarks(&f, &languages, &numbers(2, 3));
-    assert!(told[1].starts_with("!t.tsv: column 2, used as the source, holds \"eng\" in every line"), "{told:?}");
-    for right in ["a dog\tein Hund\nin 1990\t1990\nyes\tja\n", "", "\n\n", "one\n"] {
-        assert_eq!(remarks(&f, right, &[]), Vec::<String>::new());
-    }
 }
 
 #[cfg(unix)]
