@@ -11,10 +11,10 @@ pub fn validate(config: &Config) -> Vec<Finding> {
     // TOML, unlike JSON, has a word for numbers that are not finite
     let values = toml::Value::try_from(config).ok();
     for key in root().all_keys() {
-        let at = |value: toml::Value| key.path.split('.').try_fold(value, |value, name| value.get(name).cloned());
-        let number = match values.clone().and_then(at) {
-            Some(toml::Value::Integer(n)) => n as f64,
-            Some(toml::Value::Float(x)) => x,
+        let at = |value| key.path.split('.').try_fold(value, |value: &toml::Value, name| value.get(name));
+        let number = match values.as_ref().and_then(at) {
+            Some(toml::Value::Integer(n)) => *n as f64,
+            Some(toml::Value::Float(x)) => *x,
             _ => continue,
         };
         for range in Range::all_in(&key.doc) {
