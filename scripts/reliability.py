@@ -3,13 +3,14 @@
 
     scripts/reliability.py kills [N]      SIGKILL at N random moments of training, saving, validating, sweeping
     scripts/reliability.py bits [N]       one bit flipped at N places of a checkpoint
-    scripts/reliability.py places         full disk, read-only or deleted folder, clock set back, two on one run, stopped, few
-                                          files, little memory; mounts a tmpfs, so it wants root
+    scripts/reliability.py places         full disk, disk that dies, read-only or deleted folder, clock set back, two on one
+                                          run, stopped, few files, little memory; mounts file systems, so it wants root
     scripts/reliability.py memory HOURS   trains and validates in a loop: resident memory, open files
     scripts/reliability.py pairs N        N generated pairs: time to the cache, to the first update, resident memory
 
 NMT_TRAIN: the program (target/release/nmt-train). Each ends with exit code 0 if nothing was lost.
 """
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -231,9 +233,9 @@ def flips(count):
     print(f"{count} flips, all told by the file's name, the checkpoint before was used: {seen}")
 
 
-def resident(pid):
+def resident(pid, kind="VmRSS"):
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+    return int(re.search(kind + r":\s+(\d+)", status).group(1)) / 1024
 
 
 def memory(hours):
@@ -263,8 +265,21 @@ def memory(hours):
             raise SystemExit("FAILED: memory or open files grow")
 
 
+def limit_memory(megabytes):
+    """A group of processes that have so much together, pages of files that they read or map included; what joins it. Else None."""
+    group = Path(f"/sys/fs/cgroup/memory/nmt-train-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(f"{megabytes}M")
+    except OSError:
+        return None, lambda: None
+    return group, lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def pairs(count):
     """Generated pairs: how long until the cache is there, until the first update, and how much memory that takes."""
+    group, join = limit_memory(1024)
+    print(f"{count} pairs, " + ("at most 1 GiB with all pages of files" if group else "memory not limited: no such control group here"))
     with tempfile.TemporaryDirectory(dir=os.environ.get("SCRATCH")) as scratch:
         folder = Path(scratch)
         text_of(folder)
@@ -278,21 +293,32 @@ def pairs(count):
                 de.write(f"{i} {target[k]}\n")
         config = (folder / "c.toml").read_text().replace("train.en", "big.en").replace("train.de", "big.de")
         (folder / "big.toml").write_text(config.replace("vocab_size = 300", "vocab_size = 4000"))
-        for start in ("from nothing", "from the cache"):
-            words = f"--config big.toml --force --set run_dir=run-{start.split()[-1]} --set data.cache_dir=cache --set train.max_updates=1 " \
-                    "--set validation.metrics=['nll']"
+        nothing = lambda: None
+        for start, limit in [("from nothing", join), ("from the cache", join), ("without the limit", nothing), ("once more", nothing)]:
+            words = f"--config big.toml --force --set run_dir=run --set data.cache_dir=cache --set train.max_updates=1 " \
+                    "--set schedule.warmup_updates=0 --set validation.metrics=['nll']"
             begin = time.time()
-            job = subprocess.Popen(command(words), cwd=folder)
-            most = 0.0
+            job = subprocess.Popen(command(words), cwd=folder, stderr=subprocess.DEVNULL, preexec_fn=limit)
+            own, all_of_it = 0.0, 0.0
             while job.poll() is None:
-                time.sleep(0.1)
+                time.sleep(0.05)
                 try:
-                    most = max(most, resident(job.pid))
+                    own, all_of_it = max(own, resident(job.pid, "RssAnon")), max(all_of_it, resident(job.pid))
                 except (FileNotFoundError, AttributeError):
                     break
             if job.wait():
-                raise SystemExit("FAILED")
-            print(f"{count} pairs {start}: one update after {time.time() - begin:.1f} s, at most {most:.0f} MiB resident")
+                raise SystemExit(f"FAILED: exit {job.returncode}")
+            print(f"{start}: one update, validated and saved, {time.time() - begin:.1f} s; at most {own:.0f} MiB of its own, "
+                  f"{all_of_it:.0f} MiB with mapped files", flush=True)
+    if group:
+        group.rmdir()
+
+
+def shut_down(mount_point):
+    """Every access fails from now on, as if the disk were gone (EXT4_IOC_SHUTDOWN, without writing what is in memory)."""
+    descriptor = os.open(mount_point, os.O_RDONLY)
+    fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
+    os.close(descriptor)
 
 
 def places():
@@ -345,8 +371,23 @@ def places():
         told("disk full", [1], "full/run", done, "no space left")
         mount("fixed", "size=1m,ro")
         told("folder is read-only", [1, 3], None, run(folder, words_of("adam", "fixed/run")), "Read-only")
+
+        image = folder / "dies.image"
+        image.touch()
+        os.truncate(image, 64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", image], check=True)
+        (folder / "dies").mkdir()
+        mount_image = lambda: subprocess.run(["mount", "-o", "loop", image, folder / "dies"], check=True)
+        mount_image()
+        job = begin(words_of("adam", "dies/run"))
+        wait_for_checkpoint("dies/run")
+        shut_down(folder / "dies")
+        done = finish(job)
+        subprocess.run(["umount", "-l", folder / "dies"], check=True)
+        mount_image()
+        told("disk dies under the run", [1], "dies/run", done)
     finally:
-        for name in ("full", "fixed"):
+        for name in ("full", "fixed", "dies"):
             subprocess.run(["umount", "-l", folder / name], stderr=subprocess.DEVNULL)
     job = begin(words_of("adam", "deleted"))
     wait_for_checkpoint("deleted")

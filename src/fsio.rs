@@ -203,13 +203,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("best");
         write_atomic(&path, b"old").unwrap();
-        let error = write_atomic_with(&path, |out| {
-            out.write_all(b"ne")?;
-            Err(io::ErrorKind::StorageFull.into())
-        })
-        .unwrap_err();
-        assert!(error.is_full());
-        assert!(error.to_string().contains("best") && error.to_string().contains("free some space"), "{error}");
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let error = write_atomic_with(&path, |out| {
+                out.write_all(b"ne")?;
+                Err(kind.into())
+            })
+            .unwrap_err();
+            assert!(error.is_full());
+            assert!(error.to_string().contains("best") && error.to_string().contains("free some space"), "{error}");
+        }
         assert_eq!(read(&path).unwrap(), b"old");
         assert_eq!(list(dir.path()).unwrap(), std::slice::from_ref(&path));
         write_atomic(&path, b"new").unwrap();
