@@ -246,8 +246,8 @@ s.txt:5: --set run_dir=x: the sweep names the run folders; --out chooses where t
 s.txt:6: --resume: whether a run is new or goes on is for the sweep to say
 s.txt:7: --force: whether a run is new or goes on is for the sweep to say
 s.txt:8: --threads: threads are given to the sweep: --threads N
-s.txt:9: `seed={4,5` does not expand: lists are {a,b}, ranges {1..3}, without spaces, of 100000 in all at most; a brace that is meant is quoted
-s.txt:10: `seed={6,` does not expand: lists are {a,b}, ranges {1..3}, without spaces, of 100000 in all at most; a brace that is meant is quoted
+s.txt:9: `seed={4,5` does not expand: lists are {a,b}, ranges {1..3}, without spaces, of 10000 in all at most; a brace that is meant is quoted
+s.txt:10: `seed={6,` does not expand: lists are {a,b}, ranges {1..3}, without spaces, of 10000 in all at most; a brace that is meant is quoted
 s.txt:11: has a ' without its second
 s.txt:12: --set needs a value
 s.txt:13: --set seed: expected KEY=VALUE
