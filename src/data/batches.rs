@@ -63,10 +63,11 @@ impl Epoch {
     /// with that, so that their number and order need no cutting. Draws the pairs (`Purpose::Mixture`), shuffles them (`Purpose::Order`), sorts by target and source length with
     /// the shuffled order among equals, cuts, and shuffles the batches.
     pub fn new(data: &impl Lengths, seed: u64, epoch: u64, batching: Batching) -> Self {
-        let mut items = draw(data.spans(), seed, epoch);
+        // lengths are looked up in the order of the text, not of the shuffle: memory is fast in its own order only
+        let mut items = sized(data, draw(data.spans(), seed, epoch));
         let mut order = stream(seed, Purpose::Order, epoch);
         order.shuffle(&mut items);
-        let sorted = by_length(data, items);
+        let sorted = by_length(items);
         let (mut batches, heaviest) = cut(data, &sorted, batching);
         order.shuffle(&mut batches);
         let largest = batches.iter().position(|batch| *batch == heaviest).unwrap_or(0);
@@ -190,14 +191,16 @@ impl Sized {
     }
 }
 
+fn sized(data: &impl Lengths, pairs: Vec<u32>) -> Vec<Sized> {
+    pairs.into_par_iter().map(|pair| Sized::new(data.lengths(pair as usize), pair)).collect()
+}
+
 /// `items` sorted by target then source length, keeping their order among equals.
-fn by_length(data: &impl Lengths, items: Vec<u32>) -> Vec<Sized> {
-    let mut sized: Vec<Sized> =
-        items.into_par_iter().map(|pair| Sized::new(data.lengths(pair as usize), pair)).collect();
-    let mut other = vec![Sized::default(); sized.len()];
-    sort(&sized, &mut other, SOURCE);
-    sort(&other, &mut sized, TARGET);
-    sized
+fn by_length(mut items: Vec<Sized>) -> Vec<Sized> {
+    let mut other = vec![Sized::default(); items.len()];
+    sort(&items, &mut other, SOURCE);
+    sort(&other, &mut items, TARGET);
+    items
 }
 
 /// A counting sort by the length of one side: stable, and in one pass for any number of pairs.
@@ -228,7 +231,7 @@ pub fn batches_by_length(lengths: &[(usize, usize)], batching: Batching) -> Vec<
         }
     }
     let data = Plain(lengths);
-    let sorted = by_length(&data, (0..lengths.len() as u32).collect());
+    let sorted = by_length(sized(&data, (0..lengths.len() as u32).collect()));
     let indices = |batch: Range<u32>| {
         sorted[batch.start as usize..batch.end as usize].iter().map(|sorted| sorted.pair() as usize).collect()
     };

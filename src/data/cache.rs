@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::filter::Dropped;
 use super::format::{self, Description, Layout, HEADER};
@@ -142,6 +143,20 @@ impl Dataset {
         &self.map[all + start..all + end(i)]
     }
 
+    /// Tells pair `i` < `len()` apart from others; see [`Dataset::hash_of`].
+    pub fn hash(&self, i: usize) -> u64 {
+        let [start, middle, end] = [0, 1, 2].map(|side| HEADER + self.offset(2 * i + side) * self.layout.width);
+        xxh3_64_with_seed(&self.map[start..end], (middle - start) as u64)
+    }
+
+    /// What [`Dataset::hash`] would be of a pair with these ids.
+    pub fn hash_of(&self, source: &[u32], target: &[u32]) -> u64 {
+        let width = self.layout.width;
+        let bytes: Vec<u8> =
+            source.iter().chain(target).flat_map(|id| id.to_le_bytes().into_iter().take(width)).collect();
+        xxh3_64_with_seed(&bytes, (source.len() * width) as u64)
+    }
+
     /// Source and target tokens of all pairs, `</s>` included.
     pub fn tokens(&self) -> (u64, u64) {
         (self.source_tokens, self.target_tokens)
@@ -195,6 +210,15 @@ impl Tokens<'_> {
 
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// How often `id` is among them.
+    pub fn count(&self, id: u32) -> usize {
+        match (self.width, id as u16) {
+            (2, short) if u32::from(short) != id => 0,
+            (2, short) => self.bytes.chunks_exact(2).filter(|b| [b[0], b[1]] == short.to_le_bytes()).count(),
+            _ => self.bytes.chunks_exact(4).filter(|b| [b[0], b[1], b[2], b[3]] == id.to_le_bytes()).count(),
+        }
     }
 
     /// Appends the ids to `ids`.

@@ -1,13 +1,13 @@
 //! What the text shows before training: unknown tokens, lines that do not come back from their ids, references that
 //! can not be matched, held-out pairs unlike those of training. Counted once; table and warnings tell it.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use anyhow::Result;
 use rayon::prelude::*;
 
 use crate::config::DataConfig;
-use crate::data::{Dataset, Pairs, Tokens};
+use crate::data::{Dataset, Pairs};
 use crate::tokenizer::{RoundTrip, Tokenizer, Tokenizers};
 
 use super::validator::Validator;
@@ -95,10 +95,10 @@ impl Survey {
         held_out: [(&'static str, Option<&Validator>); 2],
     ) -> Result<Self> {
         let sides = [&tokenizers.source, &tokenizers.target];
-        let mut held_out: Vec<(HeldOutSurvey, BTreeSet<u64>)> = held_out
+        let mut held_out: Vec<(HeldOutSurvey, HashSet<u64>)> = held_out
             .into_iter()
             .filter_map(|(name, set)| {
-                set.map(|set| look_at_held_out(name, set, sides.map(AsRef::as_ref), data.max_length))
+                set.map(|set| look_at_held_out(name, set, sides.map(AsRef::as_ref), train, data.max_length))
             })
             .collect::<Result<_>>()?;
         let lines = first_lines(data)?;
@@ -111,7 +111,7 @@ impl Survey {
         lines.iter().filter(|[source, _]| !source.trim().is_empty()).for_each(|[source, target]| {
             copied.add(source.trim() == target.trim());
         });
-        let known: Vec<&BTreeSet<u64>> = held_out.iter().map(|(_, hashes)| hashes).collect();
+        let known: Vec<&HashSet<u64>> = held_out.iter().map(|(_, hashes)| hashes).collect();
         let scan = scan(train, [sides[0].unk_id(), sides[1].unk_id()], &known);
         let tokens = train.tokens();
         for (survey, (part, whole)) in found.iter_mut().zip(scan.unknown.into_iter().zip([tokens.0, tokens.1])) {
@@ -164,13 +164,14 @@ fn first_lines(data: &DataConfig) -> Result<Vec<[String; 2]>> {
     Ok(lines)
 }
 
-/// The survey of a set, and hashes of its pairs.
+/// The survey of a set, and hashes of its pairs as those of the training text are.
 fn look_at_held_out(
     name: &'static str,
     set: &Validator,
     tokenizers: [&Tokenizer; 2],
+    train: &Dataset,
     max_length: usize,
-) -> Result<(HeldOutSurvey, BTreeSet<u64>)> {
+) -> Result<(HeldOutSurvey, HashSet<u64>)> {
     let encoded = set.encoded();
     let pairs = || encoded[0].iter().zip(encoded[1]);
     let step = set.len().div_ceil(HELD_OUT_LINES).max(1);
@@ -194,7 +195,7 @@ fn look_at_held_out(
         seen: 0,
         sides,
     };
-    Ok((survey, pairs().map(|(source, target)| hash(source, target)).collect()))
+    Ok((survey, pairs().map(|(source, target)| train.hash_of(source, target)).collect()))
 }
 
 /// What one pass over the encoded training text finds.
@@ -202,28 +203,23 @@ fn look_at_held_out(
 struct Scan {
     unknown: [u64; 2],
     /// The held-out pairs that are in it, for each set.
-    seen: Vec<BTreeSet<u64>>,
+    seen: Vec<HashSet<u64>>,
 }
 
 /// Pairs that one thread looks at.
 const CHUNK: usize = 1 << 14;
 
-fn scan(train: &Dataset, unknown: [u32; 2], held_out: &[&BTreeSet<u64>]) -> Scan {
-    let begin = || Scan { unknown: [0; 2], seen: vec![BTreeSet::new(); held_out.len()] };
+fn scan(train: &Dataset, unknown: [u32; 2], held_out: &[&HashSet<u64>]) -> Scan {
+    let begin = || Scan { unknown: [0; 2], seen: vec![HashSet::new(); held_out.len()] };
     let chunk = |chunk: usize| {
         let mut found = begin();
-        let mut ids = [Vec::new(), Vec::new()];
         for i in chunk * CHUNK..train.len().min((chunk + 1) * CHUNK) {
-            let sides: [Tokens; 2] = [train.source(i), train.target(i)];
-            for side in 0..2 {
-                ids[side].clear();
-                sides[side].extend(&mut ids[side]);
-                found.unknown[side] += ids[side].iter().filter(|&&id| id == unknown[side]).count() as u64;
-            }
+            found.unknown[0] += train.source(i).count(unknown[0]) as u64;
+            found.unknown[1] += train.target(i).count(unknown[1]) as u64;
             if held_out.is_empty() {
                 continue;
             }
-            let hash = hash(&ids[0], &ids[1]);
+            let hash = train.hash(i);
             for (seen, known) in found.seen.iter_mut().zip(held_out) {
                 if known.contains(&hash) {
                     seen.insert(hash);
@@ -240,10 +236,4 @@ fn scan(train: &Dataset, unknown: [u32; 2], held_out: &[&BTreeSet<u64>]) -> Scan
         a
     };
     (0..train.len().div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(begin, join)
-}
-
-/// Tells pairs apart.
-fn hash(source: &[u32], target: &[u32]) -> u64 {
-    let mix = |hash: u64, id: &u32| (hash.rotate_left(5) ^ u64::from(*id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    [source, &[u32::MAX], target].into_iter().flatten().fold(0, mix)
 }
