@@ -105,13 +105,13 @@ impl Family {
         let charts = MEASURES.map(|(name, measure)| {
             let one = |(i, method): (usize, &&str)| {
                 let found = || self.sizes.iter().filter_map(|size| Some((size.tokens, measure(size.of(method)?))));
-                let middle = found().filter_map(|(tokens, ratio)| Some((tokens, shown(ratio)?))).collect();
+                let middle = vec![found().filter_map(|(tokens, ratio)| Some((tokens, shown(ratio)?))).collect()];
                 let upright = |(tokens, ratio): (f64, &Ratio)| {
                     let (low, high) = ratio.interval.filter(|(_, high)| high.is_finite())?;
                     Some(vec![(tokens, low), (tokens, high)])
                 };
-                let lines = std::iter::once(middle).chain(found().filter_map(upright)).collect();
-                Series { label: method.to_string(), style: Some(i), lines, dots: true }
+                let series = |lines, dots| Series { label: method.to_string(), style: Some(i), lines, dots };
+                [series(middle, true), series(found().filter_map(upright).collect(), false)]
             };
             Chart {
                 title: format!("Ratio of {name}"),
@@ -121,7 +121,7 @@ impl Family {
                     ..axis("target tokens of an update (logarithmic)", thousands)
                 },
                 y: axis("ratio", plain),
-                series: self.methods().iter().enumerate().map(one).collect(),
+                series: self.methods().iter().enumerate().flat_map(one).collect(),
                 target: Some(1.0),
                 from_the_better: false,
             }

@@ -201,10 +201,10 @@ fn sentence(relative: &Relative, comparison: &Comparison) -> String {
     )
 }
 
-/// "0.56 ± 0.02 [0.53, 0.58]".
+/// "0.56 ± 0.02 [0.53, 0.58]"; the end is open where some seed had not arrived at its longest horizon.
 pub(super) fn ratio(ratio: &Ratio) -> String {
     let spread = ratio.spread.map_or(String::new(), |spread| format!(" ± {spread:.2}"));
-    let bound = |value: f64| if value.is_finite() { format!("{value:.2}") } else { "never".to_string() };
+    let bound = |value: f64| if value.is_finite() { format!("{value:.2}") } else { "open".to_string() };
     let known = ratio.interval.filter(|(low, _)| low.is_finite());
     let interval = known.map_or(String::new(), |(low, high)| format!(" [{}, {}]", bound(low), bound(high)));
     format!("{}{spread}{interval}", ratio.value)
