@@ -68,7 +68,7 @@ impl ForCandle {
             bail!("{} needs what linear maps were applied to, which candle's tape does not keep", inner.describe());
         }
         let context =
-            StepContext { embedding_lr_scale: config.embedding_lr_scale, ..StepContext::new(config.lr, 0, seed) };
+            StepContext { embedding_lr_scale: config.embedding_lr_scale(), ..StepContext::new(config.lr, 0, seed) };
         Ok(ForCandle { inner, params, context })
     }
 
@@ -170,7 +170,7 @@ mod tests {
     ];
 
     fn settings(name: OptimizerName) -> OptimizerConfig {
-        OptimizerConfig { name, lr: 0.01, weight_decay: 0.1, ..OptimizerConfig::default() }
+        OptimizerConfig { name, lr: 0.01, weight_decay: 0.1.into(), ..OptimizerConfig::default() }
     }
 
     /// A linear map and a bias, and the loss of fitting y = 3·x₁ − 2·x₂ + 1 at four points.
@@ -223,10 +223,10 @@ mod tests {
     fn adamw_is_candles() -> Result<()> {
         let (vars, loss) = task()?;
         let (others, other_loss) = task()?;
-        let mut config = OptimizerConfig { weight_decay: 0.0, ..settings(OptimizerName::Adamw) };
+        let mut config = OptimizerConfig { weight_decay: 0.0.into(), ..settings(OptimizerName::Adamw) };
         (config.adamw.beta2, config.adamw.eps) = (0.999, 1e-8);
         let mut ours = ForCandle::new(vars.clone(), config)?;
-        let params = candle_nn::ParamsAdamW { lr: 0.01, weight_decay: 0.0, ..candle_nn::ParamsAdamW::default() };
+        let params = candle_nn::ParamsAdamW { lr: 0.01, weight_decay: 0.0.into(), ..candle_nn::ParamsAdamW::default() };
         let mut candles = candle_nn::AdamW::new(others.clone(), params)?;
         for _ in 0..30 {
             ours.backward_step(&loss()?)?;

@@ -60,12 +60,12 @@ use crate::params::{ParamKind, ParamSet};
 
 /// The optimizer that a config names, for parameters of this number type on this device.
 pub fn build(config: &OptimizerConfig, dtype: DType, device: &Device) -> Box<dyn Optimizer> {
-    let (lr, tables, power) = (config.lr, config.embedding_weight_decay, config.embedding_decay_power);
+    let (lr, tables, power) = (config.lr, config.embedding_weight_decay(), config.embedding_decay_power);
     if tables > 0.0 && power > 0.0 {
-        let inner = build(&OptimizerConfig { embedding_weight_decay: 0.0, ..config.clone() }, dtype, device);
+        let inner = build(&OptimizerConfig { embedding_weight_decay: 0.0.into(), ..config.clone() }, dtype, device);
         return Box::new(spared::Spared::new(inner, tables, power));
     }
-    let decay = Decay { weights: config.weight_decay, tables };
+    let decay = Decay { weights: config.weight_decay(), tables };
     let adam = |name, (beta1, beta2, eps), decoupled| -> Box<dyn Optimizer> {
         Box::new(Adam::new(AdamRule { name, beta1, beta2, eps, decay, decoupled, lr }))
     };

@@ -163,8 +163,9 @@ fn training(facts: &Facts) -> Vec<(&'static str, String)> {
         n => format!("{} updates, {:.1} epochs", units::count(n), n as f64 / facts.updates_per_epoch.max(1) as f64),
     };
     let mut optimizer = facts.optimizer.clone();
-    if config.optimizer.embedding_lr_scale != 1.0 {
-        optimizer.push_str(&format!(", embedding tables at {} times the rate", config.optimizer.embedding_lr_scale));
+    let scale = config.optimizer.embedding_lr_scale();
+    if scale != 1.0 {
+        optimizer.push_str(&format!(", embedding tables at {scale} times the rate"));
     }
     if let Some(norm) = config.optimizer.clip_norm(config.train.clip_grad_norm) {
         optimizer.push_str(&format!(", gradients clipped to norm {norm}"));

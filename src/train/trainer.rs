@@ -70,7 +70,7 @@ impl Trainer {
     /// The parts of one update, and what it needs to know.
     fn stepper(&mut self, ledger: &Ledger) -> (Stepper<'_>, StepContext<'static>) {
         let context = StepContext {
-            embedding_lr_scale: self.in_force.optimizer.embedding_lr_scale,
+            embedding_lr_scale: self.in_force.optimizer.embedding_lr_scale(),
             ..StepContext::new(self.rate(ledger), ledger.step, self.config.seed)
         };
         let distance = distance::update(self.distance.as_ref(), &self.config, &self.in_force, ledger);

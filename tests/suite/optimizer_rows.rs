@@ -27,7 +27,11 @@ pub(crate) struct Row {
 const EXACT: (f64, f64) = (1e-6, 1e-12);
 
 pub(crate) fn rows() -> Vec<Row> {
-    let config = |name, weight_decay| OptimizerConfig { name, weight_decay, ..OptimizerConfig::default() };
+    let config = |name, weight_decay: f64| OptimizerConfig {
+        name,
+        weight_decay: weight_decay.into(),
+        ..OptimizerConfig::default()
+    };
     let momentum = SgdConfig { momentum: 0.9, dampening: 0.2, nesterov: false };
     let nesterov = SgdConfig { momentum: 0.9, dampening: 0.0, nesterov: true };
     let mut rows = vec![
@@ -112,7 +116,7 @@ pub(crate) fn rows() -> Vec<Row> {
             parabola: (0.05, 1000),
             rosenbrock: (0.02, 6000),
             reference: |_| {
-                let adam = AdamReference::new(0.9, 0.98, 1e-9, true);
+                let adam = AdamReference::new(0.8, 0.98, 1e-9, true);
                 let matrices = WhiteReference { config: Hessian2Config::default(), state: None };
                 Box::new(OrAdam { matrices, adam, takes: not_vectors })
             },
@@ -124,7 +128,7 @@ pub(crate) fn rows() -> Vec<Row> {
             parabola: (0.05, 1000),
             rosenbrock: (0.02, 6000),
             reference: |_| {
-                let adam = AdamReference::new(0.9, 0.98, 1e-9, true);
+                let adam = AdamReference::new(0.8, 0.98, 1e-9, true);
                 let matrices = WhiteReference { config: of_rare_rows(), state: None };
                 Box::new(OrAdam { matrices, adam, takes: not_vectors })
             },
@@ -136,7 +140,7 @@ pub(crate) fn rows() -> Vec<Row> {
             parabola: (0.05, 1000),
             rosenbrock: (0.02, 6000),
             reference: |_| {
-                let adam = AdamReference::new(0.9, 0.98, 1e-9, true);
+                let adam = AdamReference::new(0.8, 0.98, 1e-9, true);
                 let matrices = KronReference { config: Hessian2Config::default(), state: None };
                 Box::new(OrAdam { matrices, adam, takes: tables_and_seen })
             },
@@ -155,7 +159,7 @@ macro_rules! hvr_row {
         Row {
             config: OptimizerConfig {
                 name: OptimizerName::Hvr,
-                weight_decay: 0.1,
+                weight_decay: 0.1.into(),
                 hvr: HvrConfig { $($field: $value,)* ..HvrConfig::default() },
                 ..OptimizerConfig::default()
             },
@@ -206,7 +210,7 @@ pub(crate) fn configs() -> Vec<OptimizerConfig> {
 
 fn hessian2(variant: Hessian2Variant) -> OptimizerConfig {
     let hessian2 = Hessian2Config { variant, ..Hessian2Config::default() };
-    OptimizerConfig { name: OptimizerName::Hessian2, weight_decay: 0.1, hessian2, ..OptimizerConfig::default() }
+    OptimizerConfig { name: OptimizerName::Hessian2, weight_decay: 0.1.into(), hessian2, ..OptimizerConfig::default() }
 }
 
 /// `white` with the settings that are not its defaults.
@@ -218,7 +222,7 @@ fn schedule_free_row() -> Row {
     Row {
         config: OptimizerConfig {
             name: OptimizerName::ScheduleFree,
-            weight_decay: 0.1,
+            weight_decay: 0.1.into(),
             schedule_free: ScheduleFreeConfig { r: 0.5, ..ScheduleFreeConfig::default() },
             ..OptimizerConfig::default()
         },

@@ -92,6 +92,7 @@ fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Prob
     }
     let mut reader = Reader { name: &name, text: &text, sets, recorded, ..Reader::default() };
     reader.flatten(keys::root(), table.into_inner());
+    reader.before();
     for (index, set) in sets.iter().enumerate() {
         reader.set(index, set);
     }
@@ -163,6 +164,15 @@ impl<'a> Reader<'a> {
                 }
                 (None, DeValue::Table(_)) => self.unknown_section(&keys::join(&section.path, &name), span, value),
                 (None, _) => self.unknown_key(&keys::join(&section.path, &name), &Origin::File(span)),
+            }
+        }
+    }
+
+    /// Gives keys that a recorded configuration is too old to have the value that they had then.
+    fn before(&mut self) {
+        for (path, value) in removed::BEFORE.iter().filter(|_| self.recorded) {
+            if let (Some(Node::Key(key)), Ok(value)) = (keys::find(path), DeValue::parse(value)) {
+                self.leaves.entry(&key.path).or_insert(Leaf { value, origin: Origin::File(0..0) });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Keys and values of earlier versions that are gone, and what to use instead.
+//! Keys and values of earlier versions that are gone, and what to use instead; what went without a key before there was one.
 
 use toml::de::DeValue;
 
@@ -28,6 +28,10 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     ("optimizer.hessian2.variant", "lm", "was removed in 0.2: measured worse than adam; use \"white\""),
 ];
+
+/// What was done before there was a key, where its default is something else.
+pub(super) const BEFORE: &[(&str, &str)] =
+    &[("optimizer.embedding_weight_decay", "0.0"), ("optimizer.embedding_lr_scale", "1.0")];
 
 /// What became of a key that once was.
 pub(super) fn key(path: &str) -> Option<&'static str> {
@@ -74,6 +78,10 @@ mod tests {
         let loaded = load_recorded(&path, &[]).unwrap();
         assert_eq!(loaded.config.optimizer.hessian2.variant, Hessian2Variant::White);
         assert_eq!(loaded.removed.len(), 1);
+        let optimizer = |sets: &[String]| load_recorded(&path, sets).unwrap().config.optimizer;
+        let set = ["optimizer.name=hessian2".to_string(), "optimizer.embedding_weight_decay=0.1".to_string()];
+        assert_eq!(optimizer(&set[..1]).embedding_weight_decay(), 0.0, "there was none when this was recorded");
+        assert_eq!(optimizer(&set).embedding_weight_decay(), 0.1);
         assert!(loaded.removed[0].to_string().contains("variant = 'lm': was removed in 0.2"), "{}", loaded.removed[0]);
         let set = ["optimizer.hessian2.variant=kron".to_string()];
         assert!(load_recorded(&path, &set).unwrap().removed.is_empty());

@@ -13,6 +13,11 @@ pub(super) trait TwoForms: Sized {
     /// `None` for a number that it can not be.
     fn of_number(n: u64) -> Option<Self>;
 
+    /// `None` for a fraction or a number below 0 that it can not be.
+    fn of_fraction(_: f64) -> Option<Self> {
+        None
+    }
+
     /// `None` for a text that it can not be.
     fn of_text(text: &str) -> Option<Self>;
 }
@@ -32,12 +37,16 @@ impl<T: TwoForms> Visitor<'_> for Either<T> {
     }
 
     fn visit_i64<E: Error>(self, n: i64) -> Result<T, E> {
-        let found = u64::try_from(n).ok().and_then(T::of_number);
+        let found = u64::try_from(n).map_or_else(|_| T::of_fraction(n as f64), T::of_number);
         found.ok_or_else(|| E::invalid_value(Unexpected::Signed(n), &self))
     }
 
     fn visit_u64<E: Error>(self, n: u64) -> Result<T, E> {
         T::of_number(n).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(n), &self))
+    }
+
+    fn visit_f64<E: Error>(self, x: f64) -> Result<T, E> {
+        T::of_fraction(x).ok_or_else(|| E::invalid_value(Unexpected::Float(x), &self))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {

@@ -7,14 +7,14 @@
 //! U  = H_L · M̂ · H_R                            H_L ≈ S_L^(−1/2) (o × o), H_R ≈ S_R^(−1/2) (i × i)
 //! Z_L = H_L·(G·H_R)[:, J] / √k                  J: k random columns  } a sketch of the whitened gradient H_L·G·H_R,
 //! Z_R = (H_L[J′, :]·G·H_R)ᵀ / √k                J′: k random rows    } which is never formed
-//! both: four columns √(λ/4)·H·Ω / mean diag H more, Ω normal (damping)
+//! both: four columns √(λ/4)·H·Ω / mean diag H more, signs ±1 in Ω (damping)
 //! H_L, H_R ← corrected by Z_L, Z_R with β_t = max(β, 1/(t + 2))      (see `track`)
 //! ```
 //!
 //! The fixed point is KL-Shampoo's (arXiv 2509.03378): S_L = E[G S_R⁻¹ Gᵀ]/i, S_R = E[Gᵀ S_L⁻¹ G]/o. A table V × d has
-//! one number a token instead of H_L: r_a ← r_a + β_t·(‖g_a H_R‖²/d − r_a), U = diag(r + λ·mean r)^(−p)·M̂·H_R with
-//! p = `row_power` (½ is curvature's), and its Z_R is made of k random rows among the n present in the batch, scaled by
-//! √(n/V). A weight with a side longer than `block_size` is several, each with its own H_L and H_R, as in distributed
+//! one number a token instead of H_L: r_a ← r_a + β_t·(‖g_a H_R Ω‖²/k − r_a) with signs ±1/√d in Ω (d × k),
+//! U = diag(r + λ·mean r)^(−p)·M̂·H_R with p = `row_power` (½ is curvature's), and its Z_R is made of k random rows among
+//! the n present in the batch, scaled by √(n/V). A weight with a side longer than `block_size` is several, each with its own H_L and H_R, as in distributed
 //! Shampoo.
 //!
 //! The first gradient G ≠ 0 sets H to rms(G)^(−1/2)·I and r to rms(G). The momentum is of the raw gradient: the average of
@@ -149,17 +149,21 @@ impl White {
         beta: &M::Number,
         now: &mut Now<'_, M>,
     ) -> Result<M> {
-        let white = M::product(g, right.view())?;
+        // r is an average over many updates, for which a sketch of the columns of G·H_R is enough
+        let (k, n) = (self.sketched(g.columns()), g.columns());
+        let white = match k < n {
+            true => M::product(g, M::product(now.signs(k, n, (n as f64).powf(-0.5))?.view(), right.view())?.t())?,
+            false => M::product(g, right.view())?,
+        };
         r.toward_row_means(white.view(), white.view(), beta)?;
         let mut update = M::product(momentum.view(), right.view())?;
         update.scale_rows(&self.row_scale(r, now)?)?;
 
         let gains = self.gains(r, now)?;
-        let k = self.sketched(g.columns());
         let (rows, present) = M::choice_of_present(g, k, now.streams())?;
         let mut gains = M::rows_at(gains.view(), &rows)?;
         gains.scale(&(present.clone() / g.rows() as f64 / k as f64).sqrt())?;
-        let mut z = M::rows_at(white.view(), &rows)?;
+        let mut z = M::product(M::rows_at(g, &rows)?.view(), right.view())?;
         z.scale_rows(&gains)?;
         let none = present.is_zero();
         if !none.surely(1.0) {
@@ -199,7 +203,7 @@ impl White {
     /// `z` and below it four rows that pull the factor towards S + λ·(mean scale)·I. With a fixed `rank` = 2c: c random
     /// combinations of all these with the same expectation of ZZᵀ.
     fn damped<M: Mats>(&self, h: &M, z: M, now: &mut Now<'_, M>) -> Result<M> {
-        let mut rows = M::product(now.normals(DAMPING, h.rows())?.view(), h.view())?;
+        let mut rows = M::product(now.signs(DAMPING, h.rows(), 1.0)?.view(), h.view())?;
         rows.scale(&(now.number((self.config.damping / DAMPING as f64).sqrt())? / h.mean_diagonal()?))?;
         let z = z.above(&rows)?;
         let c = self.config.rank / 2;

@@ -271,7 +271,7 @@ fn forms(config: OptimizerConfig, dtype: DType) -> impl Fn() -> [Box<dyn Optimiz
     move || {
         let of = |adam| Common {
             adam,
-            decay: Decay { weights: config.weight_decay, tables: config.embedding_weight_decay },
+            decay: Decay { weights: config.weight_decay(), tables: config.embedding_weight_decay() },
             lr: config.lr,
         };
         let (muon, soap, h) = (config.muon.clone(), config.soap.clone(), config.hessian2.clone());
@@ -293,8 +293,13 @@ fn forms(config: OptimizerConfig, dtype: DType) -> impl Fn() -> [Box<dyn Optimiz
 }
 
 fn hessian2(hessian2: Hessian2Config, weight_decay: f64, dtype: DType) -> impl Fn() -> [Box<dyn Optimizer>; 2] {
-    let config =
-        OptimizerConfig { name: OptimizerName::Hessian2, weight_decay, lr: 0.02, hessian2, ..Default::default() };
+    let config = OptimizerConfig {
+        name: OptimizerName::Hessian2,
+        weight_decay: weight_decay.into(),
+        lr: 0.02,
+        hessian2,
+        ..Default::default()
+    };
     forms(config, dtype)
 }
 
@@ -369,7 +374,7 @@ fn muon_is_that_of_the_cpu() -> Result<()> {
         let muon = MuonConfig { nesterov, scale, ..MuonConfig::default() };
         let config = OptimizerConfig {
             name: OptimizerName::Muon,
-            weight_decay: 0.1,
+            weight_decay: 0.1.into(),
             lr: 0.02,
             muon,
             ..OptimizerConfig::default()

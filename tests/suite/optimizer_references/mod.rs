@@ -362,7 +362,7 @@ impl Reference for WhiteReference {
             }
         }
         let damp = |h: &M, random: &mut nmt_train::rng::Stream| {
-            let omega = M::by(4, h.rows, |_, _| random.normal());
+            let omega = M::by(4, h.rows, |_, _| sign(random));
             h.mul(&omega.t()).times((damping / 4.0).sqrt() / h.mean_diagonal())
         };
         let beside = |a: &M, b: &M| {
@@ -371,8 +371,15 @@ impl Reference for WhiteReference {
         let mut update;
         if table {
             let white = g.mul(&s.right);
+            let k = (i / 16).max(8);
+            let seen = if k < i {
+                let signs = M::by(k, i, |_, _| sign(&mut random));
+                white.mul(&signs.t()).times((i as f64).powf(-0.5))
+            } else {
+                white.clone()
+            };
             for r in 0..o {
-                let now = (0..i).map(|c| white.at(r, c).powi(2)).sum::<f64>() / i as f64;
+                let now = (0..seen.columns).map(|c| seen.at(r, c).powi(2)).sum::<f64>() / seen.columns as f64;
                 s.left.x[r] = (1.0 - beta) * s.left.x[r] + beta * now;
             }
             let mean = s.left.x.iter().sum::<f64>() / o as f64;
@@ -382,7 +389,6 @@ impl Reference for WhiteReference {
             update = ahead.mul(&s.right);
             update = M::by(o, i, |r, c| raised(&s.left.x[r], -row_power) / size * update.at(r, c));
             let present: Vec<usize> = (0..o).filter(|&r| (0..i).any(|c| g.at(r, c) != 0.0)).collect();
-            let k = (i / 16).max(8);
             let rows: Vec<usize> = (0..k).map(|_| present[random.below(present.len())]).collect();
             let share = (present.len() as f64 / o as f64 / k as f64).sqrt();
             let z = M::by(i, k, |c, j| white.at(rows[j], c) * gain[rows[j]] * share);
@@ -402,6 +408,14 @@ impl Reference for WhiteReference {
             s.right = product_form(&s.right, &z_right, beta);
         }
         write(at, w, &update.times((trust / update.rms()).min(1.0)));
+    }
+}
+
+fn sign(random: &mut nmt_train::rng::Stream) -> f64 {
+    if random.bits() & 1 == 0 {
+        1.0
+    } else {
+        -1.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! `[optimizer.hessian2]`.
 
+use super::suited::Suits;
 use super::Table;
 use crate::config::settings::Checks;
 
@@ -17,8 +18,8 @@ settings! {
         /// or more.
         pub rank: usize = 0,
         /// Decay of the momentum; Adam's too, where Adam moves. In [0, 1).
-        pub beta1: f64 = 0.9,
-        /// Decay of the second moments of rows and of Adam, where Adam moves. In [0, 1).
+        pub beta1: f64 = 0.8,
+        /// Decay of the second moments of outputs (kron) and of Adam, where Adam moves. In [0, 1).
         pub beta2: f64 = 0.98,
         /// Added to the root of Adam's second moment. Above 0.
         pub eps: f64 = 1e-9,
@@ -62,6 +63,16 @@ impl Table for Hessian2Config {
     /// Momentum and factors of both sides, whose share depends on the shapes.
     fn states(&self) -> usize {
         3
+    }
+
+    /// Of docs/optimizers/hessian2.md, "How to set it".
+    fn suits(&self) -> Suits {
+        match self.variant {
+            Hessian2Variant::White => {
+                Suits { weight_decay: 0.5, embedding_weight_decay: 0.15, embedding_lr_scale: 2.0 }
+            }
+            Hessian2Variant::Kron => Suits::PLAIN,
+        }
     }
 
     fn rules(&self, check: &mut Checks) {

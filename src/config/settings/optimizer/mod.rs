@@ -10,6 +10,7 @@ mod muon;
 mod schedule_free;
 mod sgd;
 mod soap;
+mod suited;
 
 pub use adam::AdamConfig;
 pub use adamw::AdamwConfig;
@@ -20,8 +21,10 @@ pub use muon::{MuonConfig, MuonScale};
 pub use schedule_free::{DecayAt, ScheduleFreeConfig};
 pub use sgd::SgdConfig;
 pub use soap::SoapConfig;
+pub use suited::Suited;
 
 use super::{Checks, Config};
+use suited::Suits;
 
 optimizers! {
     Adam "adam" adam: AdamConfig,
@@ -46,6 +49,11 @@ trait Table {
     /// Numbers that the optimizer keeps for a weight, for estimates of memory.
     fn states(&self) -> usize {
         2
+    }
+
+    /// What it does best with where a config says "auto".
+    fn suits(&self) -> Suits {
+        Suits::PLAIN
     }
 
     /// Largest gradient norm where `train.clip_grad_norm` is 0; `None` = any.
@@ -112,15 +120,18 @@ macro_rules! optimizers {
                 /// Learning rate at the top of the schedule. Above 0.
                 pub lr: f64 = 1e-3,
                 /// Weight decay: added to the gradient (adam, clipped-adam, sgd) or taken from the weights (the others).
-                /// It leaves biases, gains and embedding tables alone. 0 or more.
-                pub weight_decay: f64 = 0.0,
-                /// The same of embedding tables (the tied output layer is one of them). 0 or more.
-                pub embedding_weight_decay: f64 = 0.0,
+                /// It leaves biases, gains and embedding tables alone. 0 or more; "auto" = 0.5 with hessian2's variant
+                /// "white", 0 with all others.
+                pub weight_decay: Suited = Suited::Auto,
+                /// The same of embedding tables (the tied output layer is one of them). 0 or more; "auto" = 0.15 with
+                /// hessian2's variant "white", 0 with all others.
+                pub embedding_weight_decay: Suited = Suited::Auto,
                 /// Spares rows that are seen rarely: their decay times min(1, (mean square of their gradients / that of all
                 /// rows)^this), taken from the weights by every optimizer. 0 = all alike. 0 or more.
                 pub embedding_decay_power: f64 = 0.0,
-                /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0.
-                pub embedding_lr_scale: f64 = 1.0,
+                /// Factor of the learning rate for embedding tables (the tied output layer is one of them). Above 0;
+                /// "auto" = 2 with hessian2's variant "white", 1 with all others.
+                pub embedding_lr_scale: Suited = Suited::Auto,
                 $(pub $table: $config = <$config>::default(),)*
             }
         }
@@ -140,6 +151,12 @@ macro_rules! optimizers {
             pub fn states(&self) -> usize {
                 match self.name {
                     $(OptimizerName::$name => self.$table.states(),)*
+                }
+            }
+
+            fn suits(&self) -> Suits {
+                match self.name {
+                    $(OptimizerName::$name => self.$table.suits(),)*
                 }
             }
 

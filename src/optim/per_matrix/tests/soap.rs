@@ -5,7 +5,10 @@ use crate::config::SoapConfig;
 
 fn forms(soap: SoapConfig, dtype: DType) -> impl Fn() -> [Box<dyn Optimizer>; 2] {
     let name = OptimizerName::Soap;
-    super::forms(OptimizerConfig { name, weight_decay: 0.1, lr: 0.02, soap, ..OptimizerConfig::default() }, dtype)
+    super::forms(
+        OptimizerConfig { name, weight_decay: 0.1.into(), lr: 0.02, soap, ..OptimizerConfig::default() },
+        dtype,
+    )
 }
 
 /// Sides of 20 and more have no basis. Factors have full rank when they are first turned: of others, the columns of S·Q
