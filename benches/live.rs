@@ -2,6 +2,8 @@
 //! standard output. Resident memory says little of leaks, for freed pages are kept. `scripts/reliability.py memory` runs
 //! it; its arguments are those of the program.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
+
 use std::process::ExitCode;
 use std::thread::{sleep, spawn};
 use std::time::Duration;

@@ -264,7 +264,8 @@ def memory(hours):
                 points.append((time.time() - start, allocated, resident(job.pid), files))
             except (FileNotFoundError, AttributeError, IndexError):
                 continue
-        if job.wait():
+        # 75: stopped by max_hours
+        if job.wait() not in (0, 75):
             raise SystemExit(f"FAILED: exit {job.returncode}")
         tenth = max(1, len(points) // 10)
         for p in points[::max(1, len(points) // 20)]:

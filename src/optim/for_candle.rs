@@ -226,7 +226,7 @@ mod tests {
         let mut config = OptimizerConfig { weight_decay: 0.0.into(), ..settings(OptimizerName::Adamw) };
         (config.adamw.beta2, config.adamw.eps) = (0.999, 1e-8);
         let mut ours = ForCandle::new(vars.clone(), config)?;
-        let params = candle_nn::ParamsAdamW { lr: 0.01, weight_decay: 0.0.into(), ..candle_nn::ParamsAdamW::default() };
+        let params = candle_nn::ParamsAdamW { lr: 0.01, weight_decay: 0.0, ..candle_nn::ParamsAdamW::default() };
         let mut candles = candle_nn::AdamW::new(others.clone(), params)?;
         for _ in 0..30 {
             ours.backward_step(&loss()?)?;
