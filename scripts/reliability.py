@@ -5,6 +5,7 @@
     scripts/reliability.py bits [N]       one bit flipped at N places of a checkpoint
     scripts/reliability.py places         full disk, disk that dies, read-only or deleted folder, clock set back, two on one
                                           run, stopped, few files, little memory; mounts file systems, so it wants root
+    scripts/reliability.py settings [N]   N random configurations train, go on and translate: an end that is documented, in time
     scripts/reliability.py memory HOURS   trains and validates in a loop: allocated and resident memory, open files
     scripts/reliability.py pairs N        N generated pairs: time to the cache, to the first update, resident memory
 
@@ -233,6 +234,74 @@ def flips(count):
     print(f"{count} flips, all told by the file's name, the checkpoint before was used: {seen}")
 
 
+def drawn_settings(keys):
+    """`--set` arguments: an optimizer and some keys, mostly of what is used, with odd values of the right type."""
+    name = random.choice(["adam", "adamw", "clipped-adam", "hessian2", "hvr", "muon", "schedule-free", "sgd", "soap"])
+    sets = {"optimizer.name": name, "model.kind": random.choice(["transformer", "rnn"])}
+    mine = lambda key: not key.startswith("optimizer.") or key.count(".") == 1 or key.split(".")[1] == name.replace("-", "_")
+    whole = [0, 1, 2, 3, 5, 8, 16, 31, 64, 1000]
+    # sizes that are slow, not odd
+    small = {"model.d_model": [2, 4, 16, 32], "model.layers": [1, 2], "model.encoder_layers": [0, 1, 3], "decode.beam_size": [1, 2, 7],
+             "model.decoder_layers": [0, 1, 3], "tokenizer.vocab_size": [8, 20, 300], "optimizer.lr": [1e-9, 1e-3, 0.1, 1e9]}
+    for key, (value, words) in random.sample([item for item in keys.items() if mine(item[0])], random.randint(1, 5)):
+        if key in small:
+            sets[key] = random.choice(small[key])
+        elif value in ("true", "false"):
+            sets[key] = random.choice(["true", "false"])
+        elif re.fullmatch(r"-?[0-9]+", value):
+            sets[key] = random.choice(whole)
+        elif value.startswith('"'):
+            sets[key] = random.choice(words or [value.strip('"')])
+        else:
+            sets[key] = random.choice([0, 1e-6, 0.1, 0.5, 0.999, 1, 2, 100, 1e30, *([0, "auto"] if "auto" in words else [])])
+    return [f"{key}={value}" for key, value in sets.items()]
+
+
+def settings(count):
+    """Random configurations: each is refused, trains or diverges, and what has trained goes on and translates."""
+    random.seed(int(os.environ.get("SEED", "1")))
+    keys, section, comment = {}, "", ""
+    for line in subprocess.run([PROGRAM, "init"], capture_output=True, text=True, check=True).stdout.splitlines():
+        found = re.fullmatch(r"(?:# )?([a-z0-9_]+) =(.*)", line)
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        elif found and not re.search("path|folder|file|Folder", comment) and found[1] not in ("device", "threads", "phase", "max_updates"):
+            keys[section + found[1]] = (found[2].strip() or "0.1", re.findall(r'"([a-z0-9+-]+)"', comment))
+        comment = "" if found or not line else comment + line
+    ends, failed = {}, []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        text_of(folder, 300)
+        config = (folder / "c.toml").read_text()
+        (folder / "c.toml").write_text(re.sub("(valid_freq|save_freq|log_freq) = [0-9]+", r"\1 = 2", config))
+        for _ in range(count):
+            drawn = drawn_settings(keys)
+            words = [PROGRAM, "--config", "c.toml", "--force", "-q", "--set", "run_dir=run", "--set", "train.max_updates=12"]
+            words += [word for one in drawn for word in ("--set", one)]
+            told = []
+
+            def step(words, codes, text=""):
+                try:
+                    done = subprocess.run(words, cwd=folder, input=text, capture_output=True, text=True, timeout=120)
+                    code, said = done.returncode, done.stderr
+                except subprocess.TimeoutExpired:
+                    code, said = "120 s", ""
+                if code not in codes or "panicked" in said:
+                    failed.append(drawn)
+                    print(f"FAILED: {words[1]} {code} {' '.join(drawn)}\n{said[-600:]}", flush=True)
+                told.append(code)
+                return code
+
+            if step(words, [0, 3, 4]) == 0:
+                step([PROGRAM, "--resume", "run", "-q", "--set", "train.max_updates=14"], [0, 3, 4])
+                step([PROGRAM, "translate", "run", "-q"], [0], "The house is small.\n\n")
+            ends[tuple(told)] = ends.get(tuple(told), 0) + 1
+            shutil.rmtree(folder / "run", ignore_errors=True)
+    print(f"{count} configurations, exit codes of training, going on, translating: {ends}")
+    if failed:
+        raise SystemExit(f"FAILED: {len(failed)}")
+
+
 def resident(pid, kind="VmRSS"):
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(kind + r":\s+(\d+)", status).group(1)) / 1024
@@ -310,9 +379,11 @@ def pairs(count):
         config = (folder / "c.toml").read_text().replace("train.en", "big.en").replace("train.de", "big.de")
         (folder / "big.toml").write_text(config.replace("vocab_size = 300", "vocab_size = 4000"))
         nothing = lambda: None
-        for start, limit in [("from nothing", join), ("from the cache", join), ("without the limit", nothing), ("once more", nothing)]:
+        starts = [("from nothing", join, 1), ("from the cache", join, 1)]
+        starts += [(f"without the limit, {threads} thread(s)", nothing, threads) for threads in (1, 2, 1, 2)]
+        for start, limit, threads in starts:
             words = f"--config big.toml --force --set run_dir=run --set data.cache_dir=cache --set train.max_updates=1 " \
-                    "--set schedule.warmup_updates=0 --set validation.metrics=['nll']"
+                    f"--set schedule.warmup_updates=0 --set validation.metrics=['nll'] --set threads={threads}"
             begin = time.time()
             job = subprocess.Popen(command(words), cwd=folder, stderr=subprocess.DEVNULL, preexec_fn=limit)
             own, all_of_it = 0.0, 0.0
@@ -379,6 +450,15 @@ def places():
         (folder / name).mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder / name], check=True)
 
+    def file_system(name, make, megabytes):
+        """Made in a file; what mounts it."""
+        image = folder / f"{name}.image"
+        image.touch()
+        os.truncate(image, megabytes << 20)
+        subprocess.run([*make, image], check=True, stdout=subprocess.DEVNULL)
+        (folder / name).mkdir()
+        return lambda: subprocess.run(["mount", "-o", "loop", image, folder / name], check=True)
+
     print("| what | exit code | last word | then |\n|---|---|---|---|")
     try:
         mount("full", "size=700k")
@@ -388,12 +468,21 @@ def places():
         mount("fixed", "size=1m,ro")
         told("folder is read-only", [1, 3], None, run(folder, words_of("adam", "fixed/run")), "Read-only")
 
-        image = folder / "dies.image"
-        image.touch()
-        os.truncate(image, 64 << 20)
-        subprocess.run(["mkfs.ext4", "-q", image], check=True)
-        (folder / "dies").mkdir()
-        mount_image = lambda: subprocess.run(["mount", "-o", "loop", image, folder / "dies"], check=True)
+        if shutil.which("mkfs.btrfs"):
+            mount_image = file_system("quota", ["mkfs.btrfs", "-q"], 256)
+            mount_image()
+            # the one quota that needs nothing of the kernel but its file system
+            btrfs = lambda *words: subprocess.run(["btrfs", *words], check=True, stdout=subprocess.DEVNULL)
+            btrfs("quota", "enable", folder / "quota")
+            btrfs("subvolume", "create", folder / "quota/mine")
+            btrfs("qgroup", "limit", "700K", folder / "quota/mine")
+            done = run(folder, words_of("adam", "quota/mine/run"))
+            btrfs("qgroup", "limit", "none", folder / "quota/mine")
+            told("quota used up", [1], "quota/mine/run", done, "the disk quota is used up")
+        else:
+            print("| quota used up | not tried: no btrfs-progs here | | |")
+
+        mount_image = file_system("dies", ["mkfs.ext4", "-q"], 64)
         mount_image()
         job = begin(words_of("adam", "dies/run"))
         wait_for_checkpoint("dies/run")
@@ -403,7 +492,7 @@ def places():
         mount_image()
         told("disk dies under the run", [1], "dies/run", done)
     finally:
-        for name in ("full", "fixed", "dies"):
+        for name in ("full", "fixed", "quota", "dies"):
             subprocess.run(["umount", "-l", folder / name], stderr=subprocess.DEVNULL)
     job = begin(words_of("adam", "deleted"))
     wait_for_checkpoint("deleted")
@@ -463,6 +552,8 @@ def main():
         flips(int(number or 1000))
     elif what == "places":
         places()
+    elif what == "settings":
+        settings(int(number or 1000))
     elif what == "memory":
         memory(float(number or 6))
     elif what == "pairs":

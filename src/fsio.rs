@@ -13,7 +13,7 @@ pub use lock::{Holder, RunLock};
 pub use log::AppendLog;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,11 +23,13 @@ pub enum Error {
     #[error("can not {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "no space left on the disk for {}: free some space there (or write to another disk) and run again; \
-         what was saved before is whole",
+        "{} for {}: free some space there (or write to another disk) and run again; what was saved before is whole",
+        if *quota { "the disk quota is used up, no space is left" } else { "no space left on the disk" },
         path.display()
     )]
-    Full { path: PathBuf },
+    Full { path: PathBuf, quota: bool },
+    #[error("{} has more than {most} bytes, which nobody wrote", path.display())]
+    TooLarge { path: PathBuf, most: u64 },
     #[error("{}:{line}: not valid UTF-8; convert the file, for example with iconv -t UTF-8", path.display())]
     Utf8 { path: PathBuf, line: usize },
     #[error(
@@ -58,7 +60,9 @@ impl Error {
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { path },
+            kind @ (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Error::Full { path, quota: kind == io::ErrorKind::QuotaExceeded }
+            }
             _ => Error::Io { doing, path, source },
         }
     }
@@ -72,12 +76,33 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io("read", path, e))
 }
 
+/// Most bytes of a text that a person writes: a config, a sweep file.
+const MOST_WRITTEN: u64 = 1 << 20;
+
+/// All text of a file that a person wrote, or something like `/dev/zero` is named in its place.
+///
+/// # Errors
+/// When it can not be read, is not UTF-8, or has no end; names it.
+pub fn read_written(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    file.take(MOST_WRITTEN + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    match bytes.len() as u64 > MOST_WRITTEN {
+        true => Err(Error::TooLarge { path: path.to_path_buf(), most: MOST_WRITTEN }),
+        false => text(path, bytes),
+    }
+}
+
 /// All text of a file.
 ///
 /// # Errors
 /// When it can not be read or is not UTF-8; names it and the line.
 pub fn read_to_string(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?).map_err(|e| {
+    text(path, read(path)?)
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| {
         let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         Error::Utf8 { path: path.to_path_buf(), line: 1 + good.iter().filter(|&&b| b == b'\n').count() }
     })
@@ -203,7 +228,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("best");
         write_atomic(&path, b"old").unwrap();
-        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        for (kind, says) in
+            [(io::ErrorKind::StorageFull, "no space left"), (io::ErrorKind::QuotaExceeded, "quota is used up")]
+        {
             let error = write_atomic_with(&path, |out| {
                 out.write_all(b"ne")?;
                 Err(kind.into())
@@ -211,6 +238,7 @@ mod tests {
             .unwrap_err();
             assert!(error.is_full());
             assert!(error.to_string().contains("best") && error.to_string().contains("free some space"), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
         }
         assert_eq!(read(&path).unwrap(), b"old");
         assert_eq!(list(dir.path()).unwrap(), std::slice::from_ref(&path));

@@ -1,6 +1,5 @@
 //! `nmt-train evaluate`: scores of a run's translations, or of a file, as sacreBLEU prints them.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -15,6 +14,7 @@ use crate::world::World;
 
 use super::args::{CommonArgs, EvaluateArgs};
 use super::helpers::Team;
+use super::output::print;
 use super::say;
 use super::search::{encode, search_options};
 use super::text::{aligned, Lengths, Words};
@@ -45,10 +45,9 @@ pub(super) fn evaluate(args: &EvaluateArgs, common: &CommonArgs, world: &World) 
         words.advice(&references[0]).iter().for_each(|advice| say(common, advice));
     }
     tell_symptoms(sources.as_deref(), &hypotheses, &references, &words.tokenizer, common)?;
-    let mut out = std::io::stdout().lock();
     for &metric in &args.metrics {
         let found = metrics::measure(metric, &hypotheses, &references, &words.tokenizer, args.lowercase)?;
-        writeln!(out, "{}  {}", found.line, found.signature)?;
+        print(format!("{}  {}\n", found.line, found.signature))?;
     }
     Ok(ExitCode::Success)
 }

@@ -1,6 +1,5 @@
 //! `nmt-train completions`, `nmt-train man`: what the definitions of the command line say, for shells and for `man`.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use crate::exit::ExitCode;
 use crate::fsio;
 
 use super::args::Cli;
+use super::output::print;
 
 #[derive(Clone, Debug, Args)]
 pub struct CompletionsArgs {
@@ -32,7 +32,8 @@ const NAME: &str = "nmt-train";
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut text);
-    print(&text)
+    print(&text)?;
+    Ok(ExitCode::Success)
 }
 
 pub(super) fn man(args: &ManArgs) -> Result<ExitCode> {
@@ -40,14 +41,10 @@ pub(super) fn man(args: &ManArgs) -> Result<ExitCode> {
     let Some(folder) = &args.out else {
         let mut text = Vec::new();
         Man::new(program).render(&mut text)?;
-        return print(&text);
+        print(&text)?;
+        return Ok(ExitCode::Success);
     };
     fsio::create_dir_all(folder)?;
     clap_mangen::generate_to(program, folder).with_context(|| format!("write {}", folder.display()))?;
-    Ok(ExitCode::Success)
-}
-
-fn print(text: &[u8]) -> Result<ExitCode> {
-    std::io::stdout().write_all(text)?;
     Ok(ExitCode::Success)
 }

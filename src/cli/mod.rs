@@ -10,6 +10,7 @@
 //! | `helpers` | ranks that help one that translates or scores |
 //! | `import` | `nmt-train import`: a model that came from elsewhere becomes the folder of a run |
 //! | `manual` | `nmt-train completions`, `nmt-train man`: for shells and for `man` |
+//! | `output` | what a command prints as its result |
 //! | `report` | `nmt-train report`: compares runs |
 //! | `score` | `nmt-train score`: scores of given translations, one a line |
 //! | `search` | what the command line changes of how a run's model translates, and translating |
@@ -30,6 +31,7 @@ mod export;
 mod helpers;
 mod import;
 mod manual;
+mod output;
 mod report;
 mod score;
 mod search;
@@ -186,7 +188,7 @@ fn lead(command: &Command, common: &CommonArgs, words: &[String], world: &World)
 
 fn init(preset: Option<&str>) -> Result<ExitCode> {
     let text = config::init(preset).map_err(InputError)?;
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::print(text)?;
     Ok(ExitCode::Success)
 }
 

@@ -11,6 +11,7 @@ use crate::report::{self, Options, Report};
 use crate::run::Paths;
 
 use super::args::{CommonArgs, ReportArgs};
+use super::output::print;
 use super::say;
 
 pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode> {
@@ -25,7 +26,7 @@ pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode>
     let found = Report::of(&folders, &options)?;
     // The table first: what follows can fail, on a folder that is only read for one.
     if !to_stdout(args).any(|path| path.as_os_str() == "-") {
-        std::io::stdout().write_all(report::text(&found).as_bytes())?;
+        print(report::text(&found))?;
     }
     if let Some(path) = &args.csv {
         write(path, &report::csv(&found), common)?;
@@ -56,7 +57,7 @@ fn to_stdout(args: &ReportArgs) -> impl Iterator<Item = &PathBuf> {
 
 fn write(path: &Path, text: &str, common: &CommonArgs) -> Result<()> {
     if path.as_os_str() == "-" {
-        return Ok(std::io::stdout().write_all(text.as_bytes())?);
+        return print(text);
     }
     fsio::write_atomic(path, text.as_bytes())?;
     say(common, &format!("written: {}", path.display()));

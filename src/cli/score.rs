@@ -1,7 +1,5 @@
 //! `nmt-train score`: scores of given translations, one a line.
 
-use std::io::Write;
-
 use anyhow::Result;
 
 use crate::decode::Penalty;
@@ -10,6 +8,7 @@ use crate::world::World;
 
 use super::args::{CommonArgs, ScoreArgs};
 use super::helpers::Team;
+use super::output::print;
 use super::say;
 use super::search::{at_least_one, encode, length_penalty, BATCH};
 use super::text::{aligned, Lengths};
@@ -36,5 +35,6 @@ pub(super) fn score(args: &ScoreArgs, common: &CommonArgs, world: &World) -> Res
     let scores = Team { world, runs: &runs }.score(&pairs, batch_size)?;
     let score = |(score, (_, target)): (&f64, &(_, Vec<u32>))| penalty.normalize(*score, target.len());
     let text: String = scores.iter().zip(&pairs).map(|pair| format!("{:.6}\n", score(pair))).collect();
-    Ok(std::io::stdout().lock().write_all(text.as_bytes()).map(|()| ExitCode::Success)?)
+    print(text)?;
+    Ok(ExitCode::Success)
 }

@@ -1,6 +1,5 @@
 //! `nmt-train sweep`: trains the runs of a file.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,6 +11,7 @@ use crate::sweep::{self, Folder, Options, RunLine, Tally};
 use crate::{fsio, machine, shell};
 
 use super::args::{CommonArgs, SweepArgs};
+use super::output::print;
 use super::say;
 
 /// `words`: the command line, to be printed with what there is to do next.
@@ -19,7 +19,7 @@ pub(super) fn sweep(args: &SweepArgs, common: &CommonArgs, words: &[String]) -> 
     let file = args.file.display().to_string();
     let mut runs = read(&args.file, &file)?;
     if args.count {
-        writeln!(std::io::stdout(), "{}", runs.len())?;
+        print(format!("{}\n", runs.len()))?;
         return Ok(ExitCode::Success);
     }
     if let Some(index) = args.index {
@@ -47,8 +47,8 @@ pub(super) fn sweep(args: &SweepArgs, common: &CommonArgs, words: &[String]) -> 
 }
 
 fn read(path: &Path, file: &str) -> Result<Vec<RunLine>> {
-    let text = fsio::read_to_string(path).map_err(|error| match error {
-        fsio::Error::Utf8 { .. } => anyhow::Error::new(InputError::new(error)),
+    let text = fsio::read_written(path).map_err(|error| match error {
+        fsio::Error::Utf8 { .. } | fsio::Error::TooLarge { .. } => anyhow::Error::new(InputError::new(error)),
         _ => UsageError(error.to_string()).into(),
     })?;
     Ok(sweep::parse(file, &text)?)
@@ -88,7 +88,7 @@ fn dry_run(runs: &[RunLine], options: &Options, common: &CommonArgs) -> Result<E
         let state = folder.state();
         say(common, &format!("{:<11} {}", state.word(), run.name));
         if state.is_due(options.retry) {
-            writeln!(std::io::stdout(), "{}", shell::command(folder.command(run, &state, options)))?;
+            print(format!("{}\n", shell::command(folder.command(run, &state, options))))?;
         }
     }
     Ok(ExitCode::Success)

@@ -1,6 +1,5 @@
 //! `nmt-train --config …`, `nmt-train --resume …`: training.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -18,6 +17,7 @@ use crate::world::World;
 use crate::{fsio, shell};
 
 use super::args::{CommonArgs, TrainArgs};
+use super::output::print;
 use super::{load_config, load_config_to_train, load_run_config, say, terminal, with_common};
 
 /// `words`: the command line, to be recorded.
@@ -155,7 +155,7 @@ fn write_final_json(args: &TrainArgs, end: &serde_json::Map<String, serde_json::
     let mut line = serde_json::to_string(end)?;
     line.push('\n');
     if path == Path::new("-") {
-        std::io::stdout().write_all(line.as_bytes())?;
+        print(line)?;
     } else {
         fsio::write_atomic(path, line.as_bytes())?;
     }

@@ -32,6 +32,7 @@ use crate::world::World;
 
 use super::args::{CommonArgs, Format, TranslateArgs};
 use super::helpers::Team;
+use super::output::print;
 use super::say;
 use super::search::{at_least_one, encode, search_options};
 use super::text::{is_stdin, Lengths};
@@ -171,13 +172,6 @@ impl Translator<'_> {
         }
         Err(fault)
     }
-}
-
-/// Whole, so that a reader who has seen enough or an end by Ctrl-C seldom finds half a line.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }
 
 /// One line at a time, with a prompt.

@@ -6,7 +6,6 @@
 
 mod outcome;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -24,6 +23,7 @@ use crate::run::{Paths, RunFolder, Usable};
 use crate::shell;
 
 use super::args::{CommonArgs, TuneArgs};
+use super::output::print;
 use super::search::{at_least_one, encode, length_penalty, BATCH};
 use super::text::{aligned, Lengths, Words};
 use super::{load_run_config, recorded_threads, say, trained};
@@ -39,7 +39,7 @@ pub(super) fn tune(args: &TuneArgs, common: &CommonArgs, words: &[String]) -> Re
     let outcome = Outcome::new(args, &runs[0], text.lines.len(), tried);
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     let found = if to_stdout { outcome.json() } else { outcome.table() };
-    std::io::stdout().write_all(found.as_bytes())?;
+    print(found)?;
     if let Some(path) = args.json.as_deref().filter(|_| !to_stdout) {
         fsio::write_atomic(path, outcome.json().as_bytes())?;
     }

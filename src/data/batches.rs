@@ -63,8 +63,7 @@ impl Epoch {
     /// with that, so that their number and order need no cutting. Draws the pairs (`Purpose::Mixture`), shuffles them (`Purpose::Order`), sorts by target and source length with
     /// the shuffled order among equals, cuts, and shuffles the batches.
     pub fn new(data: &impl Lengths, seed: u64, epoch: u64, batching: Batching) -> Self {
-        // lengths are looked up in the order of the text, not of the shuffle: memory is fast in its own order only
-        let mut items = sized(data, draw(data.spans(), seed, epoch));
+        let mut items = draw(data, seed, epoch);
         let mut order = stream(seed, Purpose::Order, epoch);
         order.shuffle(&mut items);
         let sorted = by_length(items);
@@ -134,14 +133,16 @@ fn pack<'a>(sentences: impl Iterator<Item = Tokens<'a>>) -> Sequences {
 }
 
 /// Pairs of this epoch: each corpus ⌊weight⌋ times whole, and a random part for the rest. The size of that part is
-/// rounded at random, so its expectation is exact.
-fn draw(spans: &[Span], seed: u64, epoch: u64) -> Vec<u32> {
+/// rounded at random, so its expectation is exact. Lengths are looked up here, in the order of the text and not of a
+/// shuffle: memory is fast in its own order only.
+fn draw(data: &impl Lengths, seed: u64, epoch: u64) -> Vec<Sized> {
+    let spans = data.spans();
     let mut mixture = stream(seed, Purpose::Mixture, epoch);
     let mut items = Vec::new();
     for span in spans {
         let weight = span.weight.max(0.0);
         for _ in 0..weight.floor() as u64 {
-            items.extend(span.pairs.clone());
+            items.par_extend(sized(data, span.pairs.clone()));
         }
         if weight.fract() > 0.0 && !span.pairs.is_empty() {
             let mut all: Vec<u32> = span.pairs.clone().collect();
@@ -150,12 +151,14 @@ fn draw(spans: &[Span], seed: u64, epoch: u64) -> Vec<u32> {
                 let other = i + mixture.below(all.len() - i);
                 all.swap(i, other);
             }
-            items.extend(&all[..part.min(all.len())]);
+            all.truncate(part);
+            items.par_extend(sized(data, all));
         }
     }
     // Tiny corpora with tiny weights: an epoch without a batch would never end.
     if items.is_empty() {
-        items.extend(spans.iter().find(|span| !span.pairs.is_empty()).map(|span| span.pairs.start));
+        let first = spans.iter().find(|span| !span.pairs.is_empty()).map(|span| span.pairs.start);
+        items.par_extend(sized(data, first));
     }
     items
 }
@@ -191,8 +194,11 @@ impl Sized {
     }
 }
 
-fn sized(data: &impl Lengths, pairs: Vec<u32>) -> Vec<Sized> {
-    pairs.into_par_iter().map(|pair| Sized::new(data.lengths(pair as usize), pair)).collect()
+fn sized<'a, P>(data: &'a impl Lengths, pairs: P) -> impl ParallelIterator<Item = Sized> + 'a
+where
+    P: IntoParallelIterator<Item = u32, Iter: 'a>,
+{
+    pairs.into_par_iter().map(|pair| Sized::new(data.lengths(pair as usize), pair))
 }
 
 /// `items` sorted by target then source length, keeping their order among equals.
@@ -231,7 +237,7 @@ pub fn batches_by_length(lengths: &[(usize, usize)], batching: Batching) -> Vec<
         }
     }
     let data = Plain(lengths);
-    let sorted = by_length(sized(&data, (0..lengths.len() as u32).collect()));
+    let sorted = by_length(sized(&data, 0..lengths.len() as u32).collect());
     let indices = |batch: Range<u32>| {
         sorted[batch.start as usize..batch.end as usize].iter().map(|sorted| sorted.pair() as usize).collect()
     };

@@ -49,10 +49,8 @@ pub struct Dataset {
     pub dropped: Vec<Dropped>,
     /// Fields whose line breaks became spaces.
     pub joined: Option<Joined>,
-    source_tokens: u64,
-    target_tokens: u64,
-    /// How often each id is in the targets.
-    pub target_counts: Vec<u64>,
+    /// How often each id is in the sources and in the targets.
+    pub counts: [Vec<u64>; 2],
     /// True if an earlier run had encoded this text.
     pub reused: bool,
     /// Why a cache file that was found had to be made again.
@@ -90,9 +88,7 @@ impl Dataset {
             kept: layout.pairs as u64,
             dropped: description.dropped,
             joined: description.joined,
-            source_tokens: description.source_tokens,
-            target_tokens: description.target_tokens,
-            target_counts: description.target_counts,
+            counts: description.counts,
             reused: true,
             damaged: None,
             map,
@@ -159,7 +155,8 @@ impl Dataset {
 
     /// Source and target tokens of all pairs, `</s>` included.
     pub fn tokens(&self) -> (u64, u64) {
-        (self.source_tokens, self.target_tokens)
+        let [source, target] = &self.counts;
+        (source.iter().sum(), target.iter().sum())
     }
 
     /// Where pair `i` comes from: index of its corpus in `data.train` and 1-based line in the file.
@@ -210,15 +207,6 @@ impl Tokens<'_> {
 
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
-    }
-
-    /// How often `id` is among them.
-    pub fn count(&self, id: u32) -> usize {
-        match (self.width, id as u16) {
-            (2, short) if u32::from(short) != id => 0,
-            (2, short) => self.bytes.chunks_exact(2).filter(|b| [b[0], b[1]] == short.to_le_bytes()).count(),
-            _ => self.bytes.chunks_exact(4).filter(|b| [b[0], b[1], b[2], b[3]] == id.to_le_bytes()).count(),
-        }
     }
 
     /// Appends the ids to `ids`.

@@ -26,7 +26,7 @@ use super::joined::Joined;
 use super::Error;
 
 /// Changes whenever old files must not be read.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 pub(super) const HEADER: usize = 64;
 const MAGIC: [u8; 8] = *b"NMTPAIRS";
 
@@ -41,10 +41,8 @@ pub(super) struct Description {
     pub(super) kept: Vec<u32>,
     pub(super) dropped: Vec<Dropped>,
     pub(super) joined: Option<Joined>,
-    pub(super) source_tokens: u64,
-    pub(super) target_tokens: u64,
-    /// How often each id is in the targets.
-    pub(super) target_counts: Vec<u64>,
+    /// How often each id is in the sources and in the targets.
+    pub(super) counts: [Vec<u64>; 2],
 }
 
 /// A side of a pair.

@@ -11,6 +11,8 @@ use super::{hub, Error};
 /// Names stdin where a file is asked for.
 const STDIN: &str = "-";
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Bytes of the longest line with its end. What has more is no text in lines, and may have no end.
+const LONGEST: u64 = 1 << 22;
 
 /// The local file behind a path or an `hf://` name that is read more than once.
 ///
@@ -107,10 +109,9 @@ impl Lines {
     #[expect(clippy::should_implement_trait, reason = "an iterator would go on after an error")]
     pub fn next(&mut self) -> Result<Option<String>, Error> {
         let mut bytes = Vec::new();
-        if self.reader.read_until(b'\n', &mut bytes).map_err(|e| self.read_error(e))? == 0 {
+        if !self.read(&mut bytes)? {
             return Ok(None);
         }
-        self.line += 1;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         }
@@ -131,11 +132,21 @@ impl Lines {
     /// Reads to the end of the text to know its number of lines.
     pub(super) fn count_rest(&mut self) -> Result<u64, Error> {
         let mut bytes = Vec::new();
-        while self.reader.read_until(b'\n', &mut bytes).map_err(|e| self.read_error(e))? > 0 {
-            self.line += 1;
+        while self.read(&mut bytes)? {
             bytes.clear();
         }
         Ok(self.line)
+    }
+
+    /// Adds a line with its end to `bytes`, which are empty, and counts it; false at the end of the text.
+    fn read(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Error> {
+        let mut reader = self.reader.as_mut().take(LONGEST + 1);
+        reader.read_until(b'\n', bytes).map_err(|e| self.read_error(e))?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(Error::LongLine { file: self.name.clone(), line: self.line + 1, most: LONGEST });
+        }
+        self.line += u64::from(!bytes.is_empty());
+        Ok(!bytes.is_empty())
     }
 
     fn read_error(&self, source: io::Error) -> Error {
@@ -168,6 +179,24 @@ mod tests {
         drop(writer);
         assert_eq!(lines.next().unwrap().as_deref(), Some("three"));
         assert_eq!((lines.next().unwrap(), lines.line), (None, 4));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_an_error_before_the_memory_ends() {
+        let endless = |read: fn(&mut Lines) -> Result<(), Error>| {
+            let mut lines = Lines::reading("stdin", (&b"one\n"[..]).chain(io::repeat(0)));
+            lines.next().unwrap();
+            read(&mut lines).unwrap_err().to_string()
+        };
+        let told = "stdin:2: a line of more than 4 MiB; text has one sentence a line";
+        assert_eq!(endless(|lines| lines.next().map(|_| ())), told);
+        assert_eq!(endless(|lines| lines.count_rest().map(|_| ())), told);
+        let longest = "a".repeat(LONGEST as usize);
+        let mut lines = Lines::reading("stdin", io::Cursor::new(longest.clone()).chain(&b"\nb"[..]));
+        assert!(lines.next().is_err(), "with its end it is one byte too long");
+        let mut lines = Lines::reading("stdin", io::Cursor::new(longest[1..].to_string()).chain(&b"\nb"[..]));
+        assert_eq!(lines.next().unwrap().map(|line| line.len()), Some(longest.len() - 1));
+        assert_eq!(lines.next().unwrap().as_deref(), Some("b"));
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub fn prepare(job: &Prepare, encode: &Encode, spell: &Spell, progress: &mut dyn
 fn build(job: &Prepare, path: &Path, tokenizer: (&Encode, &Spell), progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
     let mut filter = Filter::new(job.data);
     let mut writer = Writer::create(path, job.vocab_size)?;
-    let mut description = Description { target_counts: vec![0; job.vocab_size], ..Description::default() };
+    let mut description = Description { counts: [0, 1].map(|_| vec![0; job.vocab_size]), ..Description::default() };
     // the first version called a line blank only if it is white space
     let newly_blank = |text: &str, side: &Encoded| side.ids.is_empty() && !text.trim().is_empty();
     let mut changed = false;
@@ -98,9 +98,9 @@ fn build(job: &Prepare, path: &Path, tokenizer: (&Encode, &Spell), progress: &mu
                 if filter.keep(source.ids.len(), target.ids.len(), index, pair.line) {
                     writer.push([&source, &target], pair.line)?;
                     kept += 1;
-                    description.source_tokens += source.ids.len() as u64;
-                    description.target_tokens += target.ids.len() as u64;
-                    target.ids.iter().for_each(|&id| description.target_counts[id as usize] += 1);
+                    for (counts, side) in description.counts.iter_mut().zip([&source, &target]) {
+                        side.ids.iter().for_each(|&id| counts[id as usize] += 1);
+                    }
                 }
             }
             description.read += block.len() as u64;

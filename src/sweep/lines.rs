@@ -10,6 +10,9 @@ use crate::shell;
 /// Names of folders may have 255 bytes, and the user may want to add to them.
 const LONGEST_NAME: usize = 200;
 
+/// In bytes. All that a line stands for lies in memory.
+const LONGEST_LINE: usize = 8000;
+
 /// A run that a sweep file asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLine {
@@ -33,11 +36,8 @@ impl RunLine {
 }
 
 /// A problem of a line of `file`, unless it is told already: all runs of a line have the same mistakes.
-pub(super) fn add(problems: &mut Vec<Problem>, file: &str, line: usize, text: String) {
-    let problem = Problem { place: Place::Line(file.to_string(), line), subject: String::new(), text };
-    if !problems.contains(&problem) {
-        problems.push(problem);
-    }
+pub(super) fn add(problems: &mut Problems, file: &str, line: usize, text: String) {
+    problems.add(Problem { place: Place::Line(file.to_string(), line), subject: String::new(), text });
 }
 
 /// Reads the text of a sweep file; `file` is its name in messages.
@@ -45,12 +45,13 @@ pub(super) fn add(problems: &mut Vec<Problem>, file: &str, line: usize, text: St
 /// # Errors
 /// All problems found.
 pub fn parse(file: &str, text: &str) -> Result<Vec<RunLine>, Problems> {
-    let (mut runs, mut problems) = (Vec::new(), Vec::new());
+    let (mut runs, mut problems) = (Vec::new(), Problems::default());
     let mut all = Some(RunLine::default());
     for (line, number) in text.lines().zip(1..) {
         let line = line.trim_end_matches('\r').trim_start_matches([' ', '\t']);
         let read = match line.strip_prefix("all:") {
             _ if line.is_empty() || line.starts_with('#') => continue,
+            _ if line.len() > LONGEST_LINE => Err(format!("has {} bytes, {LONGEST_LINE} are the most", line.len())),
             Some(line) => {
                 all = None;
                 for_all(line).map(|given| all = Some(given))
@@ -59,18 +60,18 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<RunLine>, Problems> {
         };
         if let Err(text) = read {
             add(&mut problems, file, number, text);
+            if problems.are_enough() {
+                break;
+            }
         }
     }
     for (line, text) in name(&mut runs) {
         add(&mut problems, file, line, text);
     }
-    if runs.is_empty() && problems.is_empty() {
+    if runs.is_empty() && problems.0.is_empty() {
         add(&mut problems, file, text.lines().count().max(1), "no run in this file".to_string());
     }
-    match problems.is_empty() {
-        true => Ok(runs),
-        false => Err(Problems(problems)),
-    }
+    problems.or(runs)
 }
 
 fn for_all(line: &str) -> Result<RunLine, String> {
@@ -83,6 +84,9 @@ fn for_all(line: &str) -> Result<RunLine, String> {
 /// Adds the runs of a line. Where `all:` above was wrong, the line is only looked at.
 fn runs_of(text: &str, line: usize, all: Option<&RunLine>, runs: &mut Vec<RunLine>) -> Result<(), String> {
     for words in words::expand(text)? {
+        if runs.len() == words::MOST {
+            return Err(format!("begins run {} of this file, {} are the most", runs.len() + 1, words::MOST));
+        }
         let run = arguments(&words, RunLine { line, ..all.cloned().unwrap_or_default() })?;
         match run.config.as_str() {
             _ if all.is_none() => {}
@@ -196,6 +200,22 @@ mod tests {
         let expected = "s.txt:1: `--quiet`: a line has only --set KEY=VALUE and --config FILE\n\
                         s.txt:3: --set seed: expected KEY=VALUE\n2 problems in the configuration; nothing was started.";
         assert_eq!(told(text), expected);
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_a_fault_of_few_lines() {
+        let zeros = format!("-c Cargo.toml -s seed={{{}1..2}}", "0".repeat(70_000));
+        for long in [zeros.clone(), format!("all: {zeros}"), format!("-s a={} b={{1..9999}}", "b".repeat(1 << 20))] {
+            let told = told(&long);
+            assert!(told.contains(" bytes, 8000 are the most\n") && told.len() < 200, "{told}");
+        }
+        let padded = told(&format!("-c Cargo.toml -s seed={{{}1..2}}", "0".repeat(7000)));
+        assert!(padded.starts_with("s.txt:1: the name of the run is too long"), "{padded}");
+        let many = told("all: -c Cargo.toml\n-s seed={1..9999}\n-s a.seed={10000..10002}\n");
+        assert!(many.starts_with("s.txt:3: begins run 10001 of this file, 10000 are the most\n"), "{many}");
+        assert!(
+            told(&"x\n".repeat(500_000)).ends_with("at least 100 problems in the configuration; nothing was started.")
+        );
     }
 
     #[test]

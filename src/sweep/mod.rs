@@ -45,7 +45,7 @@ pub struct Options {
 /// # Errors
 /// All problems found.
 pub fn check(file: &str, runs: &[RunLine], options: &Options) -> Result<(), Problems> {
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     for run in runs {
         let folder = Folder::of(run, options);
         let state = folder.state();
@@ -60,8 +60,5 @@ pub fn check(file: &str, runs: &[RunLine], options: &Options) -> Result<(), Prob
             wrong.iter().flat_map(|e| &e.0).for_each(|e| lines::add(&mut problems, file, run.line, e.to_string()));
         }
     }
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(Problems(problems)),
-    }
+    problems.or(())
 }

@@ -1,7 +1,7 @@
 //! A line of a sweep file as words. Of a shell's ways only these hold: quotes, `\`, comments, braces.
 
-/// Most runs of a line: a range with a zero too many should not fill the memory.
-const MOST: usize = 10_000;
+/// Most runs of a line, and of a file: a range with a zero too many should not fill the memory.
+pub(super) const MOST: usize = 10_000;
 
 /// More are no list that somebody wrote.
 const MOST_BRACES: usize = 100;

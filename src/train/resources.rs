@@ -106,7 +106,7 @@ impl Resources {
         };
         let mut valid = held_out(valid.pairs, valid_references)?;
         if let Some(valid) = valid.as_mut().filter(|_| config.validation.metrics.contains(&Metric::Nll)) {
-            valid.set_ranks(Ranks::of(&train.target_counts[..tokenizers.target.vocab_size()]));
+            valid.set_ranks(Ranks::of(&train.counts[1][..tokenizers.target.vocab_size()]));
         }
         let test = held_out(test.pairs, test_references)?;
         let sets = [("data.valid", valid.as_ref()), ("data.test", test.as_ref())];

@@ -1,8 +1,7 @@
 //! What the text shows before training: unknown tokens, lines that do not come back from their ids, references that
 //! can not be matched, held-out pairs unlike those of training. Counted once; table and warnings tell it.
 
-use std::collections::HashSet;
-
+use ahash::AHashSet;
 use anyhow::Result;
 use rayon::prelude::*;
 
@@ -95,7 +94,7 @@ impl Survey {
         held_out: [(&'static str, Option<&Validator>); 2],
     ) -> Result<Self> {
         let sides = [&tokenizers.source, &tokenizers.target];
-        let mut held_out: Vec<(HeldOutSurvey, HashSet<u64>)> = held_out
+        let mut held_out: Vec<(HeldOutSurvey, AHashSet<u64>)> = held_out
             .into_iter()
             .filter_map(|(name, set)| {
                 set.map(|set| look_at_held_out(name, set, sides.map(AsRef::as_ref), train, data.max_length))
@@ -111,14 +110,13 @@ impl Survey {
         lines.iter().filter(|[source, _]| !source.trim().is_empty()).for_each(|[source, target]| {
             copied.add(source.trim() == target.trim());
         });
-        let known: Vec<&HashSet<u64>> = held_out.iter().map(|(_, hashes)| hashes).collect();
-        let scan = scan(train, [sides[0].unk_id(), sides[1].unk_id()], &known);
-        let tokens = train.tokens();
-        for (survey, (part, whole)) in found.iter_mut().zip(scan.unknown.into_iter().zip([tokens.0, tokens.1])) {
-            survey.unknown = Share { part, whole };
+        for (side, survey) in found.iter_mut().enumerate() {
+            let counts = &train.counts[side];
+            survey.unknown = Share { part: counts[sides[side].unk_id() as usize], whole: counts.iter().sum() };
         }
-        for ((survey, hashes), seen) in held_out.iter_mut().zip(&scan.seen) {
-            survey.seen = hashes.intersection(seen).count() as u64;
+        let seen = those_in(train, held_out.iter().flat_map(|(_, hashes)| hashes).copied().collect());
+        for (survey, hashes) in &mut held_out {
+            survey.seen = hashes.intersection(&seen).count() as u64;
         }
         Ok(Survey { train: found, copied, held_out: held_out.into_iter().map(|(survey, _)| survey).collect() })
     }
@@ -171,7 +169,7 @@ fn look_at_held_out(
     tokenizers: [&Tokenizer; 2],
     train: &Dataset,
     max_length: usize,
-) -> Result<(HeldOutSurvey, HashSet<u64>)> {
+) -> Result<(HeldOutSurvey, AHashSet<u64>)> {
     let encoded = set.encoded();
     let pairs = || encoded[0].iter().zip(encoded[1]);
     let step = set.len().div_ceil(HELD_OUT_LINES).max(1);
@@ -198,42 +196,17 @@ fn look_at_held_out(
     Ok((survey, pairs().map(|(source, target)| train.hash_of(source, target)).collect()))
 }
 
-/// What one pass over the encoded training text finds.
-#[derive(Clone, Debug, Default)]
-struct Scan {
-    unknown: [u64; 2],
-    /// The held-out pairs that are in it, for each set.
-    seen: Vec<HashSet<u64>>,
-}
-
-/// Pairs that one thread looks at.
-const CHUNK: usize = 1 << 14;
-
-fn scan(train: &Dataset, unknown: [u32; 2], held_out: &[&HashSet<u64>]) -> Scan {
-    let begin = || Scan { unknown: [0; 2], seen: vec![HashSet::new(); held_out.len()] };
-    let chunk = |chunk: usize| {
-        let mut found = begin();
-        for i in chunk * CHUNK..train.len().min((chunk + 1) * CHUNK) {
-            found.unknown[0] += train.source(i).count(unknown[0]) as u64;
-            found.unknown[1] += train.target(i).count(unknown[1]) as u64;
-            if held_out.is_empty() {
-                continue;
-            }
-            let hash = train.hash(i);
-            for (seen, known) in found.seen.iter_mut().zip(held_out) {
-                if known.contains(&hash) {
-                    seen.insert(hash);
-                }
-            }
-        }
-        found
+/// Those of `hashes` that pairs of the training text have.
+fn those_in(train: &Dataset, hashes: AHashSet<u64>) -> AHashSet<u64> {
+    let pairs = if hashes.is_empty() { 0 } else { train.len() };
+    let seen = (0..pairs).into_par_iter().map(|i| train.hash(i)).filter(|hash| hashes.contains(hash));
+    let insert = |mut all: AHashSet<u64>, hash| {
+        all.insert(hash);
+        all
     };
-    let join = |mut a: Scan, b: Scan| {
-        a.unknown = [a.unknown[0] + b.unknown[0], a.unknown[1] + b.unknown[1]];
-        for (all, more) in a.seen.iter_mut().zip(b.seen) {
-            all.extend(more);
-        }
-        a
+    let extend = |mut all: AHashSet<u64>, more| {
+        all.extend(more);
+        all
     };
-    (0..train.len().div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(begin, join)
+    seen.fold(AHashSet::new, insert).reduce(AHashSet::new, extend)
 }

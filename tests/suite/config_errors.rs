@@ -257,6 +257,30 @@ fn a_file_that_can_not_be_read_is_named() {
 }
 
 #[test]
+fn what_nobody_wrote_is_told_in_a_few_lines() {
+    // a width of a format is at most 65535
+    let long = format!("a = \"{}\" b\n", "ü".repeat(100_000));
+    let found = problems(&long, &[]);
+    let [_, line, caret, _] = found.lines().collect::<Vec<_>>()[..] else { panic!("{} lines", found.lines().count()) };
+    assert!(line.contains("| … üüü") && line.ends_with("ü\" b") && line.chars().count() < 300, "{line}");
+    let at = caret.find('^').and_then(|at| line.chars().nth(at));
+    assert_eq!(at, Some('b'), "{line}\n{caret}");
+
+    for line in ["]\n".to_string(), "x\n".to_string(), "[a]\n".to_string()] {
+        let found = problems(&line.repeat(100_000), &[]);
+        assert!(found.ends_with("at least 100 problems in the configuration; nothing was started."), "{line}");
+        assert!(found.lines().count() < 400, "{line}");
+    }
+    let keys: String = (0..80_000).map(|key| format!("k{key} = 1\n")).collect();
+    assert_eq!(problems(&keys, &[]).lines().count(), 101);
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 30).unwrap();
+    let found = config::load(&Source::Path(file.path().into()), &[]).expect_err("zeros").to_string();
+    assert!(found.contains("can not read the configuration: it has more than 1048576 bytes"), "{found}");
+}
+
+#[test]
 fn the_run_folder_is_named_after_the_config_unless_it_is_set() {
     let source = Source::Text { name: "configs/toy.v2.toml".to_string(), text: GOOD.to_string() };
     let loaded = config::load(&source, &[]).expect("no problems");

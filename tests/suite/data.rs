@@ -279,7 +279,7 @@ fn prepared_pairs_come_back_as_encoded_with_what_was_dropped() {
     assert_eq!(ids(2), (vec![4, 0], vec![1, 0]));
     assert_eq!(set.lengths(1), (3, 4));
     assert_eq!((set.read, set.kept, set.tokens()), (7, 3, (8, 8)));
-    assert_eq!((&set.target_counts[..5], set.target_counts.len()), (&[3, 4, 0, 1, 0][..], 1000));
+    assert_eq!((&set.counts[1][..5], set.counts[1].len()), (&[3, 4, 0, 1, 0][..], 1000));
     assert_eq!((set.origin(1), set.origin(2)), ((0, 5), (1, 2)));
     let dropped: Vec<_> = set.dropped.iter().map(|d| (d.reason, d.count, d.first_corpus, d.first_line)).collect();
     let wanted = [(Reason::EmptySource, 1, 0, 2), (Reason::EmptyTarget, 1, 0, 3), (Reason::TooLong, 2, 0, 4)];

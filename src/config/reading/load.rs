@@ -14,6 +14,7 @@ use super::suggest;
 use super::wording;
 use super::{home, validate};
 use crate::config::settings::Config;
+use crate::fsio;
 
 /// Where the text of a configuration comes from.
 #[derive(Clone, Debug)]
@@ -77,11 +78,10 @@ fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Prob
         Source::Text { name, text } => (name.clone(), text.clone()),
         Source::Path(path) => {
             let name = path.display().to_string();
-            let text = std::fs::read(path).map_err(|e| e.to_string());
-            let text = text.and_then(|bytes| String::from_utf8(bytes).map_err(|e| wording::not_utf8(&e)));
-            let text = text.map_err(|text| {
-                let text = format!("can not read the configuration: {text}");
-                Problems(vec![Problem { place: Place::File(name.clone()), subject: String::new(), text }])
+            let text = fsio::read_written(path).map_err(|error| {
+                let place = Place::File(name.clone());
+                let text = format!("can not read the configuration: {}", wording::unreadable(&error));
+                Problems(vec![Problem { place, subject: String::new(), text }])
             })?;
             (name, text)
         }
@@ -99,14 +99,8 @@ fn read(source: &Source, sets: &[String], recorded: bool) -> Result<Loaded, Prob
     reader.expand_home();
     let config = reader.config();
     reader.ranges(&config);
-    if reader.problems.is_empty() {
-        let (given, removed) = (reader.leaves.into_keys().collect(), reader.removed);
-        Ok(Loaded { config, name, given, removed })
-    } else {
-        reader.problems.sort_by(|a, b| a.place.cmp(&b.place));
-        reader.problems.dedup();
-        Err(Problems(reader.problems))
-    }
+    let (given, removed) = (reader.leaves.into_keys().collect(), reader.removed);
+    reader.problems.or(Loaded { config, name, given, removed })
 }
 
 /// Keys whose rules only hold for a run that trains.
@@ -137,7 +131,7 @@ struct Reader<'a> {
     leaves: BTreeMap<&'static str, Leaf<'a>>,
     /// Keys whose value is not known: mistyped, or perhaps meant by an unknown key. No rule is checked against them.
     doubtful: BTreeSet<&'static str>,
-    problems: Vec<Problem>,
+    problems: Problems,
     /// As in [`Loaded`].
     removed: Vec<Problem>,
 }
@@ -200,6 +194,9 @@ impl<'a> Reader<'a> {
                 (true, Origin::File(_)) => {}
                 _ => self.report(origin, "", format!("`{path}` {text}")),
             };
+        }
+        if self.problems.are_enough() {
+            return;
         }
         let meant = suggest::keys_like(path);
         self.doubtful.extend(&meant);
@@ -292,7 +289,7 @@ impl<'a> Reader<'a> {
         // each leaf was read alone above, so the whole can be read
         result.unwrap_or_else(|e| {
             let place = Place::File(self.name.to_string());
-            self.problems.push(Problem { place, subject: String::new(), text: e.message().to_string() });
+            self.problems.add(Problem { place, subject: String::new(), text: e.message().to_string() });
             Config::default()
         })
     }
@@ -305,7 +302,7 @@ impl<'a> Reader<'a> {
             (true, Origin::File(_)) => self.removed.push(problem),
             _ => {
                 self.doubtful.insert(path);
-                self.problems.push(problem);
+                self.problems.add(problem);
             }
         }
     }
@@ -363,13 +360,17 @@ impl<'a> Reader<'a> {
                 (Place::Set(..), Some(Origin::Set(_))) | (Place::Line(..) | Place::File(_), _) => finding.text,
                 (Place::Set(..), _) => format!("{} {}", finding.subject, finding.text),
             };
-            self.problems.push(Problem { place, subject: finding.subject, text });
+            self.problems.add(Problem { place, subject: finding.subject, text });
         }
     }
 
     fn report(&mut self, origin: &Origin, subject: &str, text: String) {
+        // to find the line of each of a million would take hours
+        if self.problems.are_enough() {
+            return;
+        }
         let place = self.place(origin);
-        self.problems.push(Problem { place, subject: subject.to_string(), text });
+        self.problems.add(Problem { place, subject: subject.to_string(), text });
     }
 
     fn place(&self, origin: &Origin) -> Place {

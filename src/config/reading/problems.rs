@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// All problems of a configuration, in the order of the file. Prints one line each and how many there are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All problems of a configuration, in the order of the file, [`Problems::MOST`] at most. Prints one line each and how many
+/// there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 /// One problem.
@@ -51,13 +52,44 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Problems {
+    /// Nobody reads more of them, and a file of another kind has one in each line.
+    pub const MOST: usize = 100;
+
+    /// Adds one, unless it is told already.
+    pub(crate) fn add(&mut self, problem: Problem) {
+        if !self.are_enough() && !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
+    }
+
+    /// Whether what is added now is not told.
+    pub(crate) fn are_enough(&self) -> bool {
+        self.0.len() >= Self::MOST
+    }
+
+    /// `found`, unless there are problems.
+    ///
+    /// # Errors
+    /// These, in the order of the file.
+    pub(crate) fn or<T>(mut self, found: T) -> Result<T, Self> {
+        self.0.sort_by(|a, b| a.place.cmp(&b.place));
+        if self.0.is_empty() {
+            Ok(found)
+        } else {
+            Err(self)
+        }
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
         let s = if self.0.len() == 1 { "" } else { "s" };
-        write!(f, "{} problem{s} in the configuration; nothing was started.", self.0.len())
+        let at_least = if self.are_enough() { "at least " } else { "" };
+        write!(f, "{at_least}{} problem{s} in the configuration; nothing was started.", self.0.len())
     }
 }
 

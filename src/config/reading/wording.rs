@@ -3,6 +3,7 @@
 use super::keys::{self, Section};
 use super::problems::{Place, Problem, Problems};
 use super::suggest;
+use crate::fsio;
 
 /// Line of a byte offset, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
@@ -12,27 +13,44 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 
 /// Syntax errors, the first of each line, with the line and a caret under the place.
 pub(super) fn syntax(name: &str, text: &str, errors: &[toml::de::Error]) -> Problems {
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut problems = Problems::default();
     for error in errors {
+        if problems.are_enough() {
+            break;
+        }
         let mut offset = error.span().map_or(0, |span| span.start).min(text.len());
         while !text.is_char_boundary(offset) {
             offset -= 1;
         }
         let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-        let line = text[start..].lines().next().unwrap_or_default();
+        let (line, column) = excerpt(text[start..].lines().next().unwrap_or_default(), offset - start);
         let number = line_of(text, offset);
         let place = Place::Line(name.to_string(), number);
-        if problems.iter().any(|problem| problem.place == place) {
+        if problems.0.iter().any(|problem| problem.place == place) {
             continue;
         }
         let gutter = number.to_string().len();
-        let column = text[start..offset].chars().count();
         let text =
             format!("{}\n{number} | {line}\n{:gutter$} | {:column$}^", error.message().replace('\n', ", "), "", "");
-        problems.push(Problem { place, subject: String::new(), text });
+        problems.add(Problem { place, subject: String::new(), text });
     }
-    problems.sort_by(|a, b| a.place.cmp(&b.place));
-    Problems(problems)
+    problems.0.sort_by(|a, b| a.place.cmp(&b.place));
+    problems
+}
+
+/// What is shown of a line, and the column in it of the byte at `offset`: all of most lines, of a long one what is around.
+fn excerpt(line: &str, offset: usize) -> (String, usize) {
+    const AROUND: usize = 100;
+    let (before, behind) = line.split_at(offset.min(line.len()));
+    let cut = before.chars().count().saturating_sub(AROUND);
+    let mut shown = if cut > 0 { "… ".to_string() } else { String::new() };
+    shown.extend(before.chars().skip(cut));
+    let column = shown.chars().count();
+    shown.extend(behind.chars().take(AROUND));
+    if behind.chars().nth(AROUND).is_some() {
+        shown.push_str(" …");
+    }
+    (shown, column)
 }
 
 /// What a value of the wrong type should have been. `ask` reads a word that no choice is called.
@@ -89,10 +107,12 @@ pub(super) fn is_a_section(section: &Section) -> String {
     }
 }
 
-/// Where a file stops being text.
-pub(super) fn not_utf8(error: &std::string::FromUtf8Error) -> String {
-    let bytes = error.as_bytes();
-    let valid = error.utf8_error().valid_up_to();
-    let line = 1 + bytes[..valid].iter().filter(|&&byte| byte == b'\n').count();
-    format!("line {line} is not UTF-8 text")
+/// Why there is no text; the file is named before it.
+pub(super) fn unreadable(error: &fsio::Error) -> String {
+    match error {
+        fsio::Error::Io { source, .. } => source.to_string(),
+        fsio::Error::Utf8 { line, .. } => format!("line {line} is not UTF-8 text"),
+        fsio::Error::TooLarge { most, .. } => format!("it has more than {most} bytes"),
+        _ => error.to_string(),
+    }
 }
