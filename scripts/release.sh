@@ -34,10 +34,14 @@ archive() {
   cp "$program" LICENSE LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$folder/$name"
   cp -r configs "$folder/$name"
   cp -r data/quickstart "$folder/$name/data"
-  # a program for another machine runs by an emulator, if at all: what it prints is the same everywhere
+  # without an emulator a program for another machine is asked in the form of this one, which prints the same
   local says=("$program")
   if [ -n "$target" ] && [ "$target" != "$host" ]; then
-    says=(cargo run --release --quiet --)
+    says=(cargo run --release --locked --quiet)
+    local runner
+    runner=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")_RUNNER
+    [ -z "${!runner:-}" ] || says+=(--target "$target")
+    says+=(--)
   fi
   for shell in bash zsh fish; do "${says[@]}" completions "$shell" >"$folder/$name/completions/nmt-train.$shell"; done
   "${says[@]}" man --out "$folder/$name/man"

@@ -63,6 +63,7 @@ impl std::fmt::Display for Level {
 /// f32, or f64 for references: what trains is f32.
 pub(crate) trait Real: WithDType + Neg<Output = Self> + Default + std::fmt::Debug + Kernels {
     /// Whether loops are compiled for every [`Level`], or once.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there is one level"))]
     const BY_LEVEL: bool;
     const NEG_INFINITY: Self;
 

@@ -242,6 +242,7 @@ fn all_mistakes_of_a_file_are_told_before_anything_starts() {
     let said = sweep(&toy, "s.txt").exits(3).err;
     let expected = "\
 nmt-train: s.txt:1: no config; give --config FILE, best in a line above that begins with all:
+s.txt:4: names its run seed=2, as line 3 does
 s.txt:5: --set run_dir=x: the sweep names the run folders; --out chooses where they are
 s.txt:6: --resume: whether a run is new or goes on is for the sweep to say
 s.txt:7: --force: whether a run is new or goes on is for the sweep to say
@@ -254,7 +255,6 @@ s.txt:13: --set seed: expected KEY=VALUE
 s.txt:14: two configs: toy.toml and other.toml
 s.txt:15: all: gives every run the same; what expands to several belongs into the lines
 s.txt:16: `--quiet`: a line has only --set KEY=VALUE and --config FILE
-s.txt:4: names its run seed=2, as line 3 does
 14 problems in the configuration; nothing was started.
 ";
     assert_eq!(said, expected);

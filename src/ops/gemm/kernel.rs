@@ -65,6 +65,7 @@ pub(super) struct Tile<T> {
     /// Adds to the old content instead of overwriting it.
     pub(super) add: bool,
     /// What a later call reads: fetched into the cache on the way, a line for every few steps. It is never read here.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the portable kernel fetches nothing"))]
     pub(super) ahead: *const T,
 }
 
