@@ -13,7 +13,7 @@ pub use lock::{Holder, RunLock};
 pub use log::AppendLog;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,7 +28,7 @@ pub enum Error {
         path.display()
     )]
     Full { path: PathBuf, quota: bool },
-    #[error("{} has more than {most} bytes, which nobody wrote", path.display())]
+    #[error("{} has more than {} MiB, or no end", path.display(), most >> 20)]
     TooLarge { path: PathBuf, most: u64 },
     #[error("{}:{line}: not valid UTF-8; convert the file, for example with iconv -t UTF-8", path.display())]
     Utf8 { path: PathBuf, line: usize },
@@ -73,8 +73,14 @@ impl Error {
 /// # Errors
 /// When it can not be read; names it.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io("read", path, e))
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => read_at_most(MOST_STREAMED, path),
+        _ => fs::read(path).map_err(|e| Error::io("read", path, e)),
+    }
 }
+
+/// Most bytes of what is no file, which may have no end.
+const MOST_STREAMED: u64 = 1 << 28;
 
 /// Most bytes of a text that a person writes: a config, a sweep file.
 const MOST_WRITTEN: u64 = 1 << 20;
@@ -84,12 +90,31 @@ const MOST_WRITTEN: u64 = 1 << 20;
 /// # Errors
 /// When it can not be read, is not UTF-8, or has no end; names it.
 pub fn read_written(path: &Path) -> Result<String> {
+    text(path, read_at_most(MOST_WRITTEN, path)?)
+}
+
+fn read_at_most(most: u64, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-    file.take(MOST_WRITTEN + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    match bytes.len() as u64 > MOST_WRITTEN {
-        true => Err(Error::TooLarge { path: path.to_path_buf(), most: MOST_WRITTEN }),
-        false => text(path, bytes),
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    match bytes.len() as u64 > most {
+        true => Err(Error::TooLarge { path: path.to_path_buf(), most }),
+        false => Ok(bytes),
+    }
+}
+
+/// Bytes of the longest line with its end.
+const LONGEST_LINE: u64 = 1 << 22;
+
+/// Adds a line with its end to `line`; false at the end of the text.
+///
+/// # Errors
+/// When it can not be read, or has more than 4 MiB: that is no text in lines, and may have no end.
+pub fn read_line(reader: &mut (impl BufRead + ?Sized), line: &mut Vec<u8>) -> io::Result<bool> {
+    let read = reader.take(LONGEST_LINE + 1).read_until(b'\n', line)?;
+    match read as u64 > LONGEST_LINE {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "a line of more than 4 MiB")),
+        false => Ok(read > 0),
     }
 }
 

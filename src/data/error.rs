@@ -28,8 +28,6 @@ pub enum Error {
         "{file}:{line}: invalid UTF-8 at byte {byte} of the line; convert the file, for example with iconv -t UTF-8"
     )]
     Utf8 { file: String, line: u64, byte: usize },
-    #[error("{file}:{line}: a line of more than {} MiB; text has one sentence a line", most >> 20)]
-    LongLine { file: String, line: u64, most: u64 },
     #[error("{file}: not UTF-8 text but {kind}; {cure}")]
     NotText { file: String, kind: &'static str, cure: &'static str },
     #[error(

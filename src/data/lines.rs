@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use super::foreign::foreign;
 use super::unzip::{Unzip, BUFFER};
 use super::{hub, Error};
+use crate::fsio;
 
 /// Names stdin where a file is asked for.
 const STDIN: &str = "-";
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// Bytes of the longest line with its end. What has more is no text in lines, and may have no end.
-const LONGEST: u64 = 1 << 22;
 
 /// The local file behind a path or an `hf://` name that is read more than once.
 ///
@@ -138,15 +137,11 @@ impl Lines {
         Ok(self.line)
     }
 
-    /// Adds a line with its end to `bytes`, which are empty, and counts it; false at the end of the text.
+    /// Adds a line with its end to `bytes` and counts it; false at the end of the text.
     fn read(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Error> {
-        let mut reader = self.reader.as_mut().take(LONGEST + 1);
-        reader.read_until(b'\n', bytes).map_err(|e| self.read_error(e))?;
-        if bytes.len() as u64 > LONGEST {
-            return Err(Error::LongLine { file: self.name.clone(), line: self.line + 1, most: LONGEST });
-        }
-        self.line += u64::from(!bytes.is_empty());
-        Ok(!bytes.is_empty())
+        let more = fsio::read_line(&mut self.reader, bytes).map_err(|e| self.read_error(e))?;
+        self.line += u64::from(more);
+        Ok(more)
     }
 
     fn read_error(&self, source: io::Error) -> Error {
@@ -188,10 +183,10 @@ mod tests {
             lines.next().unwrap();
             read(&mut lines).unwrap_err().to_string()
         };
-        let told = "stdin:2: a line of more than 4 MiB; text has one sentence a line";
+        let told = "stdin:2: can not read: a line of more than 4 MiB";
         assert_eq!(endless(|lines| lines.next().map(|_| ())), told);
         assert_eq!(endless(|lines| lines.count_rest().map(|_| ())), told);
-        let longest = "a".repeat(LONGEST as usize);
+        let longest = "a".repeat(1 << 22);
         let mut lines = Lines::reading("stdin", io::Cursor::new(longest.clone()).chain(&b"\nb"[..]));
         assert!(lines.next().is_err(), "with its end it is one byte too long");
         let mut lines = Lines::reading("stdin", io::Cursor::new(longest[1..].to_string()).chain(&b"\nb"[..]));

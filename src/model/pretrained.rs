@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
+use crate::fsio;
 use crate::params::Param;
 
 /// Why a file of word vectors could not be used.
@@ -190,7 +191,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>, PretrainedError> {
 /// The next line without its end; false at the end of the file.
 fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
     line.clear();
-    if reader.read_until(b'\n', line)? == 0 {
+    if !fsio::read_line(reader, line)? {
         return Ok(false);
     }
     while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {

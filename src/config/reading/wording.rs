@@ -112,7 +112,7 @@ pub(super) fn unreadable(error: &fsio::Error) -> String {
     match error {
         fsio::Error::Io { source, .. } => source.to_string(),
         fsio::Error::Utf8 { line, .. } => format!("line {line} is not UTF-8 text"),
-        fsio::Error::TooLarge { most, .. } => format!("it has more than {most} bytes"),
+        fsio::Error::TooLarge { most, .. } => format!("it has more than {} MiB, or no end", most >> 20),
         _ => error.to_string(),
     }
 }
