@@ -104,16 +104,16 @@ fn read_at_most(most: u64, path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Bytes of the longest line with its end.
-const LONGEST_LINE: u64 = 1 << 22;
+const LONGEST_LINE: u64 = 1 << 21;
 
 /// Adds a line with its end to `line`; false at the end of the text.
 ///
 /// # Errors
-/// When it can not be read, or has more than 4 MiB: that is no text in lines, and may have no end.
+/// When it can not be read, or has more than 2 MiB: that is no text in lines, and may have no end.
 pub fn read_line(reader: &mut (impl BufRead + ?Sized), line: &mut Vec<u8>) -> io::Result<bool> {
     let read = reader.take(LONGEST_LINE + 1).read_until(b'\n', line)?;
     match read as u64 > LONGEST_LINE {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "a line of more than 4 MiB")),
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "a line of more than 2 MiB")),
         false => Ok(read > 0),
     }
 }

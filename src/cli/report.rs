@@ -41,7 +41,8 @@ pub(super) fn report(args: &ReportArgs, common: &CommonArgs) -> Result<ExitCode>
             if let Err(error) = write(&Paths::of(folder).report(), &report::html(&found), common) {
                 let _ = writeln!(
                     std::io::stderr(),
-                    "warning: the page was not written ({error:#}); --html FILE puts it elsewhere"
+                    "warning: the page was not written ({}); --html FILE puts it elsewhere",
+                    super::message(&error)
                 );
             }
         }

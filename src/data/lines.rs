@@ -183,10 +183,10 @@ mod tests {
             lines.next().unwrap();
             read(&mut lines).unwrap_err().to_string()
         };
-        let told = "stdin:2: can not read: a line of more than 4 MiB";
+        let told = "stdin:2: can not read: a line of more than 2 MiB";
         assert_eq!(endless(|lines| lines.next().map(|_| ())), told);
         assert_eq!(endless(|lines| lines.count_rest().map(|_| ())), told);
-        let longest = "a".repeat(1 << 22);
+        let longest = "a".repeat(1 << 21);
         let mut lines = Lines::reading("stdin", io::Cursor::new(longest.clone()).chain(&b"\nb"[..]));
         assert!(lines.next().is_err(), "with its end it is one byte too long");
         let mut lines = Lines::reading("stdin", io::Cursor::new(longest[1..].to_string()).chain(&b"\nb"[..]));
