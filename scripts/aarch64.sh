@@ -4,7 +4,7 @@
 #   scripts/aarch64.sh cargo test --release --lib
 #   scripts/aarch64.sh scripts/release.sh archive dist aarch64-unknown-linux-gnu
 #
-# Needs a Debian or Ubuntu as root; what is absent is installed: gcc for aarch64, qemu-user, the C library, and Rust's standard
+# Needs Debian (12 was seen) as root; what is absent is installed: gcc for aarch64, qemu-user, the C library, and Rust's standard
 # library, by rustup, or where that can not fetch it with Debian's own compiler. Builds in target/aarch64.
 set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }

@@ -241,8 +241,9 @@ def drawn_settings(keys):
     mine = lambda key: not key.startswith("optimizer.") or key.count(".") == 1 or key.split(".")[1] == name.replace("-", "_")
     whole = [0, 1, 2, 3, 5, 8, 16, 31, 64, 1000]
     # sizes that are slow, not odd
-    small = {"model.d_model": [2, 4, 16, 32], "model.layers": [1, 2], "model.encoder_layers": [0, 1, 3], "decode.beam_size": [1, 2, 7], "validation.beam_size": [1, 2, 7],
-             "model.decoder_layers": [0, 1, 3], "tokenizer.vocab_size": [8, 20, 300], "optimizer.lr": [1e-9, 1e-3, 0.1, 1e9]}
+    small = {"model.d_model": [2, 4, 16, 32], "model.layers": [1, 2], "model.encoder_layers": [0, 1, 3],
+             "model.decoder_layers": [0, 1, 3], "tokenizer.vocab_size": [8, 20, 300], "optimizer.lr": [1e-9, 1e-3, 0.1, 1e9],
+             "decode.beam_size": [1, 2, 7], "validation.beam_size": [1, 2, 7]}
     for key, (value, words) in random.sample([item for item in keys.items() if mine(item[0])], random.randint(1, 5)):
         if key in small:
             sets[key] = random.choice(small[key])
